@@ -1,0 +1,395 @@
+//! What goes into the core and what comes out of it.
+
+use std::time::Duration;
+
+use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Metadata, Rank, Role, Term};
+
+/// What the core is told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// What membership believes of a peer; told at every change.
+    Peer(PeerView),
+    /// Proof that a peer was alive at that time.
+    Heard {
+        /// Who.
+        member: MemberName,
+        /// When at the earliest its newest proven beat was sent.
+        at: Instant,
+    },
+    /// A message from a peer, authenticated by its link.
+    Message {
+        /// Who sent it.
+        from: MemberName,
+        /// What it says.
+        message: Message,
+    },
+    /// The record with this version is durable; so are all before it.
+    Persisted(u64),
+    /// The member's object changed.
+    Spec(Spec),
+    /// This member's fitness to lead changed.
+    Health(Health),
+    /// This process or its machine paused (clocks diverged, or a timer fired far too late).
+    Paused,
+    /// The payload worker is about to delete the first object for the stop of this term: no way back by abort.
+    DeletionBegan(Term),
+    /// The payload of this term is gone, pods included.
+    PayloadStopped(Term),
+    /// Deleting is stuck past its timeout; the worker has been told nothing yet.
+    StopStuck {
+        /// Of which term.
+        term: Term,
+        /// The object that does not go.
+        object: String,
+    },
+    /// An operator vouches for a member that has no record, so that it may vote.
+    Admit(MemberName),
+    /// An operator says that a member will not come back: nobody waits for it.
+    Forget(MemberName),
+    /// Give the lead away and do not take it again: the object is being deleted, or the daemon was asked to.
+    Retire(ResignReason),
+}
+
+/// A peer as membership sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerView {
+    /// Who.
+    pub name: MemberName,
+    /// How it is.
+    pub presence: Presence,
+    /// Its metadata; `None` if it was never heard in this process's life.
+    pub metadata: Option<Metadata>,
+    /// Whether the newest sign about it was that its process ended while its host lives.
+    pub exited: bool,
+    /// Whether there is a link to it right now.
+    pub linked: bool,
+}
+
+/// How a peer is, in the words that matter to an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// Alive or Suspect: it has to be reckoned with.
+    Present,
+    /// Announced a pause.
+    Away,
+    /// Down: nobody waits for it, but it may come back.
+    Down,
+    /// Left or forgotten: it is no member any more.
+    Left,
+}
+
+/// What the object says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Higher leads.
+    pub rank: Rank,
+    /// May found the fleet alone.
+    pub ready: bool,
+    /// May lead.
+    pub candidate: bool,
+    /// Whether seeds are configured, so that founding waits until they were tried.
+    pub has_seeds: bool,
+    /// The fleet settings this object proposes (its version is ignored).
+    pub proposal: FleetConfig,
+}
+
+/// What the core wants done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Make this durable, then say `Persisted(version)`. What depends on it follows only after that.
+    Persist(Record),
+    /// Send this to a peer; lost if there is no link.
+    Send {
+        /// To whom.
+        to: MemberName,
+        /// What.
+        message: Message,
+    },
+    /// What the payload worker has to do from now on changed.
+    Direct(Directive),
+    /// The election's part of the own metadata changed.
+    Publish(Standing),
+    /// Something others want to know.
+    Event(Event),
+}
+
+/// What the payload worker has to do: a state to converge to, not an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Directive {
+    /// Touch nothing: it is not known yet whether this member leads.
+    Hold,
+    /// The payload must not be here. Nothing was applied under a lead that is being given up.
+    Absent,
+    /// Apply the payload and keep it.
+    Run {
+        /// Under which term.
+        term: Term,
+        /// Whether the payload already ran here under this term or an earlier one, and must not be disturbed.
+        resumed: bool,
+    },
+    /// Delete the payload and wait until it is gone, then say `PayloadStopped`.
+    Stop {
+        /// Of which term.
+        term: Term,
+        /// Why.
+        reason: ResignReason,
+    },
+}
+
+/// Why a leader gives up its payload. Demotion happens for one of these only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResignReason {
+    /// A newer leader exists and this one was interrupted, or lost the comparison after a partition.
+    Superseded,
+    /// A better candidate asked for the lead.
+    Handover,
+    /// The object is being deleted, or the member leaves.
+    Removal,
+    /// An operator, or SIGTERM with `--on-shutdown handover`.
+    Operator,
+    /// The process found a stop that an earlier process of this member had begun.
+    Unfinished,
+}
+
+impl ResignReason {
+    /// The word shown to users and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Superseded => "Superseded",
+            Self::Handover => "Handover",
+            Self::Removal => "Removal",
+            Self::Operator => "Operator",
+            Self::Unfinished => "Unfinished",
+        }
+    }
+}
+
+/// The election's part of a member's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Role.
+    pub role: Role,
+    /// Term of the followed leader, or the own.
+    pub term: Term,
+    /// The followed leader, or this member.
+    pub leader: Option<MemberName>,
+    /// Stored configuration.
+    pub config: ConfigVersion,
+    /// Whether any higher term supersedes this leader.
+    pub interrupted: bool,
+}
+
+/// What a member makes durable: to its object's status. One record, replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Counts up within this process; says which `Persisted` belongs to it.
+    pub version: u64,
+    /// The highest term granted, and to whom; `None`: never voted.
+    pub vote: Option<Vote>,
+    /// The term under which this member leads or was leading when it last wrote.
+    pub held: Option<Term>,
+    /// The term whose payload is being deleted: a process that finds it only completes the stop.
+    pub stopping: Option<Term>,
+    /// The highest term this member has seen.
+    pub term: Term,
+    /// The leader it follows, for the status.
+    pub leader: Option<MemberName>,
+    /// The fleet configuration in force here.
+    pub config: FleetConfig,
+    /// Members an operator declared gone.
+    pub forgotten: Vec<MemberName>,
+}
+
+/// A grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vote {
+    /// In which term.
+    pub term: Term,
+    /// To whom.
+    pub candidate: MemberName,
+}
+
+/// One frame's worth of election.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// Would you grant this? Moves nobody's term.
+    PreClaim(Claim),
+    /// Grant me this term.
+    Claim(Claim),
+    /// Yes, to a claim (durable) or a pre-claim (not a promise).
+    Grant {
+        /// Which term.
+        term: Term,
+        /// Whether it answers a pre-claim.
+        pre: bool,
+    },
+    /// No, because.
+    Refuse {
+        /// Which term was asked for.
+        term: Term,
+        /// Whether it answers a pre-claim.
+        pre: bool,
+        /// Because.
+        refusal: Refusal,
+        /// The highest term the refuser knows.
+        highest: Term,
+        /// When asking again makes sense.
+        retry_after: Duration,
+    },
+    /// I lead. State, repeated on every new link and change; also carries the configuration in force.
+    Announce {
+        /// My term.
+        term: Term,
+        /// The configuration in force.
+        config: FleetConfig,
+    },
+    /// The receiver, who leads, is asked to hand over.
+    HandoverRequest {
+        /// The lead that is asked for.
+        term: Term,
+    },
+    /// Not now.
+    HandoverRefused {
+        /// The lead that was asked for.
+        term: Term,
+        /// A sentence for people.
+        reason: String,
+        /// When asking again makes sense.
+        retry_after: Duration,
+    },
+    /// My payload of this term is gone. State, repeated until a higher term is seen.
+    Release {
+        /// The term that ended.
+        term: Term,
+        /// Who is to take over; `None`: whoever is best.
+        successor: Option<MemberName>,
+    },
+    /// I restarted and led under this term: do I still?
+    ConfirmRequest {
+        /// The term that was held.
+        term: Term,
+    },
+    /// What the answerer knows.
+    ConfirmReply {
+        /// The term that was asked about.
+        term: Term,
+        /// The highest (term, candidate) the answerer granted or saw leading.
+        highest: Option<Vote>,
+    },
+    /// I have no voter record: tell me yours.
+    RecordRequest,
+    /// The answerer's record.
+    RecordReply {
+        /// The highest grant; `None`: never voted.
+        vote: Option<Vote>,
+        /// The highest term seen.
+        term: Term,
+        /// The configuration in force.
+        config: FleetConfig,
+    },
+    /// The receiver's announced configuration is stored here.
+    ConfigStored {
+        /// Which.
+        version: ConfigVersion,
+    },
+}
+
+/// What a candidate asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The term.
+    pub term: Term,
+    /// The candidate's rank.
+    pub rank: Rank,
+    /// The configuration it has stored.
+    pub config: ConfigVersion,
+    /// The release it rests on, if any.
+    pub released: Option<Term>,
+}
+
+/// Why a claim was refused. It names its evidence and lapses with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The voter heard the leader this long ago.
+    LeaderAlive {
+        /// Age of the leader's last proven beat.
+        beat_age: Duration,
+    },
+    /// The voter granted this or a higher term already.
+    Granted {
+        /// Which.
+        term: Term,
+    },
+    /// The leader's process ended, its host lives: it gets the time to restart.
+    RestartGrace,
+    /// The voter is a better candidate and claims itself.
+    BetterCandidate,
+    /// The lead was released to somebody else, who has a little time.
+    ReservedForSuccessor,
+    /// The voter itself leads.
+    Leading,
+    /// The voter has no record and may not vote yet.
+    NoRecord,
+    /// The term is too far ahead to be true.
+    TermJump,
+}
+
+/// What others want to know: history, Events, metrics, logs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The role changed.
+    RoleChanged {
+        /// Before.
+        from: Role,
+        /// After.
+        to: Role,
+        /// The term.
+        term: Term,
+    },
+    /// Another member leads now, as far as this one knows.
+    LeaderChanged {
+        /// Who.
+        leader: Option<MemberName>,
+        /// Under which term.
+        term: Term,
+    },
+    /// This member took the lead.
+    Elected {
+        /// Under which term.
+        term: Term,
+        /// Since the lead was known to be free.
+        took: Duration,
+        /// Whether the predecessor failed (else: founding, handover).
+        failover: bool,
+    },
+    /// A restarted leader goes on.
+    Resumed {
+        /// Its term.
+        term: Term,
+    },
+    /// A claim did not succeed.
+    ClaimFailed {
+        /// Which term.
+        term: Term,
+        /// By whom it was refused or not answered, and why.
+        by: MemberName,
+        /// `None`: no answer.
+        refusal: Option<Refusal>,
+    },
+    /// A handover ended without moving the lead.
+    HandoverFailed {
+        /// The term that stays.
+        term: Term,
+        /// A sentence for people.
+        reason: String,
+    },
+    /// Another leader exists at the same time (after a partition).
+    SplitSeen {
+        /// The other one.
+        other: MemberName,
+        /// Its term.
+        term: Term,
+    },
+    /// The configuration in force changed.
+    ConfigAdopted(FleetConfig),
+}

@@ -1,0 +1,26 @@
+//! The MultiCluster resource: its types, its CRD, its conditions and the names it uses on other objects. It talks
+//! to no API server and decides nothing; what an object asks for is turned into checked settings here and obeyed elsewhere.
+
+pub mod conditions;
+mod crd;
+mod marks;
+mod settings;
+#[allow(unreachable_pub, reason = "KubeSchema repeats each struct, with its `pub`, inside a function")]
+mod spec;
+#[allow(unreachable_pub, reason = "as above")]
+mod status;
+
+pub use conditions::ConditionType;
+pub use crd::{crd, crd_yaml};
+pub use marks::{
+    ADMIT_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION, MULTICLUSTER_LABEL,
+    TERM_ANNOTATION, owner_label,
+};
+pub use settings::{ApplySettings, FieldError, PayloadSource, Settings, SourceKind};
+pub use spec::{
+    ApplySpec, ElectionSpec, Failback, KeyRef, MembershipSpec, MultiCluster, MultiClusterSpec, PayloadFrom,
+};
+pub use status::{
+    ConfigurationStatus, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus, MultiClusterStatus,
+    ObjectState, VoteStatus,
+};

@@ -1,0 +1,197 @@
+//! What a MultiCluster asks for.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::MultiClusterStatus;
+
+/// Go's form of a duration, without sign: `500ms`, `3s`, `1m30s`, `0`.
+const DURATION: &str = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$";
+
+/// One member of a fleet: the cluster this object is in. All members with the same callsign elect one leader; the
+/// payload runs in the leader's cluster only.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[kube(
+    group = "kube-vip.io",
+    version = "v1alpha1",
+    kind = "MultiCluster",
+    plural = "multiclusters",
+    shortname = "mc",
+    shortname = "vipmc",
+    namespaced,
+    status = "MultiClusterStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A member of a fleet of clusters, of which exactly one runs the payload.",
+    printcolumn(name = "Role", type_ = "string", json_path = ".status.role"),
+    printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
+    printcolumn(name = "Term", type_ = "integer", json_path = ".status.term"),
+    printcolumn(name = "Members", type_ = "string", json_path = ".status.memberCounts.summary"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MultiClusterSpec {
+    /// The address the daemon listens on for this member: an IPv4 or IPv6 address or a DNS name. All addresses if empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 260))]
+    pub address: Option<String>,
+    /// The port the daemon listens on, and the one it tells the other members.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i64,
+    /// Where the other members reach this one: an IPv4 or IPv6 address or a DNS name, with or without a port. If
+    /// empty, only this member can dial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 260))]
+    pub service_address: Option<String>,
+    /// Members to join through: IPv4 or IPv6 addresses or DNS names, with or without a port. One that answers is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 260)))]
+    #[x_kube(
+        validation = Rule::new("self.all(a, size(a.trim()) > 0)").message("an address is empty: remove the entry, or write an IP address or DNS name"),
+        merge_strategy = ListMerge::Atomic
+    )]
+    pub fleet: Vec<String>,
+    /// The name of the fleet. White space, control characters and / % ? # are not allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), regex(pattern = r"^[^\s\x00-\x1f\x7f/%?#]*$"))]
+    pub callsign: Option<String>,
+    /// Higher leads; the lexically smaller name breaks ties.
+    #[serde(default)]
+    pub rank: i64,
+    /// Whether this member may found the fleet alone. Any member may lead once it has joined.
+    #[serde(default)]
+    pub ready: bool,
+    /// What the leader applies: one or more Kubernetes objects as YAML or JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_048_576))]
+    pub payload: Option<String>,
+    /// More payload, from keys of Secrets and ConfigMaps in the object's namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub payload_from: Vec<PayloadFrom>,
+    /// When the lead moves.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub election: ElectionSpec,
+    /// How the members watch each other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub membership: MembershipSpec,
+    /// How the payload is applied.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub apply: ApplySpec,
+}
+
+/// The port of a member that names none.
+pub(crate) const DEFAULT_PORT: i64 = 9990;
+
+fn default_port() -> i64 {
+    DEFAULT_PORT
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A key of a Secret or of a ConfigMap: exactly one of the two.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.secretKeyRef) != has(self.configMapKeyRef)").message("give exactly one of secretKeyRef and configMapKeyRef")
+)]
+pub struct PayloadFrom {
+    /// A key of a Secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+    /// A key of a ConfigMap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+}
+
+/// A key of an object in the MultiCluster's namespace.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeyRef {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in its data.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// When the lead moves. The leader's settings are in force for the whole fleet.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ElectionSpec {
+    /// How long a leader whose daemon ended while its cluster lives may take to restart before it is replaced.
+    /// Default 3s; 0 replaces it at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('10m')").message("at most 10m"))]
+    pub restart_grace: Option<String>,
+    /// Whether a member of higher rank takes the lead back by itself. Default Automatic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failback: Option<Failback>,
+    /// How long a member of higher rank must have been healthy before it takes the lead back. Default 1s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('168h')").message("at most 168h"))]
+    pub failback_delay: Option<String>,
+}
+
+/// Whether a member of higher rank takes the lead back by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Failback {
+    /// Rank decides.
+    Automatic,
+    /// Only an operator or a failure moves the lead.
+    Manual,
+}
+
+/// How the members watch each other.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MembershipSpec {
+    /// How often this member shows that it lives. Default 1s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('100ms') && duration(self) <= duration('10s')").message("from 100ms to 10s"))]
+    pub beat_interval: Option<String>,
+    /// The least silence after which a member with only one observer is suspected. Default 3s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('100ms') && duration(self) <= duration('10m')").message("from 100ms to 10m"))]
+    pub silence_floor: Option<String>,
+}
+
+/// How the payload is applied.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplySpec {
+    /// Whether objects that left the payload are deleted.
+    #[serde(default = "yes")]
+    pub prune: bool,
+    /// Whether objects that flagship did not create, and fields that others set, are taken over.
+    #[serde(default)]
+    pub force: bool,
+    /// How long an apply or a delete may take before the status says what it waits for. Default 5m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("from 1s to 24h"))]
+    pub timeout: Option<String>,
+}
+
+impl Default for ApplySpec {
+    fn default() -> Self {
+        Self { prune: true, force: false, timeout: None }
+    }
+}
+
+fn yes() -> bool {
+    true
+}

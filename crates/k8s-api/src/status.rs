@@ -1,0 +1,336 @@
+//! What a daemon says of its MultiCluster.
+
+use flagship_types::FleetConfig;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::conditions;
+
+/// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `stopping`, `holder`,
+/// `forgotten` and `configuration` are its memory across restarts; all else is for people.
+///
+/// Words that a later version may add to (roles, states) are strings here, so that an older daemon can still read them.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MultiClusterStatus {
+    /// The `metadata.generation` this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The address of the leader, with its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_address: Option<String>,
+    /// Whether all is well with this member (the condition Ready).
+    #[serde(default)]
+    pub ready: bool,
+    /// Whether this member leads.
+    #[serde(default)]
+    pub leading: bool,
+    /// The port the daemon listens on for this member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// Joining, Standby, Candidate, Leader or Stopping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The member that leads, as far as this one knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// The highest term this member has seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub term: Option<i64>,
+    /// Since when this member leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lead_since: Option<Time>,
+    /// The other members and this one: electors and whoever is not well, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub members: Vec<MemberStatus>,
+    /// How many members there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member_counts: Option<MemberCounts>,
+    /// What was applied here and is not known to be gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub inventory: Vec<InventoryEntry>,
+    /// The last 20 things that happened, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub history: Vec<HistoryEntry>,
+    /// The start of this member that wrote last, in milliseconds of the wall clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// The highest term this member granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vote: Option<VoteStatus>,
+    /// The term under which this member leads, or led when it last wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_term: Option<i64>,
+    /// The term whose payload is being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<i64>,
+    /// The process that serves this member: the uid of its pod, or its host name and process id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// Members an operator declared gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub forgotten: Vec<String>,
+    /// The fleet configuration stored here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
+    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, ConfigInForce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One member as this one sees it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Its name.
+    pub name: String,
+    /// Alive, Suspect, Away, Down or Left.
+    pub state: String,
+    /// Joining, Standby, Candidate, Leader or Stopping; absent if it was never heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Its rank; absent if it was never heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+    /// Where it can be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Since when it is in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// How many members there are, this one included.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberCounts {
+    /// Alive out of all that have not left, as in `2/3`.
+    pub summary: String,
+    /// Alive.
+    pub alive: i64,
+    /// Suspect.
+    #[serde(default)]
+    pub suspect: i64,
+    /// Away.
+    #[serde(default)]
+    pub away: i64,
+    /// Down.
+    #[serde(default)]
+    pub down: i64,
+}
+
+impl MemberCounts {
+    /// From the numbers, with the summary.
+    pub fn new(alive: i64, suspect: i64, away: i64, down: i64) -> Self {
+        let all = alive.saturating_add(suspect).saturating_add(away).saturating_add(down);
+        Self { summary: format!("{alive}/{all}"), alive, suspect, away, down }
+    }
+}
+
+/// One object of the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InventoryEntry {
+    /// API group; empty for the core group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// API version without the group.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty for cluster-scoped objects.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Its uid when it was last applied or seen; empty before that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Its generation when it was last applied; 0 for kinds without one.
+    #[serde(default)]
+    pub generation: i64,
+    /// How it is.
+    pub state: ObjectState,
+}
+
+/// How a payload object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "String", into = "String")]
+#[schemars(with = "String")]
+pub enum ObjectState {
+    /// About to be applied: it may or may not exist.
+    Pending,
+    /// Applied, not ready yet.
+    Applied,
+    /// Applied and ready.
+    Ready,
+    /// Applied, and it says itself that it has failed.
+    Failed,
+    /// Being deleted: it, or what it owns, may still run.
+    Deleting,
+    /// A state of a later version.
+    Unknown,
+}
+
+impl ObjectState {
+    /// The word in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Applied => "Applied",
+            Self::Ready => "Ready",
+            Self::Failed => "Failed",
+            Self::Deleting => "Deleting",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<String> for ObjectState {
+    fn from(word: String) -> Self {
+        let all = [Self::Pending, Self::Applied, Self::Ready, Self::Failed, Self::Deleting];
+        all.into_iter().find(|state| state.as_str() == word).unwrap_or(Self::Unknown)
+    }
+}
+
+impl From<ObjectState> for String {
+    fn from(state: ObjectState) -> Self {
+        state.as_str().into()
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// When.
+    pub time: Time,
+    /// What, in one word (the reason of the Event).
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Under which term; 0 if under none.
+    #[serde(default)]
+    pub term: i64,
+    /// A sentence.
+    pub message: String,
+}
+
+/// A grant.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VoteStatus {
+    /// The term.
+    pub term: i64,
+    /// Who got it.
+    pub candidate: String,
+    /// The configuration that was stored here then.
+    #[serde(default)]
+    pub config_version: i64,
+}
+
+/// The fleet configuration stored here. The highest version in the fleet is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationStatus {
+    /// Its version.
+    pub version: i64,
+    /// Availability.
+    pub mode: String,
+    /// Automatic or Manual.
+    pub failback: String,
+    /// How long a better member must have been healthy before it takes the lead back.
+    pub failback_delay: String,
+    /// How long a leader whose daemon ended may take to restart.
+    pub restart_grace: String,
+}
+
+impl From<&FleetConfig> for ConfigurationStatus {
+    fn from(config: &FleetConfig) -> Self {
+        let mode = match config.mode {
+            flagship_types::Mode::Availability => "Availability",
+        };
+        let failback = match config.failback {
+            flagship_types::Failback::Automatic => "Automatic",
+            flagship_types::Failback::Manual => "Manual",
+        };
+        Self {
+            version: i64::try_from(config.version.0).unwrap_or(i64::MAX),
+            mode: mode.into(),
+            failback: failback.into(),
+            failback_delay: exact_duration(config.failback_delay),
+            restart_grace: exact_duration(config.restart_grace),
+        }
+    }
+}
+
+impl ConfigurationStatus {
+    /// The stored configuration, or `None` if it is not one that this version knows.
+    pub fn to_config(&self) -> Option<FleetConfig> {
+        let mode = match self.mode.as_str() {
+            "Availability" => flagship_types::Mode::Availability,
+            _ => return None,
+        };
+        let failback = match self.failback.as_str() {
+            "Automatic" => flagship_types::Failback::Automatic,
+            "Manual" => flagship_types::Failback::Manual,
+            _ => return None,
+        };
+        Some(FleetConfig {
+            version: flagship_types::ConfigVersion(u64::try_from(self.version).ok()?),
+            mode,
+            failback,
+            failback_delay: flagship_types::parse_duration(&self.failback_delay).ok()?,
+            restart_grace: flagship_types::parse_duration(&self.restart_grace).ok()?,
+        })
+    }
+}
+
+/// To the millisecond and readable again: two members must store the same configuration.
+fn exact_duration(duration: std::time::Duration) -> String {
+    let ms = duration.as_millis();
+    match ms % 1000 {
+        0 => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
+}
+
+impl MultiClusterStatus {
+    /// The most members listed.
+    pub const MAX_MEMBERS: usize = 32;
+    /// The most history kept.
+    pub const MAX_HISTORY: usize = 20;
+    /// The most objects a payload may have: beyond it the object grows too large for its status to be written.
+    pub const MAX_INVENTORY: usize = 1000;
+
+    /// Whether both say the same, timestamps aside: a write that changes only times would cause itself.
+    pub fn same_but_times(&self, other: &Self) -> bool {
+        let strip = |status: &Self| {
+            let mut status = status.clone();
+            status.lead_since = None;
+            status.conditions = conditions::without_times(&status.conditions);
+            for member in &mut status.members {
+                member.since = None;
+            }
+            for entry in &mut status.history {
+                entry.time = Time(jiff::Timestamp::UNIX_EPOCH);
+            }
+            status
+        };
+        strip(self) == strip(other)
+    }
+
+    /// Adds what happened and drops the oldest beyond [`Self::MAX_HISTORY`].
+    pub fn record(&mut self, entry: HistoryEntry) {
+        let message = conditions::bounded(&entry.message);
+        self.history.push(HistoryEntry { message, ..entry });
+        let surplus = self.history.len().saturating_sub(Self::MAX_HISTORY);
+        self.history.drain(..surplus);
+    }
+}

@@ -1,0 +1,135 @@
+//! How the rest of the daemon talks to a running node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use flagship_election::{Directive, ResignReason, Spec};
+use flagship_types::{Health, MemberName, PeerAddress, Term};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::ports::{Denied, Leadership, LinkRefusal, Purpose, WritePermit};
+use crate::snapshot::Snapshot;
+
+/// What the object says, as far as the node reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSpec {
+    /// Rank, ready, candidate, proposal.
+    pub election: Spec,
+    /// Where this member can be dialled.
+    pub address: Option<PeerAddress>,
+    /// `spec.fleet`.
+    pub seeds: Vec<PeerAddress>,
+}
+
+/// What a node can be told while it runs.
+#[derive(Debug)]
+pub enum Command {
+    /// The object changed.
+    Spec(NodeSpec),
+    /// The fitness to lead changed.
+    Health(Health),
+    /// The first object of this term's stop is about to be deleted.
+    DeletionBegan(Term),
+    /// The payload of this term is gone, pods included.
+    PayloadStopped(Term),
+    /// Deleting is stuck.
+    StopStuck {
+        /// Of which term.
+        term: Term,
+        /// What does not go.
+        object: String,
+    },
+    /// An operator vouches for a member without a voter record.
+    Admit(MemberName),
+    /// An operator says that a member will not come back.
+    Forget(MemberName),
+    /// Give the lead away for good.
+    Retire(ResignReason),
+    /// Announce a pause to everyone; the payload runs on.
+    Away(Duration),
+    /// Leave the fleet for good.
+    Leave,
+    /// Asks for a permit; answered by the loop itself, which is what makes the answer fresh.
+    Permit {
+        /// For what.
+        purpose: Purpose,
+        /// The answer.
+        reply: oneshot::Sender<Result<WritePermit, Denied>>,
+    },
+    /// Flush what is queued, close the links with a code and end.
+    Shutdown,
+}
+
+/// What happened, for history, Events, metrics and logs.
+#[derive(Debug, Clone)]
+pub enum NodeEvent {
+    /// From the membership core: only state changes, no beats.
+    Member {
+        /// Who.
+        member: MemberName,
+        /// Before.
+        from: Option<flagship_membership::State>,
+        /// After.
+        to: flagship_membership::State,
+        /// What it rests on.
+        evidence: Option<flagship_membership::Evidence>,
+    },
+    /// From the election core.
+    Election(flagship_election::Event),
+    /// A link or handshake was refused.
+    LinkRefused(LinkRefusal),
+    /// Another process with this member's name is alive.
+    NameInUse,
+    /// This process was not running for so long.
+    Paused(Duration),
+    /// The durable record could not be written; tried again.
+    StoreFailed(String),
+}
+
+/// A running node. Cheap to clone; the node ends when told to, not when handles are dropped.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) changed: watch::Receiver<u64>,
+    pub(crate) directive: watch::Receiver<Directive>,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+}
+
+impl NodeHandle {
+    /// Tells the node. Lost only if the node has ended.
+    pub async fn tell(&self, command: Command) {
+        // A node that has ended has nothing to be told; its end is seen on its task.
+        let _ = self.commands.send(command).await;
+    }
+
+    /// The newest picture.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Wakes at every change of the picture worth showing (not for ages and round trip times).
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    /// What the payload worker has to do, always the newest.
+    pub fn directive(&self) -> watch::Receiver<Directive> {
+        self.directive.clone()
+    }
+
+    /// What happens from now on. A reader that lags loses the oldest and is told how many.
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.events.subscribe()
+    }
+}
+
+#[async_trait::async_trait]
+impl Leadership for NodeHandle {
+    async fn permit(&self, purpose: Purpose) -> Result<WritePermit, Denied> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Permit { purpose, reply }).await.map_err(|_| Denied::NodeGone)?;
+        answer.await.map_err(|_| Denied::NodeGone)?
+    }
+}

@@ -1,0 +1,23 @@
+//! One member: a task that feeds links and a clock into the two cores and carries out what they ask for. It
+//! defines the ports (links, durable store, leadership) and knows neither gRPC nor Kubernetes.
+
+mod clock;
+mod driver;
+mod handle;
+mod machine;
+mod ports;
+mod snapshot;
+
+pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
+pub use driver::spawn;
+pub use flagship_election::{
+    Directive, Event as ElectionEvent, Record as ElectionRecord, ResignReason, Restored, Spec as ElectionSpec, Vote,
+};
+pub use flagship_membership::{ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, State};
+pub use handle::{Command, NodeEvent, NodeHandle, NodeSpec};
+pub use machine::{Machine, MachineConfig, MachineOutput};
+pub use ports::{
+    Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, Links, LocalHello, Purpose, RefusalReason, Store,
+    StoreError, WritePermit,
+};
+pub use snapshot::{MemberSnapshot, Snapshot};

@@ -1,0 +1,497 @@
+//! The two cores of one member, joined, without IO: what the driver runs on a real clock and real links, and
+//! the simulator in virtual time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use flagship_election::{self as election, Directive, Election, Restored, ResignReason};
+use flagship_membership::{self as membership, Evidence, KnownMember, Membership, MemberView, State};
+use flagship_types::{
+    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
+};
+use flagship_wire::PeerMessage;
+
+use crate::handle::{NodeEvent, NodeSpec};
+use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, WritePermit};
+use crate::snapshot::{MemberSnapshot, Snapshot};
+
+/// What a member starts with.
+#[derive(Debug, Clone)]
+pub struct MachineConfig {
+    /// The fleet.
+    pub callsign: Callsign,
+    /// This member.
+    pub member: MemberName,
+    /// This start; stored already.
+    pub epoch: Epoch,
+    /// The wall clock at the start, in milliseconds: epochs far ahead of it are not believed.
+    pub wall_ms: u64,
+    /// What the object says.
+    pub spec: NodeSpec,
+    /// What an earlier process left.
+    pub restored: Restored,
+    /// Members known from an earlier process.
+    pub known: Vec<KnownMember>,
+    /// Beat interval, h.
+    pub beat_interval: Duration,
+    /// How long a single observer waits before it suspects.
+    pub silence_floor: Duration,
+    /// Seeds both cores' random numbers.
+    pub seed: u64,
+}
+
+/// What the machine wants done.
+#[derive(Debug)]
+pub enum MachineOutput {
+    /// Dial once.
+    Connect(PeerAddress),
+    /// Close with a code.
+    Close(flagship_membership::LinkId, CloseCode),
+    /// Send.
+    Send(flagship_membership::LinkId, PeerMessage),
+    /// Make durable, then call [`Machine::persisted`] with the version of its election record.
+    Persist(DurableRecord),
+    /// The payload worker's directive changed.
+    Direct(Directive),
+    /// New streams say this from now on.
+    Hello(LocalHello),
+    /// For people.
+    Event(NodeEvent),
+}
+
+/// One member without IO.
+pub struct Machine {
+    callsign: Callsign,
+    member: MemberName,
+    membership: Membership,
+    election: Election,
+    metadata: Metadata,
+    record: Option<election::Record>,
+    /// The last state told of each member, so that an event names what changed. As many as there are members.
+    told: std::collections::BTreeMap<MemberName, State>,
+    silence_floor: Duration,
+    caution: u32,
+    name_in_use: bool,
+    interrupted: bool,
+    /// The streams to all peers.
+    pub fn links(&self) -> Vec<flagship_membership::LinkId> {
+        self.membership.members().filter_map(|view| view.link).collect()
+    }
+
+    /// Whether anything worth showing changed since it was last asked.
+    dirty: bool,
+    outputs: VecDeque<MachineOutput>,
+}
+
+impl Machine {
+    /// Starts a member. Nothing is sent before the first [`Machine::poll_output`].
+    pub fn new(config: MachineConfig, now: Instant) -> Self {
+        let metadata = Metadata {
+            address: config.spec.address.clone(),
+            rank: config.spec.election.rank,
+            candidate: config.spec.election.candidate,
+            health: Health::default(),
+            role: Role::Joining,
+            term: Term::NONE,
+            leader: None,
+            config: config.restored.record.as_ref().map_or_else(Default::default, |r| r.config.version),
+            interrupted: false,
+        };
+        let core = membership::Config {
+            beat_interval: config.beat_interval,
+            silence_floor: config.silence_floor,
+            ..membership::Config::new(config.member.clone(), config.epoch, config.wall_ms)
+        };
+        let record = config.restored.record.clone();
+        let membership = Membership::new(core, metadata.clone(), config.known, config.seed, now);
+        let election = Election::new(
+            election::Config::new(config.member.clone()),
+            config.spec.election.clone(),
+            config.restored,
+            config.seed.rotate_left(32),
+            now,
+        );
+        let mut machine = Self {
+            callsign: config.callsign,
+            member: config.member,
+            membership,
+            election,
+            metadata,
+            record,
+            told: std::collections::BTreeMap::new(),
+            silence_floor: config.silence_floor,
+            caution: 1,
+            name_in_use: false,
+            interrupted: false,
+            dirty: true,
+            outputs: VecDeque::new(),
+        };
+        machine.membership.handle(membership::Input::SetSeeds(config.spec.seeds), now);
+        machine.settle(now);
+        machine
+    }
+
+    /// Something happened on a link.
+    pub fn link_event(&mut self, event: LinkEvent, now: Instant) {
+        use membership::Input;
+        match event {
+            LinkEvent::Up { link, hello, dialled } => {
+                self.membership.handle(Input::LinkUp { link, hello, dialled }, now);
+            }
+            LinkEvent::Down { link, end } => self.membership.handle(Input::LinkDown { link, end }, now),
+            LinkEvent::ConnectFailed { address, failure, reason: _ } => {
+                self.membership.handle(Input::ConnectFailed { address, failure }, now);
+            }
+            LinkEvent::Message { link, message } => self.message(link, message, now),
+            LinkEvent::Refused(refusal) => self.emit(NodeEvent::LinkRefused(refusal)),
+        }
+        self.settle(now);
+    }
+
+    fn message(&mut self, link: flagship_membership::LinkId, message: Verified<PeerMessage>, now: Instant) {
+        match message.into_inner() {
+            PeerMessage::Membership(message) => {
+                let message = Verified::first_hand(message);
+                self.membership.handle(membership::Input::Message { link, message }, now);
+            }
+            // A stream that membership gave up has no peer any more, and no say in an election.
+            PeerMessage::Election(message) => {
+                if let Some(from) = self.membership.peer_of(link).cloned() {
+                    self.election.handle(election::Input::Message { from, message }, now);
+                }
+            }
+        }
+    }
+
+    /// The record with this version is durable.
+    pub fn persisted(&mut self, version: u64, now: Instant) {
+        self.tell_election(election::Input::Persisted(version), now);
+    }
+
+    /// The object changed.
+    pub fn spec(&mut self, spec: NodeSpec, now: Instant) {
+        self.membership.handle(membership::Input::SetSeeds(spec.seeds), now);
+        self.metadata.address = spec.address;
+        self.metadata.rank = spec.election.rank;
+        self.metadata.candidate = spec.election.candidate;
+        self.publish(now);
+        self.outputs.push_back(MachineOutput::Hello(self.hello()));
+        self.tell_election(election::Input::Spec(spec.election), now);
+    }
+
+    /// The fitness to lead changed.
+    pub fn health(&mut self, health: Health, now: Instant) {
+        if self.metadata.health != health {
+            self.metadata.health = health;
+            self.publish(now);
+            self.tell_election(election::Input::Health(health), now);
+        }
+    }
+
+    /// This process did not run for a while.
+    pub fn paused(&mut self, missed: Duration, now: Instant) {
+        self.emit(NodeEvent::Paused(missed));
+        self.tell_election(election::Input::Paused, now);
+    }
+
+    /// The worker is about to delete the first object.
+    pub fn deletion_began(&mut self, term: Term, now: Instant) {
+        self.tell_election(election::Input::DeletionBegan(term), now);
+    }
+
+    /// The payload is gone.
+    pub fn payload_stopped(&mut self, term: Term, now: Instant) {
+        self.tell_election(election::Input::PayloadStopped(term), now);
+    }
+
+    /// Deleting is stuck.
+    pub fn stop_stuck(&mut self, term: Term, object: String, now: Instant) {
+        self.tell_election(election::Input::StopStuck { term, object }, now);
+    }
+
+    /// Operator's word for a member without a record.
+    pub fn admit(&mut self, member: MemberName, now: Instant) {
+        self.tell_election(election::Input::Admit(member), now);
+    }
+
+    /// Operator's word that a member is gone for good.
+    pub fn forget(&mut self, member: MemberName, now: Instant) {
+        self.membership.handle(membership::Input::Forget(member.clone()), now);
+        self.tell_election(election::Input::Forget(member), now);
+    }
+
+    /// Gives the lead away for good.
+    pub fn retire(&mut self, reason: ResignReason, now: Instant) {
+        self.tell_election(election::Input::Retire(reason), now);
+    }
+
+    /// Announces a pause.
+    pub fn away(&mut self, grace: Duration, now: Instant) {
+        self.membership.handle(membership::Input::Away { grace }, now);
+        self.settle(now);
+    }
+
+    /// Leaves the fleet for good.
+    pub fn leave(&mut self, now: Instant) {
+        self.membership.handle(membership::Input::Leave, now);
+        self.settle(now);
+    }
+
+    /// The deadline came.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.membership.handle_timeout(now);
+        self.settle(now);
+        self.election.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// When [`Machine::handle_timeout`] has to be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.membership.next_timeout(), self.election.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<MachineOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether a write is allowed now. The caller has checked that the clocks show no pause.
+    pub fn permit(&self, purpose: Purpose, now: Instant) -> Result<WritePermit, Denied> {
+        if self.name_in_use {
+            return Err(Denied::Unsettled);
+        }
+        let not_after = now + WritePermit::VALIDITY;
+        match (self.election.permit(now), purpose) {
+            // A leader also deletes: what left its payload.
+            (Some(election::Permit::Apply { term }), _) | (Some(election::Permit::Delete { term }), Purpose::Delete) => {
+                Ok(WritePermit { term, not_after })
+            }
+            (Some(election::Permit::Delete { .. }), Purpose::Apply) => Err(Denied::NotLeading),
+            (None, _) => Err(Denied::Unsettled),
+        }
+    }
+
+    /// What a new stream says.
+    pub fn hello(&self) -> LocalHello {
+        LocalHello {
+            callsign: self.callsign.clone(),
+            member: self.member.clone(),
+            epoch: self.membership.epoch(),
+            address: self.metadata.address.clone(),
+            view_hash: self.membership.view_hash(),
+        }
+    }
+
+    /// The directive in force.
+    pub fn directive(&self) -> &Directive {
+        self.election.directive()
+    }
+
+    /// The membership core, to look at.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The election core, to look at.
+    pub fn election(&self) -> &Election {
+        &self.election
+    }
+
+    /// Whether anything worth showing changed since the last call.
+    pub fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// The picture for status and metrics.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let leader = self.election.leader();
+        let members: Vec<_> =
+            self.membership.members().map(|view| self.member_snapshot(&view)).collect();
+        let other_leaders = members
+            .iter()
+            .filter(|m| m.name != self.member && m.linked && m.role == Some(Role::Leader))
+            .filter(|_| self.election.role() == Role::Leader)
+            .map(|m| m.name.clone())
+            .collect();
+        Snapshot {
+            callsign: self.callsign.clone(),
+            member: self.member.clone(),
+            epoch: self.membership.epoch(),
+            taken_at: now,
+            role: self.election.role(),
+            term: leader.map_or(self.election.term(), |(_, term)| term),
+            leader: leader.map(|(name, _)| name.clone()),
+            directive: self.effective_directive(),
+            config: *self.election.config(),
+            config_conflict: self.election.config_conflict(),
+            waiting_for: self.election.waiting_for(),
+            members,
+            other_leaders,
+            name_in_use: self.name_in_use,
+            interrupted: self.interrupted,
+            membership: self.membership.stats().clone(),
+            election: self.election.stats().clone(),
+        }
+    }
+
+    fn member_snapshot(&self, view: &MemberView<'_>) -> MemberSnapshot {
+        let own = *view.name == self.member;
+        let metadata = if own { Some(&self.metadata) } else { view.metadata };
+        MemberSnapshot {
+            name: view.name.clone(),
+            state: view.state,
+            since: view.since,
+            linked: own || view.link.is_some(),
+            address: view.address.cloned(),
+            rtt: view.rtt,
+            heard_at: view.heard_at,
+            rank: metadata.map(|m| m.rank),
+            role: metadata.map(|m| m.role),
+            term: metadata.map_or(Term::NONE, |m| m.term),
+            health: metadata.map_or_else(Health::default, |m| m.health),
+            epoch: view.epoch,
+        }
+    }
+
+    /// A member whose name somebody else uses touches nothing.
+    fn effective_directive(&self) -> Directive {
+        if self.name_in_use { Directive::Hold } else { self.election.directive().clone() }
+    }
+
+    fn tell_election(&mut self, input: election::Input, now: Instant) {
+        self.election.handle(input, now);
+        self.settle(now);
+    }
+
+    /// Carries outputs from core to core until both are quiet. Each output is taken once, and a core answers an
+    /// input with finitely many, so this ends.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(output) = self.membership.poll_output() {
+                self.from_membership(output, now);
+            } else if let Some(output) = self.election.poll_output() {
+                self.from_election(output, now);
+            } else {
+                break;
+            }
+        }
+        self.widen_with_caution(now);
+    }
+
+    fn from_membership(&mut self, output: membership::Output, now: Instant) {
+        use membership::{Event, Output};
+        match output {
+            Output::Connect { address } => self.outputs.push_back(MachineOutput::Connect(address)),
+            Output::Disconnect { link, code } => self.outputs.push_back(MachineOutput::Close(link, code)),
+            Output::Send { link, message } => {
+                self.outputs.push_back(MachineOutput::Send(link, PeerMessage::Membership(message)));
+            }
+            Output::Event(Event::Heard { member, at }) => {
+                self.election.handle(election::Input::Heard { member, at }, now);
+            }
+            Output::Event(Event::Changed(member)) => self.member_changed(member, now),
+            Output::Event(Event::Querying(_) | Event::Refuted(_)) => self.dirty = true,
+            Output::Event(Event::EpochRaised(_)) => {
+                self.outputs.push_back(MachineOutput::Hello(self.hello()));
+                self.persist();
+            }
+            Output::Event(Event::NameInUse { .. }) => {
+                self.name_in_use = true;
+                self.outputs.push_back(MachineOutput::Direct(Directive::Hold));
+                self.emit(NodeEvent::NameInUse);
+            }
+        }
+    }
+
+    fn member_changed(&mut self, name: MemberName, now: Instant) {
+        self.dirty = true;
+        if name == self.member {
+            return;
+        }
+        let Some(view) = self.membership.member(&name) else {
+            self.told.remove(&name);
+            return;
+        };
+        let (to, evidence) = (view.state, view.evidence);
+        let peer = peer_view(&view);
+        let from = self.told.insert(name.clone(), to);
+        if from != Some(to) {
+            self.emit(NodeEvent::Member { member: name, from, to, evidence });
+        }
+        self.election.handle(election::Input::Peer(peer), now);
+    }
+
+    fn from_election(&mut self, output: election::Output, now: Instant) {
+        use election::Output;
+        match output {
+            Output::Persist(record) => {
+                self.record = Some(record);
+                self.persist();
+            }
+            Output::Send { to, message } => {
+                if let Some(link) = self.membership.link_to(&to) {
+                    self.outputs.push_back(MachineOutput::Send(link, PeerMessage::Election(message)));
+                }
+            }
+            Output::Direct(directive) => {
+                self.dirty = true;
+                if !self.name_in_use {
+                    self.outputs.push_back(MachineOutput::Direct(directive));
+                }
+            }
+            Output::Publish(standing) => {
+                self.interrupted = standing.interrupted;
+                self.metadata.role = standing.role;
+                self.metadata.term = standing.term;
+                self.metadata.leader = standing.leader;
+                self.metadata.config = standing.config;
+                self.metadata.interrupted = standing.interrupted;
+                self.publish(now);
+            }
+            Output::Event(event) => self.emit(NodeEvent::Election(event)),
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        self.dirty = true;
+        self.membership.handle(membership::Input::SetMetadata(self.metadata.clone()), now);
+    }
+
+    /// The epoch and the newest election record, as one.
+    fn persist(&mut self) {
+        if let Some(record) = &self.record {
+            let record = DurableRecord { epoch: self.membership.epoch(), election: record.clone() };
+            self.outputs.push_back(MachineOutput::Persist(record));
+        }
+    }
+
+    /// After a needless take-over the election asks for patience; a lone observer is patient with it.
+    fn widen_with_caution(&mut self, now: Instant) {
+        let caution = self.election.caution();
+        if caution != self.caution {
+            self.caution = caution;
+            let floor = (self.silence_floor * caution).min(Duration::from_secs(60));
+            self.membership.handle(membership::Input::SetSilenceFloor(floor), now);
+        }
+    }
+
+    fn emit(&mut self, event: NodeEvent) {
+        self.dirty = true;
+        self.outputs.push_back(MachineOutput::Event(event));
+    }
+}
+
+fn peer_view(view: &MemberView<'_>) -> election::PeerView {
+    election::PeerView {
+        name: view.name.clone(),
+        presence: match view.state {
+            State::Alive | State::Suspect => election::Presence::Present,
+            State::Away => election::Presence::Away,
+            State::Down => election::Presence::Down,
+            State::Left => election::Presence::Left,
+        },
+        metadata: view.metadata.cloned(),
+        exited: view.evidence == Some(Evidence::Exit),
+        linked: view.link.is_some(),
+    }
+}

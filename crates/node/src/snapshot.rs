@@ -1,0 +1,75 @@
+//! A picture of one member for status, metrics and people: taken in the node's loop, read without locks.
+
+use std::time::Duration;
+
+use flagship_election::Directive;
+use flagship_membership::State;
+use flagship_types::{Callsign, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term};
+
+/// One member's picture of its fleet.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The fleet.
+    pub callsign: Callsign,
+    /// This member.
+    pub member: MemberName,
+    /// This start.
+    pub epoch: Epoch,
+    /// When the picture was taken, on [`crate::boot_now`]'s clock.
+    pub taken_at: Instant,
+    /// This member's role.
+    pub role: Role,
+    /// The term of the followed leader, or the own.
+    pub term: Term,
+    /// The leader this member follows; itself, if it leads.
+    pub leader: Option<MemberName>,
+    /// What the payload worker has to do.
+    pub directive: Directive,
+    /// The fleet configuration in force.
+    pub config: FleetConfig,
+    /// Whose settings are in force, if this member's own object says otherwise.
+    pub config_conflict: Option<String>,
+    /// What the election waits for, in words; `None` if for nothing.
+    pub waiting_for: Option<String>,
+    /// All members known, this one included, ordered by name.
+    pub members: Vec<MemberSnapshot>,
+    /// Other members that claim the lead at the same time.
+    pub other_leaders: Vec<MemberName>,
+    /// Another process with this member's name is alive: nothing is written.
+    pub name_in_use: bool,
+    /// This member's process paused and what it missed is being asked.
+    pub interrupted: bool,
+    /// Counters of the membership core.
+    pub membership: flagship_membership::Stats,
+    /// Counters of the election core.
+    pub election: flagship_election::Stats,
+}
+
+/// One member in the picture.
+#[derive(Debug, Clone)]
+pub struct MemberSnapshot {
+    /// Its name.
+    pub name: MemberName,
+    /// What it is believed to be.
+    pub state: State,
+    /// Since when, on [`crate::boot_now`]'s clock.
+    pub since: Instant,
+    /// Whether there is a link (true for this member itself).
+    pub linked: bool,
+    /// Where it can be dialled.
+    pub address: Option<PeerAddress>,
+    /// Smoothed round trip time.
+    pub rtt: Option<Duration>,
+    /// The last proof of life.
+    pub heard_at: Option<Instant>,
+    /// Its rank, if it was heard.
+    pub rank: Option<Rank>,
+    /// Its role, if it was heard.
+    pub role: Option<Role>,
+    /// Its term, if it was heard.
+    pub term: Term,
+    /// Its fitness.
+    pub health: Health,
+    /// Its epoch.
+    pub epoch: Epoch,
+}

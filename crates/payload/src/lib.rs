@@ -1,0 +1,1 @@
+//! Payload manifests: reading, planning, applying, readiness and deleting.

@@ -1,0 +1,1 @@
+//! The fleet's certificate authority, member certificates and their Secret manifests.

@@ -1,0 +1,1 @@
+//! Metrics registry, HTTP endpoints and status page.

@@ -1,0 +1,120 @@
+//! What a member says of itself, and what the fleet agreed on.
+
+use std::time::Duration;
+
+use crate::{ConfigVersion, MemberName, PeerAddress, Rank, Term};
+
+/// The role a member has in its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Role {
+    /// Starting: does not know yet who leads.
+    #[default]
+    Joining,
+    /// Knows a leader, or waits for one; its payload does not run here.
+    Standby,
+    /// Asks for grants.
+    Candidate,
+    /// Its payload runs here.
+    Leader,
+    /// Was the leader and is deleting its payload.
+    Stopping,
+}
+
+impl Role {
+    /// The word shown to users.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "Joining",
+            Self::Standby => "Standby",
+            Self::Candidate => "Candidate",
+            Self::Leader => "Leader",
+            Self::Stopping => "Stopping",
+        }
+    }
+}
+
+/// What a member knows of its own fitness to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Health {
+    /// Its API server answered lately.
+    pub api: bool,
+    /// A server-side dry run of its payload passed (or the payload runs).
+    pub payload_valid: bool,
+    /// Its payload runs and is ready.
+    pub payload_ready: bool,
+}
+
+/// A member's metadata: written by its owner only, spread by membership, read by election. At most 1 KiB encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// Where the member can be dialled; `None` if only it can dial.
+    pub address: Option<PeerAddress>,
+    /// Its rank.
+    pub rank: Rank,
+    /// Whether it may lead.
+    pub candidate: bool,
+    /// Its fitness to lead.
+    pub health: Health,
+    /// Its role.
+    pub role: Role,
+    /// The term of that role: the own term of a leader, the followed leader's of a standby.
+    pub term: Term,
+    /// The leader it follows (itself, if it leads).
+    pub leader: Option<MemberName>,
+    /// The version of the fleet configuration it has stored.
+    pub config: ConfigVersion,
+    /// Whether it paused or restarted since it took the lead: then any higher term supersedes it.
+    pub interrupted: bool,
+}
+
+/// How the fleet trades availability against safety in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// In each connected part one leader.
+    #[default]
+    Availability,
+}
+
+/// Whether a better-ranked member takes the lead back by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Failback {
+    /// Rank decides, after the failback delay of steady health.
+    #[default]
+    Automatic,
+    /// Only an operator or a failure moves the lead.
+    Manual,
+}
+
+/// What all members must agree on. The record with the higher version is in force; the leader writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FleetConfig {
+    /// Which of two records is newer.
+    pub version: ConfigVersion,
+    /// Availability or, in a later release, Quorum.
+    pub mode: Mode,
+    /// Whether rank moves a running payload.
+    pub failback: Failback,
+    /// How long a better candidate must have been healthy before it asks for the lead.
+    pub failback_delay: Duration,
+    /// How long claims are refused after the leader's process, not its cluster, went away.
+    pub restart_grace: Duration,
+}
+
+impl Default for FleetConfig {
+    fn default() -> Self {
+        Self {
+            version: ConfigVersion(0),
+            mode: Mode::Availability,
+            failback: Failback::Automatic,
+            failback_delay: Duration::from_secs(1),
+            restart_grace: Duration::from_secs(3),
+        }
+    }
+}
+
+impl FleetConfig {
+    /// Whether both say the same, versions aside.
+    pub fn same_settings(&self, other: &Self) -> bool {
+        Self { version: other.version, ..*self } == *other
+    }
+}

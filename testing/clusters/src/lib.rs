@@ -1,0 +1,19 @@
+//! The cluster harness: real Kubernetes control planes as local processes, each in a network of its own whose paths
+//! can be cut, the daemons beside them, and clocks on what happens to the payload. It refuses to know how Flagship
+//! decides anything: it only starts, breaks, heals and watches.
+
+pub mod assets;
+pub mod cluster;
+mod credentials;
+pub mod daemon;
+pub mod demo;
+pub mod fleet;
+mod install;
+pub mod isolate;
+pub mod kubeconfig;
+pub mod measure;
+pub mod network;
+mod progress;
+pub mod readiness;
+mod supervisor;
+pub mod watch;

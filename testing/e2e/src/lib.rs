@@ -1,0 +1,1 @@
+//! Tests on real control planes, processes and network namespaces.

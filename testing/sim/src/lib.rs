@@ -1,0 +1,1 @@
+//! Virtual-time simulator of whole fleets, with fault plans and checkers.
