@@ -128,6 +128,7 @@ impl Driver {
             }
             LinkEvent::ConnectFailed { address, reason, .. } => debug!(%address, reason, "cannot connect"),
             LinkEvent::Refused(refusal) => warn!(reason = refusal.reason.as_str(), "{}", refusal.sentence),
+            LinkEvent::Warning(warning) => warn!("{}", warning.sentence),
             LinkEvent::Message { .. } => {}
         }
         self.machine.link_event(event, now);

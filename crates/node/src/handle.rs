@@ -8,7 +8,7 @@ use flagship_election::{Directive, ResignReason, Spec};
 use flagship_types::{Health, MemberName, PeerAddress, Term};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::ports::{Denied, Leadership, LinkRefusal, Purpose, WritePermit};
+use crate::ports::{Denied, Leadership, LinkRefusal, LinkWarning, Purpose, WritePermit};
 use crate::snapshot::Snapshot;
 
 /// What the object says, as far as the node reads it.
@@ -79,6 +79,8 @@ pub enum NodeEvent {
     Election(flagship_election::Event),
     /// A link or handshake was refused.
     LinkRefused(LinkRefusal),
+    /// Certificates need a person soon, though links work.
+    LinkWarning(LinkWarning),
     /// Another process with this member's name is alive.
     NameInUse,
     /// This process was not running for so long.

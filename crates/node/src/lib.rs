@@ -17,7 +17,7 @@ pub use flagship_membership::{ConnectFailure, Evidence, KnownMember, LinkEnd, Li
 pub use handle::{Command, NodeEvent, NodeHandle, NodeSpec};
 pub use machine::{Machine, MachineConfig, MachineOutput};
 pub use ports::{
-    Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, Links, LocalHello, Purpose, RefusalReason, Store,
+    Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose, RefusalReason, Store,
     StoreError, WritePermit,
 };
 pub use snapshot::{MemberSnapshot, Snapshot};

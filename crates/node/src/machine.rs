@@ -144,6 +144,7 @@ impl Machine {
             }
             LinkEvent::Message { link, message } => self.message(link, message, now),
             LinkEvent::Refused(refusal) => self.emit(NodeEvent::LinkRefused(refusal)),
+            LinkEvent::Warning(warning) => self.emit(NodeEvent::LinkWarning(warning)),
         }
         self.settle(now);
     }

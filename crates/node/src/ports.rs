@@ -73,6 +73,8 @@ pub enum LinkEvent {
     },
     /// Somebody was refused, by us or by them, and people should know: logs, a metric and an Event.
     Refused(LinkRefusal),
+    /// Something about certificates needs a person soon, though links work: logs, a metric and an Event.
+    Warning(LinkWarning),
 }
 
 /// A refusal, for people.
@@ -87,6 +89,15 @@ pub struct LinkRefusal {
     /// A bounded reason, for metrics.
     pub reason: RefusalReason,
     /// What happened and what to do.
+    pub sentence: String,
+}
+
+/// A warning, for people. Repeated at most once an hour while it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkWarning {
+    /// The peer it is about; `None`: this member itself.
+    pub peer: Option<MemberName>,
+    /// What is wrong and what to do.
     pub sentence: String,
 }
 

@@ -112,11 +112,12 @@ async fn wait_established(client: &Client, name: &str) -> Result<()> {
 async fn request_token(client: &Client, namespace: &str, name: &str) -> Result<String> {
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let request = TokenRequest {
-        spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
+        spec: Some(TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() }),
         ..TokenRequest::default()
     };
-    let call = api.create_token_request(name, &PostParams::default(), &request);
+    let params = PostParams::default();
+    let call = api.create_token_request(name, &params, &request);
     let made = timeout(CALL_TIMEOUT, call).await.context("request a token: no answer")?;
     let made = made.with_context(|| format!("request a token for ServiceAccount {namespace}/{name}"))?;
-    made.status.map(|status| status.token).context("the API server made no token")
+    made.status.and_then(|status| status.token).context("the API server made no token")
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::assets::home;
@@ -13,7 +14,7 @@ use crate::credentials::write_private;
 const LISTS: [&str; 3] = ["clusters", "users", "contexts"];
 
 /// One cluster with one user, under one name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// Name of the context, the cluster and the user.
     pub name: String,
@@ -85,6 +86,13 @@ pub fn users_own() -> Result<PathBuf> {
         Some(path) => Ok(path),
         None => Ok(home()?.join(".kube/config")),
     }
+}
+
+/// Standard base64 with padding, as kubeconfig's `-data` fields want it.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    let encoded = serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec()));
+    // A byte string always serialises, to a JSON string.
+    encoded.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn merge(document: &mut Value, new: &Value) {

@@ -4,6 +4,7 @@
 
 pub mod assets;
 pub mod cluster;
+mod components;
 mod credentials;
 pub mod daemon;
 pub mod demo;

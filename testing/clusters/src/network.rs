@@ -69,13 +69,17 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// As it is now, with or without bridges.
+    pub(crate) fn existing(supervisor: &Path) -> Self {
+        Self { supervisor: supervisor.to_owned() }
+    }
+
     /// Makes the bridges if they are missing.
-    pub(crate) fn open(supervisor: &Path) -> Result<Self> {
-        let network = Self { supervisor: supervisor.to_owned() };
+    pub(crate) fn open(&self) -> Result<()> {
         for bridge in [MEMBERS, WATCH] {
-            network.run(&["bridge", "--bridge", bridge.name, "--address", &bridge.own_address()])?;
+            self.run(&["bridge", "--bridge", bridge.name, "--address", &bridge.own_address()])?;
         }
-        Ok(network)
+        Ok(())
     }
 
     /// Plugs the namespace of a process into both bridges.
@@ -101,10 +105,9 @@ impl Network {
     }
 
     /// Removes the bridges that nobody is plugged into. Does not need them to exist.
-    pub(crate) fn close(supervisor: &Path) -> Result<()> {
-        let network = Self { supervisor: supervisor.to_owned() };
+    pub(crate) fn close(&self) -> Result<()> {
         for bridge in [MEMBERS, WATCH] {
-            network.run(&["remove", "--bridge", bridge.name])?;
+            self.run(&["remove", "--bridge", bridge.name])?;
         }
         Ok(())
     }

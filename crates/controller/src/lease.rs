@@ -1,0 +1,307 @@
+//! The local Lease: of all processes that serve one member in this cluster, one holds it and acts.
+//!
+//! It protects against a second replica, not against a paused process: that is what terms and permits are for.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::request::{CallError, Caller, Verb};
+
+/// How long a lease that is not renewed keeps others out.
+const DURATION: Duration = Duration::from_secs(2);
+/// [`DURATION`] as the Lease object has it.
+const DURATION_SECONDS: i32 = 2;
+/// How often it is renewed: three renewals may be lost.
+const RENEWAL: Duration = Duration::from_millis(500);
+/// A renewal that takes longer is given up and tried again.
+const RENEWAL_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A lease whose renewal is this old by the wall clock is not observed first: no two clocks in one cluster are
+/// that far apart and still get certificates and tokens accepted.
+const LONG_EXPIRED: Duration = Duration::from_secs(60);
+/// The longest name of a Lease.
+const MAX_NAME: usize = 253;
+
+/// The name of a member's Lease. A namespace has no dot, so no two members share one.
+pub(crate) fn lease_name(namespace: &str, member: &str) -> String {
+    let full = format!("flagship.{namespace}.{member}");
+    if full.len() <= MAX_NAME {
+        return full;
+    }
+    // The label of the owner is unique and short, but may hold an underscore, which names may not.
+    format!("flagship-{}", flagship_k8s_api::owner_label(namespace, member).replace('_', "-"))
+}
+
+/// What to do about a Lease that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    /// It is ours, or nobody's, or its holder is gone: write our name into it.
+    Take,
+    /// Somebody else's: look again then.
+    Wait(Duration),
+}
+
+/// Judges a Lease by how long it was seen unchanged, on our own clock.
+fn decide(spec: Option<&LeaseSpec>, holder: &str, unchanged: Duration, now: Timestamp) -> Decision {
+    let Some(spec) = spec else { return Decision::Take };
+    let other = match spec.holder_identity.as_deref() {
+        None | Some("") => return Decision::Take,
+        Some(name) => name != holder,
+    };
+    let age = spec.renew_time.as_ref().and_then(|at| Duration::try_from(now.duration_since(at.0)).ok());
+    if !other || age.is_some_and(|age| age > LONG_EXPIRED) {
+        return Decision::Take;
+    }
+    let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(2);
+    // Somebody else's number is not waited for longer than a minute.
+    let duration = Duration::from_secs(seconds.clamp(1, 60));
+    match duration.checked_sub(unchanged) {
+        None | Some(Duration::ZERO) => Decision::Take,
+        Some(left) => Decision::Wait(left.min(RENEWAL)),
+    }
+}
+
+/// One member's Lease, as this process sees it.
+pub(crate) struct LocalLease {
+    api: Api<Lease>,
+    caller: Caller,
+    name: String,
+    holder: String,
+    /// The Lease as last read or written.
+    seen: Option<Lease>,
+}
+
+/// What a renewal showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Renewal {
+    Held,
+    /// The API server did not say. Nobody else can take the lease while it does not answer, or it will show.
+    Unknown,
+    Lost(String),
+}
+
+impl LocalLease {
+    pub(crate) fn new(api: Api<Lease>, caller: Caller, name: String, holder: String) -> Self {
+        Self { api, caller, name, holder, seen: None }
+    }
+
+    /// Waits until the lease is ours. Cancel by dropping.
+    pub(crate) async fn acquire(&mut self) {
+        let mut unchanged_since = Instant::now();
+        let mut told = false;
+        loop {
+            let version = self.version();
+            let wait = match self.read().await {
+                Ok(()) if self.version() != version => {
+                    unchanged_since = Instant::now();
+                    self.try_take(Duration::ZERO).await
+                }
+                Ok(()) => self.try_take(unchanged_since.elapsed()).await,
+                Err(error) => {
+                    warn!(lease = self.name, %error, "cannot read the lease");
+                    Some(RENEWAL)
+                }
+            };
+            let Some(wait) = wait else {
+                info!(lease = self.name, holder = self.holder, "lease taken");
+                return;
+            };
+            if !told {
+                info!(lease = self.name, holder = self.holder_seen(), "another process serves this member; waiting");
+                told = true;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Takes the lease if it is free; otherwise how long to wait before looking again.
+    async fn try_take(&mut self, unchanged: Duration) -> Option<Duration> {
+        let spec = self.seen.as_ref().and_then(|lease| lease.spec.as_ref());
+        match decide(spec, &self.holder, unchanged, Timestamp::now()) {
+            Decision::Wait(wait) => Some(wait),
+            Decision::Take => match self.write(true).await {
+                Ok(()) => None,
+                Err(error) => {
+                    debug!(lease = self.name, %error, "cannot take the lease");
+                    Some(RENEWAL)
+                }
+            },
+        }
+    }
+
+    async fn renew(&mut self) -> Renewal {
+        let Err(error) = self.write(false).await else { return Renewal::Held };
+        if !error.is_conflict() && !error.is_not_found() {
+            return Renewal::Unknown;
+        }
+        if self.read().await.is_err() {
+            return Renewal::Unknown;
+        }
+        match self.holder_seen() {
+            holder if holder == self.holder || holder.is_empty() => match self.write(false).await {
+                Ok(()) => Renewal::Held,
+                Err(_) => Renewal::Unknown,
+            },
+            holder => Renewal::Lost(holder.to_owned()),
+        }
+    }
+
+    /// Lets others have it at once. Best effort: without it they wait for [`DURATION`].
+    pub(crate) async fn release(mut self) {
+        let Some(mut lease) = self.seen.take() else { return };
+        if let Some(spec) = &mut lease.spec {
+            spec.holder_identity = Some(String::new());
+        }
+        let replace = async { self.api.replace(&self.name, &PostParams::default(), &lease).await };
+        if let Err(error) = self.caller.call_within(RENEWAL_TIMEOUT, Verb::Update, replace).await {
+            debug!(lease = self.name, %error, "lease not released; it runs out");
+        }
+    }
+
+    /// Removes it: the member is no more. Best effort.
+    pub(crate) async fn remove(self) {
+        let preconditions = Preconditions {
+            uid: self.seen.as_ref().and_then(|lease| lease.metadata.uid.clone()),
+            resource_version: None,
+        };
+        let params = DeleteParams::background().preconditions(preconditions);
+        let delete = async { self.api.delete(&self.name, &params).await };
+        if let Err(error) = self.caller.call_within(RENEWAL_TIMEOUT, Verb::Delete, delete).await {
+            debug!(lease = self.name, %error, "lease not removed");
+        }
+    }
+
+    /// Renews for as long as it runs, and says through `lost` who took the lease if somebody did. Returns the
+    /// lease when `stop` is dropped or set, so that it can be released.
+    pub(crate) async fn keep(mut self, lost: watch::Sender<Option<String>>, stop: tokio_util::sync::CancellationToken) -> Self {
+        let mut due = tokio::time::interval(RENEWAL);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = due.tick() => {}
+                () = stop.cancelled() => return self,
+            }
+            // Not cancelled in the middle: what was written must be known for the release.
+            match self.renew().await {
+                Renewal::Held => {}
+                Renewal::Unknown => debug!(lease = self.name, "lease not renewed; going on"),
+                Renewal::Lost(holder) => {
+                    warn!(lease = self.name, holder, "another process took this member's lease");
+                    lost.send_replace(Some(holder));
+                    stop.cancelled().await;
+                    // Not ours any more: nothing to release.
+                    self.seen = None;
+                    return self;
+                }
+            }
+        }
+    }
+
+    fn version(&self) -> Option<String> {
+        self.seen.as_ref().and_then(|lease| lease.metadata.resource_version.clone())
+    }
+
+    fn holder_seen(&self) -> &str {
+        let spec = self.seen.as_ref().and_then(|lease| lease.spec.as_ref());
+        spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
+    }
+
+    async fn read(&mut self) -> Result<(), CallError> {
+        let get = async { self.api.get_opt(&self.name).await };
+        self.seen = self.caller.call_within(RENEWAL_TIMEOUT, Verb::Get, get).await?;
+        Ok(())
+    }
+
+    /// Writes our name and the time. The resource version of what was seen guards against writing over others.
+    async fn write(&mut self, acquired: bool) -> Result<(), CallError> {
+        let now = MicroTime(Timestamp::now());
+        let mut lease = self.seen.clone().unwrap_or_else(|| Lease {
+            metadata: ObjectMeta { name: Some(self.name.clone()), ..Default::default() },
+            spec: None,
+        });
+        let spec = lease.spec.get_or_insert_default();
+        let taken_over = spec.holder_identity.as_deref() != Some(&self.holder);
+        if acquired && taken_over {
+            spec.acquire_time = Some(now.clone());
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+        }
+        spec.holder_identity = Some(self.holder.clone());
+        spec.lease_duration_seconds = Some(DURATION_SECONDS);
+        spec.renew_time = Some(now);
+        let params = PostParams::default();
+        let written = if self.seen.is_some() {
+            let replace = async { self.api.replace(&self.name, &params, &lease).await };
+            self.caller.call_within(RENEWAL_TIMEOUT, Verb::Update, replace).await
+        } else {
+            let create = async { self.api.create(&params, &lease).await };
+            self.caller.call_within(RENEWAL_TIMEOUT, Verb::Create, create).await
+        };
+        match written {
+            Ok(lease) => {
+                self.seen = Some(lease);
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_not_found() {
+                    self.seen = None;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held_by(holder: &str, renewed_ago: Duration) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(2),
+            renew_time: Some(MicroTime(Timestamp::now() - renewed_ago)),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_short_enough() {
+        assert_eq!(lease_name("default", "newyork"), "flagship.default.newyork");
+        assert_ne!(lease_name("a", "b.c"), lease_name("a-b", "c"));
+        let long = lease_name("default", &"x".repeat(253));
+        assert!(long.len() <= MAX_NAME && !long.contains('_'), "{long}");
+    }
+
+    #[test]
+    fn a_restarted_process_retakes_its_own_lease_at_once() {
+        let spec = held_by("pod-1", Duration::from_millis(100));
+        assert_eq!(decide(Some(&spec), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
+        assert_eq!(decide(None, "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
+        let free = held_by("", Duration::from_millis(100));
+        assert_eq!(decide(Some(&free), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
+    }
+
+    #[test]
+    fn a_live_holder_is_waited_for_and_a_dead_one_replaced() {
+        let spec = held_by("pod-2", Duration::from_millis(100));
+        let now = Timestamp::now();
+        assert!(matches!(decide(Some(&spec), "pod-1", Duration::ZERO, now), Decision::Wait(_)));
+        assert!(matches!(decide(Some(&spec), "pod-1", Duration::from_millis(1900), now), Decision::Wait(_)));
+        assert_eq!(decide(Some(&spec), "pod-1", Duration::from_secs(2), now), Decision::Take);
+    }
+
+    #[test]
+    fn clocks_apart_by_seconds_do_not_steal_a_lease() {
+        let behind = held_by("pod-2", Duration::from_secs(20));
+        assert!(matches!(decide(Some(&behind), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Wait(_)));
+        let ancient = held_by("pod-2", Duration::from_secs(3600));
+        assert_eq!(decide(Some(&ancient), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
+    }
+}

@@ -1,0 +1,145 @@
+//! What a member must remember across restarts, as it stands in its object's status.
+
+use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, VoteStatus};
+use flagship_node::{DurableRecord, ElectionRecord, Vote};
+use flagship_types::{Callsign, Epoch, FleetConfig, MemberName, Term};
+
+/// Kubernetes numbers are signed; ours stay far below their end.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that somebody may have edited: nonsense counts as nothing.
+fn unsigned(number: Option<i64>) -> Option<u64> {
+    number.and_then(|number| u64::try_from(number).ok())
+}
+
+fn term(number: Option<i64>) -> Option<Term> {
+    unsigned(number).filter(|number| *number > 0).map(Term)
+}
+
+/// The next epoch: above everything this member ever used, and near the wall clock so that others believe it.
+pub(crate) fn next_epoch(status: &MultiClusterStatus, wall_ms: u64) -> Epoch {
+    Epoch(wall_ms.max(unsigned(status.epoch).unwrap_or(0).saturating_add(1)))
+}
+
+/// The record an earlier process left, or `None` if there is none for this fleet. A record of another fleet says
+/// nothing about this one, and its configuration must not get into it.
+pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Option<ElectionRecord> {
+    if status.callsign.as_deref().is_some_and(|stored| stored != callsign.as_str()) {
+        return None;
+    }
+    let config = status.configuration.as_ref().and_then(ConfigurationStatus::to_config);
+    let term = term(status.term);
+    if config.is_none() && term.is_none() && status.vote.is_none() {
+        return None;
+    }
+    let name = |name: &String| MemberName::new(name).ok();
+    let vote = status.vote.as_ref().and_then(|vote| {
+        Some(Vote { term: self::term(Some(vote.term))?, candidate: name(&vote.candidate)? })
+    });
+    Some(ElectionRecord {
+        version: 0,
+        vote,
+        held: self::term(status.held_term),
+        stopping: self::term(status.stopping),
+        term: term.unwrap_or(Term::NONE),
+        leader: status.leader.as_ref().and_then(name),
+        config: config.unwrap_or_else(FleetConfig::default),
+        forgotten: status.forgotten.iter().filter_map(name).collect(),
+    })
+}
+
+/// Puts a record into the status, replacing the one before as a whole.
+pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, callsign: &Callsign) {
+    let ElectionRecord { version: _, vote, held, stopping, term, leader: _, config, forgotten } = &record.election;
+    status.epoch = Some(signed(record.epoch.0));
+    status.callsign = Some(callsign.as_str().into());
+    status.vote = vote.as_ref().map(|vote| VoteStatus {
+        term: signed(vote.term.0),
+        candidate: vote.candidate.as_str().into(),
+        config_version: signed(config.version.0),
+    });
+    status.held_term = held.map(|term| signed(term.0));
+    status.stopping = stopping.map(|term| signed(term.0));
+    status.term = Some(signed(term.0));
+    status.configuration = Some(ConfigurationStatus::from(config));
+    status.forgotten = forgotten.iter().map(|name| name.as_str().into()).collect();
+}
+
+/// Forgets the record, when the member goes to another fleet. Its epoch stays: only its owner raises it.
+pub(crate) fn forget(status: &mut MultiClusterStatus) {
+    copy(&MultiClusterStatus { epoch: status.epoch, holder: status.holder.clone(), ..Default::default() }, status);
+}
+
+/// Copies everything durable, and nothing else.
+pub(crate) fn copy(from: &MultiClusterStatus, to: &mut MultiClusterStatus) {
+    to.epoch = from.epoch;
+    to.callsign.clone_from(&from.callsign);
+    to.vote.clone_from(&from.vote);
+    to.held_term = from.held_term;
+    to.stopping = from.stopping;
+    to.term = from.term;
+    to.holder.clone_from(&from.holder);
+    to.configuration.clone_from(&from.configuration);
+    to.forgotten.clone_from(&from.forgotten);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet(name: &str) -> Callsign {
+        Callsign::new(name).unwrap()
+    }
+
+    fn member(name: &str) -> MemberName {
+        MemberName::new(name).unwrap()
+    }
+
+    fn record() -> DurableRecord {
+        let config = FleetConfig { version: flagship_types::ConfigVersion(3), ..Default::default() };
+        let election = ElectionRecord {
+            version: 9,
+            vote: Some(Vote { term: Term(7), candidate: member("newyork") }),
+            held: Some(Term(7)),
+            stopping: Some(Term(7)),
+            term: Term(8),
+            leader: Some(member("newyork")),
+            config,
+            forgotten: vec![member("sheffield")],
+        };
+        DurableRecord { epoch: Epoch(123), election }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let mut status = MultiClusterStatus { leader: Some("newyork".into()), ..Default::default() };
+        store(&mut status, &record(), &fleet("federation"));
+        let back = restore(&status, &fleet("federation")).unwrap();
+        assert_eq!(back, ElectionRecord { version: 0, ..record().election });
+    }
+
+    #[test]
+    fn a_fresh_object_has_no_record() {
+        assert_eq!(restore(&MultiClusterStatus::default(), &fleet("f")), None);
+    }
+
+    #[test]
+    fn a_record_of_another_fleet_is_not_believed() {
+        let mut status = MultiClusterStatus::default();
+        store(&mut status, &record(), &fleet("federation"));
+        assert_eq!(restore(&status, &fleet("other")), None);
+        forget(&mut status);
+        assert_eq!((status.epoch, status.vote, status.term), (Some(123), None, None));
+    }
+
+    #[test]
+    fn epochs_only_grow() {
+        let status = MultiClusterStatus { epoch: Some(5_000), ..Default::default() };
+        assert_eq!(next_epoch(&status, 9_000), Epoch(9_000));
+        assert_eq!(next_epoch(&status, 10), Epoch(5_001));
+        let edited = MultiClusterStatus { epoch: Some(-3), ..Default::default() };
+        assert_eq!(next_epoch(&edited, 10), Epoch(10));
+    }
+}

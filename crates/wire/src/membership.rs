@@ -1,0 +1,322 @@
+//! Membership's messages to protobuf and back.
+
+use flagship_membership::{Accusation, Echo, Evidence, Message, Record, SelfState, State, Verdict};
+use flagship_types::{ConfigVersion, Epoch, Health, Incarnation, Metadata, Rank, Role, Term};
+use prost::Message as _;
+
+use crate::fields::{
+    address, from_micros, member, micros, micros_up, optional_address, optional_member, text_of,
+};
+use crate::pb::membership_message::Kind;
+use crate::{DecodeError, pb};
+
+/// The longest encoded metadata: it is spread to every member, so its owner must keep it short.
+pub const MAX_METADATA_BYTES: usize = 1024;
+
+/// The most addresses in one message: more members than a mesh of 8 or its rings link to are told in batches.
+const MAX_ADDRESSES: usize = 128;
+
+impl From<&Message> for pb::MembershipMessage {
+    fn from(message: &Message) -> Self {
+        let kind = match message {
+            Message::Beat { seq, echo, view_hash } => {
+                Kind::Beat(pb::Beat { seq: *seq, echo: echo.map(Into::into), view_hash: *view_hash })
+            }
+            Message::Ping { seq } => Kind::Ping(pb::Ping { seq: *seq }),
+            Message::Echo(echo) => Kind::Echo((*echo).into()),
+            Message::Query { id, subject, epoch, deadline } => Kind::Query(pb::Query {
+                id: *id,
+                subject: subject.to_string(),
+                epoch: epoch.0,
+                deadline_us: micros(*deadline),
+            }),
+            Message::Answer { id, subject, verdict } => {
+                Kind::Answer(pb::Answer { id: *id, subject: subject.to_string(), verdict: Some((*verdict).into()) })
+            }
+            Message::Accuse(accusation) => Kind::Accusation(accusation.into()),
+            Message::Record(record) => Kind::Record(pb::SignedRecord {
+                record: pb::Record::from(record).encode_to_vec(),
+                signature: Vec::new(),
+                leaf: Vec::new(),
+            }),
+            Message::Known { epoch, incarnation, state } => Kind::Known(pb::Known {
+                epoch: epoch.0,
+                incarnation: incarnation.0,
+                state: pb::State::from(*state).into(),
+            }),
+            Message::Addresses(addresses) => Kind::Addresses(pb::Addresses {
+                members: addresses
+                    .iter()
+                    .map(|(name, address)| pb::MemberAddress { member: name.to_string(), address: address.to_string() })
+                    .collect(),
+            }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<pb::MembershipMessage> for Message {
+    type Error = DecodeError;
+
+    fn try_from(message: pb::MembershipMessage) -> Result<Self, DecodeError> {
+        Ok(match message.kind.ok_or_else(|| DecodeError::missing("membership.kind"))? {
+            Kind::Beat(beat) => {
+                let echo = beat.echo.map(Echo::try_from).transpose()?;
+                Self::Beat { seq: beat.seq, echo, view_hash: beat.view_hash }
+            }
+            Kind::Ping(ping) => Self::Ping { seq: ping.seq },
+            Kind::Echo(echo) => Self::Echo(echo.try_into()?),
+            Kind::Query(query) => Self::Query {
+                id: query.id,
+                subject: member("query.subject", &query.subject)?,
+                epoch: Epoch(query.epoch),
+                deadline: from_micros("query.deadline_us", query.deadline_us)?,
+            },
+            Kind::Answer(answer) => Self::Answer {
+                id: answer.id,
+                subject: member("answer.subject", &answer.subject)?,
+                verdict: answer.verdict.ok_or_else(|| DecodeError::missing("answer.verdict"))?.try_into()?,
+            },
+            Kind::Accusation(accusation) => Self::Accuse(accusation.try_into()?),
+            Kind::Record(signed) => {
+                let record = pb::Record::decode(signed.record.as_slice())
+                    .map_err(|e| DecodeError::new("record.record", e.to_string()))?;
+                Self::Record(record.try_into()?)
+            }
+            Kind::Known(known) => Self::Known {
+                epoch: Epoch(known.epoch),
+                incarnation: Incarnation(known.incarnation),
+                state: known.state().try_into()?,
+            },
+            Kind::Addresses(addresses) => Self::Addresses(from_addresses(&addresses)?),
+        })
+    }
+}
+
+fn from_addresses(
+    addresses: &pb::Addresses,
+) -> Result<Vec<(flagship_types::MemberName, flagship_types::PeerAddress)>, DecodeError> {
+    let count = addresses.members.len();
+    if count > MAX_ADDRESSES {
+        return Err(DecodeError::new("addresses.members", format!("has {count} entries, at most {MAX_ADDRESSES}")));
+    }
+    let entry = |entry: &pb::MemberAddress| {
+        Ok((member("addresses.members.member", &entry.member)?, address("addresses.members.address", &entry.address)?))
+    };
+    addresses.members.iter().map(entry).collect()
+}
+
+impl From<Echo> for pb::Echo {
+    fn from(echo: Echo) -> Self {
+        Self { seq: echo.seq, delay_us: micros(echo.delay) }
+    }
+}
+
+impl TryFrom<pb::Echo> for Echo {
+    type Error = DecodeError;
+
+    fn try_from(echo: pb::Echo) -> Result<Self, DecodeError> {
+        Ok(Self { seq: echo.seq, delay: from_micros("echo.delay_us", echo.delay_us)? })
+    }
+}
+
+impl From<Verdict> for pb::answer::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Heard(age) => Self::HeardUs(micros_up(age)),
+            Verdict::Mute(evidence) => Self::Mute(pb::Evidence::from(evidence).into()),
+            Verdict::Abstain => Self::Abstain(true),
+        }
+    }
+}
+
+impl TryFrom<pb::answer::Verdict> for Verdict {
+    type Error = DecodeError;
+
+    fn try_from(verdict: pb::answer::Verdict) -> Result<Self, DecodeError> {
+        Ok(match verdict {
+            pb::answer::Verdict::HeardUs(us) => Self::Heard(from_micros("answer.heard_us", us)?),
+            pb::answer::Verdict::Mute(evidence) => Self::Mute(from_evidence("answer.mute", evidence)?),
+            pb::answer::Verdict::Abstain(_) => Self::Abstain,
+        })
+    }
+}
+
+impl From<Evidence> for pb::Evidence {
+    fn from(evidence: Evidence) -> Self {
+        match evidence {
+            Evidence::Exit => Self::Exit,
+            Evidence::Silence => Self::Silence,
+        }
+    }
+}
+
+fn from_evidence(field: &'static str, evidence: i32) -> Result<Evidence, DecodeError> {
+    match pb::Evidence::try_from(evidence) {
+        Ok(pb::Evidence::Exit) => Ok(Evidence::Exit),
+        Ok(pb::Evidence::Silence) => Ok(Evidence::Silence),
+        Ok(pb::Evidence::Unspecified) | Err(_) => Err(unknown(field, evidence)),
+    }
+}
+
+fn unknown(field: &'static str, value: i32) -> DecodeError {
+    DecodeError::new(field, format!("{value} is not a known value"))
+}
+
+impl From<&Accusation> for pb::Accusation {
+    fn from(accusation: &Accusation) -> Self {
+        Self {
+            subject: accusation.subject.to_string(),
+            epoch: accusation.epoch.0,
+            incarnation: accusation.incarnation.0,
+            evidence: pb::Evidence::from(accusation.evidence).into(),
+            signature: Vec::new(),
+            leaf: Vec::new(),
+        }
+    }
+}
+
+impl TryFrom<pb::Accusation> for Accusation {
+    type Error = DecodeError;
+
+    fn try_from(accusation: pb::Accusation) -> Result<Self, DecodeError> {
+        Ok(Self {
+            subject: member("accusation.subject", &accusation.subject)?,
+            epoch: Epoch(accusation.epoch),
+            incarnation: Incarnation(accusation.incarnation),
+            evidence: from_evidence("accusation.evidence", accusation.evidence)?,
+        })
+    }
+}
+
+impl From<State> for pb::State {
+    fn from(state: State) -> Self {
+        match state {
+            State::Alive => Self::Alive,
+            State::Suspect => Self::Suspect,
+            State::Away => Self::Away,
+            State::Down => Self::Down,
+            State::Left => Self::Left,
+        }
+    }
+}
+
+impl TryFrom<pb::State> for State {
+    type Error = DecodeError;
+
+    fn try_from(state: pb::State) -> Result<Self, DecodeError> {
+        Ok(match state {
+            pb::State::Alive => Self::Alive,
+            pb::State::Suspect => Self::Suspect,
+            pb::State::Away => Self::Away,
+            pb::State::Down => Self::Down,
+            pb::State::Left => Self::Left,
+            pb::State::Unspecified => return Err(unknown("known.state", 0)),
+        })
+    }
+}
+
+impl From<&Record> for pb::Record {
+    fn from(record: &Record) -> Self {
+        let status = match record.status {
+            SelfState::Alive => pb::record::Status::Alive(true),
+            SelfState::Away { grace } => pb::record::Status::AwayGraceUs(micros(grace)),
+            SelfState::Left => pb::record::Status::Left(true),
+        };
+        Self {
+            member: record.member.to_string(),
+            epoch: record.epoch.0,
+            incarnation: record.incarnation.0,
+            version: record.version,
+            status: Some(status),
+            metadata: Some((&record.metadata).into()),
+        }
+    }
+}
+
+impl TryFrom<pb::Record> for Record {
+    type Error = DecodeError;
+
+    fn try_from(record: pb::Record) -> Result<Self, DecodeError> {
+        let status = match record.status.ok_or_else(|| DecodeError::missing("record.status"))? {
+            pb::record::Status::Alive(_) => SelfState::Alive,
+            pb::record::Status::AwayGraceUs(us) => SelfState::Away { grace: from_micros("record.away_grace_us", us)? },
+            pb::record::Status::Left(_) => SelfState::Left,
+        };
+        Ok(Self {
+            member: member("record.member", &record.member)?,
+            epoch: Epoch(record.epoch),
+            incarnation: Incarnation(record.incarnation),
+            version: record.version,
+            status,
+            metadata: record.metadata.ok_or_else(|| DecodeError::missing("record.metadata"))?.try_into()?,
+        })
+    }
+}
+
+impl From<&Metadata> for pb::Metadata {
+    fn from(metadata: &Metadata) -> Self {
+        let Health { api, payload_valid, payload_ready } = metadata.health;
+        Self {
+            address: text_of(metadata.address.as_ref()),
+            rank: metadata.rank.0,
+            candidate: metadata.candidate,
+            health: Some(pb::Health { api, payload_valid, payload_ready }),
+            role: pb::Role::from(metadata.role).into(),
+            term: metadata.term.0,
+            leader: text_of(metadata.leader.as_ref()),
+            config_version: metadata.config.0,
+            interrupted: metadata.interrupted,
+        }
+    }
+}
+
+impl TryFrom<pb::Metadata> for Metadata {
+    type Error = DecodeError;
+
+    fn try_from(metadata: pb::Metadata) -> Result<Self, DecodeError> {
+        let len = metadata.encoded_len();
+        if len > MAX_METADATA_BYTES {
+            return Err(DecodeError::new("metadata", format!("has {len} bytes, at most {MAX_METADATA_BYTES}")));
+        }
+        let health = metadata.health.unwrap_or_default();
+        Ok(Self {
+            role: from_role(metadata.role())?,
+            address: optional_address("metadata.address", &metadata.address)?,
+            rank: Rank(metadata.rank),
+            candidate: metadata.candidate,
+            health: Health {
+                api: health.api,
+                payload_valid: health.payload_valid,
+                payload_ready: health.payload_ready,
+            },
+            term: Term(metadata.term),
+            leader: optional_member("metadata.leader", &metadata.leader)?,
+            config: ConfigVersion(metadata.config_version),
+            interrupted: metadata.interrupted,
+        })
+    }
+}
+
+impl From<Role> for pb::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Joining => Self::Joining,
+            Role::Standby => Self::Standby,
+            Role::Candidate => Self::Candidate,
+            Role::Leader => Self::Leader,
+            Role::Stopping => Self::Stopping,
+        }
+    }
+}
+
+fn from_role(role: pb::Role) -> Result<Role, DecodeError> {
+    Ok(match role {
+        pb::Role::Joining => Role::Joining,
+        pb::Role::Standby => Role::Standby,
+        pb::Role::Candidate => Role::Candidate,
+        pb::Role::Leader => Role::Leader,
+        pb::Role::Stopping => Role::Stopping,
+        pb::Role::Unspecified => return Err(unknown("metadata.role", 0)),
+    })
+}

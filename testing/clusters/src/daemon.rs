@@ -1,0 +1,286 @@
+//! The Flagship daemon: finding its binary, starting it inside a cluster's network, and doing to it what happens to
+//! processes.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Signal};
+use crate::components::free_ports;
+use crate::progress;
+use crate::supervisor::Spawn;
+
+/// The process name of the daemon inside its cluster, for [`Cluster::signal`].
+pub const DAEMON: &str = "flagship";
+/// How long a killed process may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The `flagship` binary.
+#[derive(Clone, Debug)]
+pub struct Flagship {
+    path: PathBuf,
+}
+
+impl Flagship {
+    /// `$FLAGSHIP_BIN`, else builds it with `$CARGO` in the profile that this harness was built in.
+    ///
+    /// # Errors
+    /// If the variable names no file, or the build fails (its messages are on standard error then).
+    pub fn find() -> Result<Self> {
+        if let Some(path) = std::env::var_os("FLAGSHIP_BIN").filter(|path| !path.is_empty()) {
+            let path = PathBuf::from(path);
+            if !path.is_file() {
+                bail!("FLAGSHIP_BIN={} is not a file: build it, or unset the variable", path.display());
+            }
+            return Ok(Self { path: path.canonicalize().context("resolve FLAGSHIP_BIN")? });
+        }
+        Self::build()
+    }
+
+    fn build() -> Result<Self> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut command = Command::new(cargo);
+        command.args(["build", "--bin", "flagship", "--message-format=json"]).current_dir(root);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        let output = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("run cargo to build flagship (or set FLAGSHIP_BIN)")?;
+        if !output.status.success() {
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                if let Some(text) = rendered(line) {
+                    progress::say(&text);
+                }
+            }
+            bail!("building flagship failed ({}): its messages are above", output.status);
+        }
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let path = stdout.lines().find_map(executable).context("cargo named no executable for flagship")?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs one of its verbs to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// If it fails, with its own message.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        let output = Command::new(&self.path)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("run {}", self.path.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("flagship {} failed ({}): {}", args.join(" "), output.status, said.trim());
+        }
+        String::from_utf8(output.stdout).context("flagship printed something that is not text")
+    }
+
+    /// Makes a CA and a certificate for each member in `dir` (`flagship pki init`).
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub fn make_certificates(&self, fleet: &str, members: &[&str], dir: &Path) -> Result<()> {
+        let dir = dir.to_str().context("the directory's name is not UTF-8")?;
+        let mut args = vec!["pki", "init", "--fleet", fleet, "--out", dir];
+        for member in members {
+            args.extend(["--member", member]);
+        }
+        self.run(&args).map(drop)
+    }
+}
+
+/// The path of the executable, if this line of cargo's says that flagship's was made.
+fn executable(line: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let binary = message["reason"] == "compiler-artifact" && message["target"]["name"] == "flagship";
+    message["executable"].as_str().filter(|_| binary).map(PathBuf::from)
+}
+
+fn rendered(line: &str) -> Option<String> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    message["message"]["rendered"].as_str().map(str::to_owned)
+}
+
+/// How a daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory with ca.crt, tls.crt and tls.key.
+    pub tls_dir: PathBuf,
+    /// `--log-level`.
+    pub log_level: String,
+    /// Further flags, after ours.
+    pub args: Vec<String>,
+    /// Further environment.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// The defaults of `flagship run`, with these certificates.
+    #[must_use]
+    pub fn new(tls_dir: &Path) -> Self {
+        Self { tls_dir: tls_dir.to_owned(), log_level: "info".to_owned(), args: Vec::new(), env: BTreeMap::new() }
+    }
+}
+
+/// A daemon inside a cluster's network. It ends with the cluster.
+#[derive(Debug)]
+pub struct Daemon {
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    metrics_port: u16,
+    health_port: u16,
+}
+
+impl Daemon {
+    /// Starts it. Returns as soon as the process exists.
+    ///
+    /// # Errors
+    /// If a daemon runs in this cluster already, or cannot be started.
+    pub async fn start(cluster: &Cluster, flagship: &Flagship, options: Options) -> Result<Self> {
+        // In its own network nobody else has the default ports.
+        let [metrics_port, health_port] = if cluster.has_own_network() { [8080, 8081] } else { free_ports()? };
+        let host = if cluster.has_own_network() { "" } else { "127.0.0.1" };
+        let mut argv = vec![flagship.path().display().to_string(), "run".to_owned()];
+        argv.extend([
+            format!("--kubeconfig={}", cluster.daemon_kubeconfig().display()),
+            format!("--tls-dir={}", options.tls_dir.display()),
+            format!("--metrics-bind-address={host}:{metrics_port}"),
+            format!("--health-probe-bind-address={host}:{health_port}"),
+            format!("--lease-namespace={}", cluster.lease_namespace()),
+            format!("--log-level={}", options.log_level),
+        ]);
+        argv.extend(options.args);
+        let daemon = Self { argv, env: options.env, metrics_port, health_port };
+        daemon.start_again(cluster).await?;
+        Ok(daemon)
+    }
+
+    /// Starts it again with the same flags after it has ended.
+    ///
+    /// # Errors
+    /// If it still runs.
+    pub async fn start_again(&self, cluster: &Cluster) -> Result<u32> {
+        let log = self.log(cluster);
+        let process = Spawn {
+            name: DAEMON,
+            argv: self.argv.clone(),
+            env: self.env.clone(),
+            dir: cluster.dir(),
+            log: &log,
+        };
+        cluster.spawn(process).await
+    }
+
+    /// Its log, over all restarts.
+    #[must_use]
+    pub fn log(&self, cluster: &Cluster) -> PathBuf {
+        cluster.log(DAEMON)
+    }
+
+    /// SIGKILL; returns when it is gone.
+    ///
+    /// # Errors
+    /// If it was never started.
+    pub async fn kill(&self, cluster: &Cluster) -> Result<()> {
+        cluster.signal(DAEMON, Signal::Kill).await?;
+        self.wait_end(cluster, KILL_TIMEOUT).await.map(drop)
+    }
+
+    /// SIGTERM; returns how it ended.
+    ///
+    /// # Errors
+    /// If it does not end within `limit`.
+    pub async fn terminate(&self, cluster: &Cluster, limit: Duration) -> Result<String> {
+        cluster.signal(DAEMON, Signal::Terminate).await?;
+        self.wait_end(cluster, limit).await
+    }
+
+    /// SIGSTOP: it stands still, its connections stay.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn pause(&self, cluster: &Cluster) -> Result<()> {
+        cluster.signal(DAEMON, Signal::Stop).await
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn resume(&self, cluster: &Cluster) -> Result<()> {
+        cluster.signal(DAEMON, Signal::Continue).await
+    }
+
+    /// Whether it runs. A paused one does.
+    ///
+    /// # Errors
+    /// If the cluster's supervisor does not answer.
+    pub async fn is_running(&self, cluster: &Cluster) -> Result<bool> {
+        Ok(cluster.wait(DAEMON, Duration::ZERO).await?.is_none())
+    }
+
+    /// Waits for its end and says how it ended ("exit status: 0", "signal: killed").
+    ///
+    /// # Errors
+    /// If it still runs after `limit`.
+    pub async fn wait_end(&self, cluster: &Cluster, limit: Duration) -> Result<String> {
+        let ended = cluster.wait(DAEMON, limit).await?;
+        ended.with_context(|| format!("the daemon of {} still runs after {} s", cluster.name(), limit.as_secs()))
+    }
+
+    /// Its process, for measuring memory and processor time.
+    ///
+    /// # Errors
+    /// If it was never started.
+    pub async fn pid(&self, cluster: &Cluster) -> Result<u32> {
+        cluster.pid_of(DAEMON).await
+    }
+
+    /// Where the harness reads its metrics.
+    #[must_use]
+    pub fn metrics_address(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
+        (cluster.watch_address(), self.metrics_port)
+    }
+
+    /// Where the harness reads its health.
+    #[must_use]
+    pub fn health_address(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
+        (cluster.watch_address(), self.health_port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_cargos_messages() {
+        let artifact = |name: &str, executable: &str| {
+            format!(r#"{{"reason":"compiler-artifact","target":{{"name":"{name}"}},"executable":{executable}}}"#)
+        };
+        let lines = [
+            "not json".to_owned(),
+            artifact("flagship", "null"),
+            artifact("other", r#""/target/debug/other""#),
+            artifact("flagship", r#""/target/debug/flagship""#),
+        ];
+        let found = lines.iter().find_map(|line| executable(line));
+        assert_eq!(found, Some(PathBuf::from("/target/debug/flagship")));
+    }
+}

@@ -1,0 +1,307 @@
+//! The scenarios users meet, in virtual time.
+
+use std::time::Duration;
+
+use flagship_node::NodeEvent;
+use flagship_types::{Role, Term};
+use sim::{Fault, HostSpec, PayloadState, World, secs};
+
+const NEWYORK: usize = 0;
+const SHEFFIELD: usize = 1;
+const SETTLE: Duration = Duration::from_secs(30);
+
+fn two(seed: u64) -> World {
+    let hosts = vec![HostSpec::new("newyork", 5, true, &[]), HostSpec::new("sheffield", 10, false, &["newyork"])];
+    World::new(seed, Duration::from_millis(20), hosts)
+}
+
+fn ready(world: &World, host: usize) -> bool {
+    matches!(world.payload(host), PayloadState::Ready { .. })
+}
+
+fn only_ready_at(world: &World, host: usize) -> bool {
+    ready(world, host) && world.holders() == [host] && world.leaders() == [host]
+}
+
+/// Both run, sheffield leads.
+fn settled(seed: u64) -> World {
+    let mut world = two(seed);
+    world.fault(&Fault::Start(NEWYORK));
+    world.run_until("newyork leads alone", SETTLE, |w| only_ready_at(w, NEWYORK));
+    world.fault(&Fault::Start(SHEFFIELD));
+    world.run_until("sheffield takes over by rank", SETTLE, |w| only_ready_at(w, SHEFFIELD));
+    world.run(secs(5.0));
+    world
+}
+
+fn fine(world: &World) {
+    assert_eq!(world.violations.found(), [], "{}", world.report());
+}
+
+fn cut_both(world: &mut World, a: usize, b: usize) {
+    world.fault(&Fault::Cut(a, b));
+    world.fault(&Fault::Cut(b, a));
+}
+
+fn heal_both(world: &mut World, a: usize, b: usize) {
+    world.fault(&Fault::Heal(a, b));
+    world.fault(&Fault::Heal(b, a));
+}
+
+#[test]
+fn the_better_rank_takes_over_by_handover() {
+    for seed in 0..20 {
+        let world = settled(seed);
+        assert_eq!(world.holders(), [SHEFFIELD]);
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_killed_leader_is_replaced_and_comes_back() {
+    for seed in 0..20 {
+        let mut world = settled(seed);
+        world.fault(&Fault::Kill(SHEFFIELD));
+        let took = world.run_until("newyork takes over", secs(6.0), |w| w.payload(NEWYORK).exists());
+        assert!(took <= secs(4.0), "{took:?}\n{}", world.report());
+        world.run(secs(5.0));
+        world.fault(&Fault::Start(SHEFFIELD));
+        world.run_until("sheffield is superseded, then leads again", SETTLE * 2, |w| only_ready_at(w, SHEFFIELD));
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_restart_within_the_grace_moves_nothing() {
+    for seed in 0..20 {
+        let mut world = settled(seed);
+        let before = world.payload(SHEFFIELD);
+        world.fault(&Fault::Kill(SHEFFIELD));
+        world.run(secs(1.5));
+        world.fault(&Fault::Start(SHEFFIELD));
+        world.run(secs(30.0));
+        assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
+        assert!(only_ready_at(&world, SHEFFIELD), "{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_silent_cut_is_survived_and_healed() {
+    for (seed, length) in (0..30).zip([10.0, 30.0, 60.0].into_iter().cycle()) {
+        let mut world = settled(seed);
+        cut_both(&mut world, NEWYORK, SHEFFIELD);
+        let took = world.run_until("newyork takes over", secs(8.0), |w| w.payload(NEWYORK).exists());
+        assert!(took <= secs(5.5), "{took:?}\n{}", world.report());
+        world.run(secs(length) - took);
+        heal_both(&mut world, NEWYORK, SHEFFIELD);
+        let healed = world.run_until("one is active", secs(15.0), |w| w.holders().len() == 1);
+        assert!(healed <= secs(6.0), "{healed:?}\n{}", world.report());
+        world.run(secs(60.0));
+        assert_eq!(world.holders().len(), 1, "{}", world.report());
+        assert_eq!(world.leaders().len(), 1, "{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_cut_of_one_direction_ends_with_one_leader() {
+    for seed in 0..20 {
+        for (from, to) in [(NEWYORK, SHEFFIELD), (SHEFFIELD, NEWYORK)] {
+            let mut world = settled(seed);
+            world.fault(&Fault::Cut(from, to));
+            world.run(secs(25.0));
+            world.fault(&Fault::Heal(from, to));
+            world.run_until("one is active", SETTLE, |w| w.holders().len() == 1 && w.leaders().len() == 1);
+            world.run(secs(60.0));
+            assert_eq!(world.holders().len(), 1, "{}", world.report());
+            fine(&world);
+        }
+    }
+}
+
+#[test]
+fn a_paused_leader_steps_down_when_it_wakes() {
+    for seed in 0..20 {
+        let mut world = settled(seed);
+        world.fault(&Fault::Freeze(SHEFFIELD));
+        world.run_until("newyork takes over", secs(8.0), |w| w.payload(NEWYORK).exists());
+        world.run(secs(4.0));
+        world.fault(&Fault::Thaw(SHEFFIELD));
+        world.run_until("sheffield has deleted its payload", secs(10.0), |w| !w.payload(SHEFFIELD).exists());
+        world.run_until("rank brings it back", SETTLE * 4, |w| only_ready_at(w, SHEFFIELD));
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_leader_without_its_api_goes_on() {
+    for seed in 0..10 {
+        let mut world = settled(seed);
+        let before = world.payload(SHEFFIELD);
+        world.fault(&Fault::ApiDown(SHEFFIELD));
+        world.run(secs(20.0));
+        assert_eq!(world.leaders(), [SHEFFIELD], "{}", world.report());
+        world.fault(&Fault::ApiUp(SHEFFIELD));
+        world.run(secs(20.0));
+        assert_eq!(world.payload(SHEFFIELD), before);
+        assert!(only_ready_at(&world, SHEFFIELD), "{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn an_announced_restart_moves_nothing() {
+    for seed in 0..20 {
+        for who in [NEWYORK, SHEFFIELD] {
+            let mut world = settled(seed);
+            let before = world.payload(SHEFFIELD);
+            world.with_machine(who, |machine, now| machine.away(secs(30.0), now));
+            world.run(secs(0.1));
+            world.fault(&Fault::Kill(who));
+            world.run(secs(12.0));
+            world.fault(&Fault::Start(who));
+            world.run(secs(30.0));
+            assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
+            assert!(only_ready_at(&world, SHEFFIELD), "{}", world.report());
+            fine(&world);
+        }
+    }
+}
+
+#[test]
+fn both_killed_and_started_again_the_old_leader_leads() {
+    for seed in 0..20 {
+        let mut world = settled(seed);
+        let before = world.payload(SHEFFIELD);
+        world.fault(&Fault::Kill(SHEFFIELD));
+        world.fault(&Fault::Kill(NEWYORK));
+        world.run(secs(2.0));
+        world.fault(&Fault::Start(NEWYORK));
+        world.run(secs(0.3));
+        world.fault(&Fault::Start(SHEFFIELD));
+        world.run_until("sheffield leads", SETTLE, |w| only_ready_at(w, SHEFFIELD));
+        world.run(secs(30.0));
+        assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_lost_status_is_found_again_by_label() {
+    for seed in 0..20 {
+        let mut world = settled(seed);
+        let before = world.payload(SHEFFIELD);
+        world.fault(&Fault::Kill(SHEFFIELD));
+        world.lose_status(SHEFFIELD);
+        world.run(secs(0.5));
+        world.fault(&Fault::Start(SHEFFIELD));
+        world.run_until("sheffield leads", SETTLE, |w| only_ready_at(w, SHEFFIELD));
+        world.run(secs(20.0));
+        assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn rank_moves_the_lead() {
+    for seed in 0..10 {
+        let mut world = settled(seed);
+        world.set_rank(NEWYORK, 20);
+        world.run_until("newyork leads", SETTLE, |w| only_ready_at(w, NEWYORK));
+        world.set_rank(NEWYORK, 1);
+        world.run_until("sheffield leads again", SETTLE * 3, |w| only_ready_at(w, SHEFFIELD));
+        fine(&world);
+    }
+}
+
+#[test]
+fn three_of_equal_rank_elect_by_name_and_survive_two_crashes() {
+    for seed in 0..20 {
+        let hosts = vec![
+            HostSpec::new("a", 5, true, &[]),
+            HostSpec::new("b", 5, false, &["a"]),
+            HostSpec::new("c", 5, false, &["a", "b"]),
+        ];
+        let mut world = World::new(seed, Duration::from_millis(20), hosts);
+        for host in 0..3 {
+            world.fault(&Fault::Start(host));
+            world.run(secs(8.0));
+        }
+        world.run_until("a leads", SETTLE, |w| only_ready_at(w, 0));
+        world.fault(&Fault::Kill(0));
+        world.run_until("b leads by name", secs(6.0), |w| ready(w, 1));
+        world.fault(&Fault::Start(0));
+        world.run(secs(20.0));
+        assert_eq!(world.leaders(), [1], "an equal rank moves nothing\n{}", world.report());
+        world.fault(&Fault::Kill(1));
+        world.fault(&Fault::Kill(0));
+        world.run_until("c leads", secs(15.0), |w| ready(w, 2));
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_cut_leader_of_three_is_replaced_quickly() {
+    for seed in 0..20 {
+        let hosts = vec![
+            HostSpec::new("a", 9, true, &[]),
+            HostSpec::new("b", 5, false, &["a"]),
+            HostSpec::new("c", 4, false, &["a", "b"]),
+        ];
+        let mut world = World::new(seed, Duration::from_millis(20), hosts);
+        for host in 0..3 {
+            world.fault(&Fault::Start(host));
+            world.run(secs(7.0));
+        }
+        world.run_until("a leads", SETTLE, |w| only_ready_at(w, 0));
+        world.run(secs(seed as f64 * 0.05));
+        cut_both(&mut world, 0, 1);
+        cut_both(&mut world, 0, 2);
+        let took = world.run_until("b takes over", secs(8.0), |w| w.payload(1).exists());
+        assert!(took <= secs(2.5), "{took:?}\n{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_flapping_link_does_not_move_the_payload_at_every_flap() {
+    for seed in 0..10 {
+        let mut world = settled(seed);
+        let mut creations = 0;
+        for _ in 0..10 {
+            cut_both(&mut world, NEWYORK, SHEFFIELD);
+            let existed = world.payload(NEWYORK).exists();
+            world.run(secs(6.0));
+            creations += usize::from(!existed && world.payload(NEWYORK).exists());
+            heal_both(&mut world, NEWYORK, SHEFFIELD);
+            world.run(secs(6.0));
+        }
+        assert!(creations <= 4, "{creations} take-overs in 10 flaps\n{}", world.report());
+        world.run(secs(120.0));
+        assert_eq!(world.holders().len(), 1, "{}", world.report());
+        assert_eq!(world.leaders().len(), 1, "{}", world.report());
+        fine(&world);
+    }
+}
+
+#[test]
+fn a_run_is_a_pure_function_of_its_seed() {
+    let run = |seed| {
+        let mut world = settled(seed);
+        world.fault(&Fault::Kill(SHEFFIELD));
+        world.run(secs(20.0));
+        world.trace().to_owned()
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
+
+#[test]
+fn terms_and_roles_are_visible() {
+    let world = settled(1);
+    let machine = world.machine(NEWYORK).unwrap();
+    assert_eq!(machine.election().role(), Role::Standby);
+    assert!(machine.election().leader().is_some_and(|(name, term)| name.as_str() == "sheffield" && term > Term(1)));
+    let _ = NodeEvent::NameInUse;
+}
