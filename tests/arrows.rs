@@ -33,7 +33,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
     ("flagship-election", FROM_CORES),
 ];
 const FROM_CORES: &[&str] =
-    &["tokio", "tonic", "kube", "kube-client", "k8s-openapi", "prometheus-client", "hyper", "rustls", "jiff", "chrono", "getrandom"];
+    &["tokio", "tonic", "kube", "kube-client", "k8s-openapi", "prometheus-client", "hyper", "rustls", "jiff", "chrono"];
 /// Crates that must not be direct dependencies.
 const NOT_DIRECT: &[(&str, &[&str])] = &[
     ("flagship-node", &["tonic", "kube", "prometheus-client"]),

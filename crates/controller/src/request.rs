@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::ports::Observer;
 
 /// The longest any single call may take. Long enough for a loaded API server, short enough that a mute one is
@@ -79,7 +81,7 @@ impl Verb {
 #[derive(Debug, Default)]
 struct Reach {
     answered: Option<Instant>,
-    failing_since: Option<Instant>,
+    failing_since: Option<Timestamp>,
     error: Option<String>,
 }
 
@@ -88,8 +90,8 @@ struct Reach {
 pub(crate) enum Reachability {
     /// It answered lately.
     Up,
-    /// It did not, for this long, and this was the last error.
-    Down { since: Duration, error: String },
+    /// It does not answer since then, and this was the last error.
+    Down { since: Timestamp, error: String },
 }
 
 /// Makes calls on behalf of one member. Cheap to clone.
@@ -136,7 +138,7 @@ impl Caller {
         let recent = reach.answered.is_some_and(|at| at.elapsed() <= REACH_WINDOW);
         match reach.failing_since {
             Some(since) if !recent => Reachability::Down {
-                since: since.elapsed(),
+                since,
                 error: reach.error.clone().unwrap_or_else(|| "no answer yet".into()),
             },
             _ => Reachability::Up,
@@ -149,7 +151,7 @@ impl Caller {
         if code > 0 && code < 500 {
             *reach = Reach { answered: Some(Instant::now()), failing_since: None, error: None };
         } else {
-            reach.failing_since.get_or_insert_with(Instant::now);
+            reach.failing_since.get_or_insert_with(Timestamp::now);
             reach.error = error;
         }
     }

@@ -2,6 +2,7 @@
 //! people is debounced, compared without timestamps, and written only if it differs. Because one task does both,
 //! they never race.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_k8s_api::{ConditionType, FIELD_MANAGER, MultiCluster, MultiClusterStatus, conditions};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::memory;
-use crate::request::{CALL_TIMEOUT, CallError, Caller, Verb};
+use crate::request::{CallError, Caller, Verb};
 
 /// How long changes of the picture are collected before they are written.
 const DEBOUNCE: Duration = Duration::from_millis(300);
@@ -53,16 +54,28 @@ pub(crate) enum WriteError {
     /// The object is gone, or another one has its name.
     #[error("the MultiCluster was deleted or replaced by another one of the same name")]
     Gone,
+    /// Others change the object all the time. Try again later.
+    #[error("the MultiCluster was changed by others {MAX_CONFLICTS} times in a row while its status was written")]
+    Contended,
     /// Another process of the same member wrote after this one.
     #[error("process {0:?} serves this member now")]
     TakenOver(String),
 }
 
 enum Request {
-    Persist(Box<DurableRecord>, oneshot::Sender<Result<(), WriteError>>),
-    Begin(Epoch, oneshot::Sender<Result<(), WriteError>>),
+    Persist(Callsign, Box<DurableRecord>, oneshot::Sender<Result<(), WriteError>>),
+    Begin(oneshot::Sender<Result<Start, WriteError>>),
     ForgetRecord(oneshot::Sender<Result<(), WriteError>>),
     Flush(oneshot::Sender<Result<(), WriteError>>),
+}
+
+/// What a member starts with.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    /// The epoch, stored.
+    pub epoch: Epoch,
+    /// The status it stands in.
+    pub status: MultiClusterStatus,
 }
 
 /// How the worker and the node reach the writer. Cheap to clone; the writer ends when all are dropped.
@@ -70,7 +83,6 @@ enum Request {
 pub(crate) struct StatusHandle {
     requests: mpsc::Sender<Request>,
     picture: watch::Sender<Picture>,
-    callsign: watch::Sender<Option<Callsign>>,
 }
 
 impl StatusHandle {
@@ -83,14 +95,14 @@ impl StatusHandle {
         });
     }
 
-    /// The fleet that records belong to from now on.
-    pub(crate) fn set_callsign(&self, callsign: &Callsign) {
-        self.callsign.send_replace(Some(callsign.clone()));
+    /// Where the node of this member in this fleet stores its records.
+    pub(crate) fn store(&self, callsign: &Callsign) -> Arc<dyn Store> {
+        Arc::new(MemberStore { status: self.clone(), callsign: callsign.clone() })
     }
 
-    /// Stores the epoch of this start, and that this process serves the member.
-    pub(crate) async fn begin(&self, epoch: Epoch) -> Result<(), WriteError> {
-        self.ask(|reply| Request::Begin(epoch, reply)).await
+    /// Stores a new epoch, and that this process serves the member.
+    pub(crate) async fn begin(&self) -> Result<Start, WriteError> {
+        self.ask(Request::Begin).await
     }
 
     /// Forgets what another fleet had agreed on.
@@ -103,10 +115,10 @@ impl StatusHandle {
         self.ask(Request::Flush).await
     }
 
-    async fn ask(
+    async fn ask<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), WriteError>>) -> Request,
-    ) -> Result<(), WriteError> {
+        request: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Request,
+    ) -> Result<T, WriteError> {
         let (reply, answer) = oneshot::channel();
         if self.requests.send(request(reply)).await.is_err() {
             return Err(WriteError::Gone);
@@ -115,11 +127,18 @@ impl StatusHandle {
     }
 }
 
+/// A member's durable memory: the status of its object.
+struct MemberStore {
+    status: StatusHandle,
+    callsign: Callsign,
+}
+
 #[async_trait::async_trait]
-impl Store for StatusHandle {
+impl Store for MemberStore {
     async fn persist(&self, record: &DurableRecord) -> Result<(), StoreError> {
-        let record = Box::new(record.clone());
-        self.ask(|reply| Request::Persist(record, reply)).await.map_err(|error| StoreError(error.to_string()))
+        let (callsign, record) = (self.callsign.clone(), Box::new(record.clone()));
+        let stored = self.status.ask(|reply| Request::Persist(callsign, record, reply)).await;
+        stored.map_err(|error| StoreError(error.to_string()))
     }
 }
 
@@ -130,10 +149,12 @@ pub(crate) struct StatusWriter {
     name: String,
     uid: String,
     holder: String,
-    /// The status and version as the API server last told them.
+    /// The status as the API server last told it.
     server: MultiClusterStatus,
-    version: String,
-    callsign: watch::Receiver<Option<Callsign>>,
+    /// The object's version then; `None` if a write went unanswered, so that it is not known any more.
+    version: Option<String>,
+    /// The start that this process stored; a higher one by another process means that we are not the one any more.
+    began: Option<i64>,
 }
 
 impl StatusWriter {
@@ -145,7 +166,6 @@ impl StatusWriter {
         uid: &str,
         holder: &str,
     ) -> Result<(StatusHandle, MultiClusterStatus), WriteError> {
-        let (callsign_out, callsign) = watch::channel(None);
         let mut writer = Self {
             api,
             caller,
@@ -153,15 +173,15 @@ impl StatusWriter {
             uid: uid.into(),
             holder: holder.into(),
             server: MultiClusterStatus::default(),
-            version: String::new(),
-            callsign,
+            version: None,
+            began: None,
         };
         writer.read().await?;
         let status = writer.server.clone();
         let (requests, queue) = mpsc::channel(QUEUE);
         let (picture, pictures) = watch::channel(Picture::default());
         tokio::spawn(writer.run(queue, pictures));
-        Ok((StatusHandle { requests, picture, callsign: callsign_out }, status))
+        Ok((StatusHandle { requests, picture }, status))
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, mut pictures: watch::Receiver<Picture>) {
@@ -194,17 +214,15 @@ impl StatusWriter {
 
     async fn serve(&mut self, request: Request, pictures: &mut watch::Receiver<Picture>) {
         let (result, reply) = match request {
-            Request::Persist(record, reply) => (self.persist(&record).await, reply),
-            Request::Begin(epoch, reply) => {
-                let change = move |status: &mut MultiClusterStatus, holder: &str| {
-                    status.epoch = Some(memory::signed(epoch.0));
-                    status.holder = Some(holder.into());
-                };
-                (self.write(change).await, reply)
+            Request::Persist(callsign, record, reply) => {
+                (self.write(|status| memory::store(status, &record, &callsign)).await, reply)
             }
-            Request::ForgetRecord(reply) => {
-                (self.write(|status, _| memory::forget(status)).await, reply)
+            Request::Begin(reply) => {
+                // Whoever asked may have been cancelled; the write stands.
+                let _ = reply.send(self.begin().await);
+                return;
             }
+            Request::ForgetRecord(reply) => (self.write(memory::forget).await, reply),
             Request::Flush(reply) => (self.show(pictures).await, reply),
         };
         if let Err(error) = &result {
@@ -214,15 +232,16 @@ impl StatusWriter {
         let _ = reply.send(result);
     }
 
-    async fn persist(&mut self, record: &DurableRecord) -> Result<(), WriteError> {
-        let callsign = self.callsign.borrow().clone();
-        self.write(|status, holder| {
-            if let Some(callsign) = &callsign {
-                memory::store(status, record, callsign);
-            }
-            status.holder = Some(holder.into());
+    async fn begin(&mut self) -> Result<Start, WriteError> {
+        let (holder, wall_ms) = (self.holder.clone(), flagship_node::wall_ms());
+        self.write(|status| {
+            status.epoch = Some(memory::signed(memory::next_epoch(status, wall_ms).0));
+            status.holder = Some(holder.clone());
         })
-        .await
+        .await?;
+        self.began = self.server.epoch;
+        let epoch = Epoch(self.server.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(wall_ms));
+        Ok(Start { epoch, status: self.server.clone() })
     }
 
     async fn show(&mut self, pictures: &mut watch::Receiver<Picture>) -> Result<(), WriteError> {
@@ -230,7 +249,7 @@ impl StatusWriter {
         if picture == Picture::default() {
             return Ok(());
         }
-        let result = self.write(|status, _| *status = compose(status, &picture, Timestamp::now())).await;
+        let result = self.write(|status| *status = compose(status, &picture, Timestamp::now())).await;
         if let Err(error) = &result {
             debug!(%error, "picture not written");
         }
@@ -239,40 +258,36 @@ impl StatusWriter {
 
     /// Makes a change durable: computed on what the API server has, written with its resource version, and
     /// computed anew after a conflict.
-    async fn write(&mut self, change: impl Fn(&mut MultiClusterStatus, &str)) -> Result<(), WriteError> {
-        let mut conflicts = 0;
-        loop {
+    async fn write(&mut self, change: impl Fn(&mut MultiClusterStatus)) -> Result<(), WriteError> {
+        for _ in 0..MAX_CONFLICTS {
+            if self.version.is_none() {
+                self.read().await?;
+            }
             let mut next = self.server.clone();
-            change(&mut next, &self.holder);
+            change(&mut next);
             if next.same_but_times(&self.server) {
                 return Ok(());
             }
-            let Err(error) = self.patch(&next).await else { return Ok(()) };
-            if error.is_not_found() {
-                return Err(WriteError::Gone);
+            match self.patch(&next).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_not_found() => return Err(WriteError::Gone),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
             }
-            conflicts += 1;
-            if !error.is_conflict() || conflicts > MAX_CONFLICTS {
-                // A call without an answer may have had its effect: what the server has is not known any more.
-                self.version.clear();
-                return Err(error.into());
-            }
-            self.read().await?;
         }
+        Err(WriteError::Contended)
     }
 
     async fn patch(&mut self, next: &MultiClusterStatus) -> Result<(), CallError> {
-        if self.version.is_empty() {
-            // Any version but the right one makes the caller read first.
-            return Err(unknown_version());
-        }
         let patch = serde_json::json!({
             "metadata": { "resourceVersion": self.version },
             "status": difference(&self.server, next),
         });
+        // Unanswered or refused, this version is not to be built on.
+        self.version = None;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         let send = async { self.api.patch_status(&self.name, &params, &Patch::Merge(&patch)).await };
-        let object = self.caller.call_within(CALL_TIMEOUT, Verb::Patch, send).await?;
+        let object = self.caller.call(Verb::Patch, send).await?;
         self.learn(object);
         Ok(())
     }
@@ -286,11 +301,9 @@ impl StatusWriter {
         if object.uid().as_deref() != Some(&self.uid) {
             return Err(WriteError::Gone);
         }
-        let (before, opened) = (self.server.epoch, !self.version.is_empty() || self.server.epoch.is_some());
-        let status = object.status.as_ref();
-        if let (true, Some(status)) = (opened, status) {
+        if let (Some(status), Some(began)) = (&object.status, self.began) {
             let other = status.holder.as_ref().filter(|holder| **holder != self.holder);
-            if let (Some(other), true) = (other, status.epoch > before) {
+            if let (Some(other), true) = (other, status.epoch > Some(began)) {
                 return Err(WriteError::TakenOver(other.clone()));
             }
         }
@@ -299,13 +312,9 @@ impl StatusWriter {
     }
 
     fn learn(&mut self, object: MultiCluster) {
-        self.version = object.resource_version().unwrap_or_default();
+        self.version = object.resource_version();
         self.server = object.status.unwrap_or_default();
     }
-}
-
-fn unknown_version() -> CallError {
-    CallError::Kube(kube::Error::Api(Box::new(kube::core::Status { code: 409, ..Default::default() })))
 }
 
 /// The picture on top of what is durable. Conditions keep the time of their last transition.

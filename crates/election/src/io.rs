@@ -393,3 +393,64 @@ pub enum Event {
     /// The configuration in force changed.
     ConfigAdopted(FleetConfig),
 }
+
+/// What the core is made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This member.
+    pub name: MemberName,
+}
+
+/// What a process finds when it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The record that an earlier process of this member made durable; `None`: none was found.
+    pub record: Option<Record>,
+    /// Payload objects with this member's label are in the cluster, and the highest term they are annotated
+    /// with (`Term(0)`: not annotated). Only looked at when there is no record.
+    pub found_running: Option<Term>,
+    /// The members known from before. Each is reckoned with until membership says what became of it.
+    pub known_peers: Vec<MemberName>,
+}
+
+/// Which payload writes the election allows now. The driver adds its own checks and limits the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Permit {
+    /// Create and change.
+    Apply {
+        /// Under which term.
+        term: Term,
+    },
+    /// Delete.
+    Delete {
+        /// Under which term.
+        term: Term,
+    },
+}
+
+/// Counters since the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Campaigns begun.
+    pub campaigns: u64,
+    /// Campaigns won.
+    pub elected: u64,
+    /// Claims (not pre-claims) that were refused.
+    pub claims_refused: u64,
+    /// Grants given to others.
+    pub grants: u64,
+    /// Claims and pre-claims of others refused.
+    pub refusals: u64,
+    /// Handovers that moved the lead away from here.
+    pub handovers: u64,
+    /// Handovers that did not.
+    pub handovers_failed: u64,
+    /// Meetings with another leader after a partition.
+    pub heals: u64,
+    /// Messages ignored: the sender is no member, or what it says cannot be true.
+    pub messages_ignored: u64,
+    /// Peers not taken up because there are too many.
+    pub peers_refused: u64,
+    /// Role changes that the code asked for and that are not legal. Always zero, or there is a bug.
+    pub illegal_moves: u64,
+}

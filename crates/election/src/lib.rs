@@ -1,9 +1,30 @@
 //! Who leads a fleet, and under which term: claims, grants, handover, healing. Sans-IO: inputs and the time go
 //! in, outputs come out; it knows no sockets, no failure detection and no Kubernetes.
+//!
+//! Every input ends in one evaluation of the whole state (`Election::evaluate`), which also collects the next
+//! deadline. So nothing depends on the order in which news arrive, and a lost message is asked for again.
 
+mod campaign;
+mod config;
+mod core;
+mod electors;
+mod follow;
+mod handover;
+mod heal;
 mod io;
+mod outlook;
+mod peer;
+mod restart;
+mod stage;
+mod standing;
+mod voter;
 
+pub use crate::core::{Election, FOUNDING_WAIT};
+pub use campaign::FALLBACK_DELAY;
+pub use electors::{ABSTAIN_AFTER, MAX_OTHER_ELECTORS};
+pub use handover::RESERVATION;
 pub use io::{
-    Claim, Directive, Event, Input, Message, Output, PeerView, Presence, Record, Refusal, ResignReason, Spec, Standing,
-    Vote,
+    Claim, Config, Directive, Event, Input, Message, Output, PeerView, Permit, Presence, Record, Refusal, ResignReason,
+    Restored, Spec, Standing, Stats, Vote,
 };
+pub use peer::MAX_PEERS;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::conditions;
 
 /// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `stopping`, `holder`,
-/// `forgotten` and `configuration` are its memory across restarts; all else is for people.
+/// `callsign`, `forgotten` and `configuration` are its memory across restarts; all else is for people.
 ///
 /// Words that a later version may add to (roles, states) are strings here, so that an older daemon can still read them.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub struct MultiClusterStatus {
     /// The start of this member that wrote last, in milliseconds of the wall clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// The fleet that the memory in this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callsign: Option<String>,
     /// The highest term this member granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vote: Option<VoteStatus>,
@@ -105,6 +108,9 @@ pub struct MemberStatus {
     /// Since when it is in this state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Its start, in milliseconds of its wall clock: what an older start of it says is not believed after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
 }
 
 /// How many members there are, this one included.

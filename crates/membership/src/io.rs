@@ -54,6 +54,8 @@ pub enum Input {
     },
     /// An operator says that this member will not come back: it counts as Left and is not dialled any more.
     Forget(MemberName),
+    /// From now on a lone observer waits this long; replaces [`Config::silence_floor`](crate::Config).
+    SetSilenceFloor(Duration),
 }
 
 /// A peer's Hello, as far as membership reads it.
@@ -135,7 +137,7 @@ pub enum Event {
     EpochRaised(Epoch),
     /// Another process with this name is alive: stop writing and say so.
     NameInUse {
-        /// Its epoch.
+        /// Its epoch; our own if only a peer said so, as a refusal does not carry it.
         epoch: Epoch,
     },
 }

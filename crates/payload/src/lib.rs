@@ -1,1 +1,5 @@
-//! Payload manifests: reading, planning, applying, readiness and deleting.
+//! Payload manifests.
+mod object;
+mod parse;
+pub use object::{GroupKind, Manifest, ObjectId, Place};
+pub use parse::{MAX_OBJECTS, ParseError, SourceText, parse};

@@ -13,8 +13,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::member::{MAX_PEER_SERIES, MemberRecorder};
 use crate::metric::{
-    BEATS, CONFIG_CONFLICT, CONFIG_VERSION, INTERRUPTED, LINK_HEARD, LINK_UP, MEMBERS, NAME_IN_USE, REFUTATIONS, ROLE,
-    TERM,
+    BEATS, CONFIG_CONFLICT, CONFIG_VERSION, DOWNS, FALSE_SUSPICIONS, GRANTS, HANDOVERS, INTERRUPTED, LINK_HEARD, LINK_UP,
+    MEMBERS, NAME_IN_USE, REFUTATIONS, ROLE, STALE_LINKS, SUSPICIONS, TERM,
 };
 use crate::page::Page;
 
@@ -222,6 +222,19 @@ fn put_snapshot(page: &mut Page, callsign: &str, member: &str, snapshot: &Snapsh
     put_stats(page, callsign, member, snapshot);
 }
 
-fn put_stats(_page: &mut Page, _callsign: &str, _member: &str, _snapshot: &Snapshot) {
-    let _ = (BEATS, REFUTATIONS);
+fn put_stats(page: &mut Page, callsign: &str, member: &str, snapshot: &Snapshot) {
+    let own = [callsign, member];
+    let (membership, election) = (&snapshot.membership, &snapshot.election);
+    for (result, beats) in
+        [("sent", membership.beats_sent), ("received", membership.beats_received), ("late", membership.beats_late)]
+    {
+        page.put(BEATS, &[callsign, member, result], beats);
+    }
+    page.put(SUSPICIONS, &own, membership.suspicions);
+    page.put(FALSE_SUSPICIONS, &own, membership.false_suspicions);
+    page.put(REFUTATIONS, &own, membership.refutations);
+    page.put(DOWNS, &own, membership.downs);
+    page.put(STALE_LINKS, &own, membership.links_stale);
+    page.put(GRANTS, &own, election.grants);
+    page.put(HANDOVERS, &own, election.handovers);
 }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flagship_node::{ElectionEvent, Evidence, NodeEvent, Snapshot, State};
+use flagship_node::{ElectionEvent, NodeEvent, Snapshot};
 use flagship_types::{MemberName, Role};
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::metric::{DURATION_BUCKETS, Metric, RTT_BUCKETS};
 use crate::metric::{
-    APPLY_DURATION, CERTIFICATE_EXPIRY, DELETE_DURATION, ELECTIONS, EVENTS_LOST, FAILOVER_DURATION, FALSE_SUSPICIONS,
-    HANDSHAKES, LEADER_CHANGES, LEADER_SECONDS, LINK_RTT, PAUSES, PAYLOAD_OBJECTS, SPLIT_BRAIN_SECONDS, SPLITS,
-    STORE_FAILURES, SUSPICIONS,
+    APPLY_DURATION, CERTIFICATE_EXPIRY, DELETE_DURATION, ELECTIONS, EVENTS_LOST, FAILOVER_DURATION,
+    HANDSHAKES, LEADER_CHANGES, LEADER_SECONDS, LINK_RTT, PAUSES, PAYLOAD_OBJECTS, RECONCILE_ERRORS, SPLIT_BRAIN_SECONDS, SPLITS,
+    STORE_FAILURES,
 };
 use crate::page::Page;
 
@@ -25,38 +25,23 @@ pub(crate) const MAX_PEER_SERIES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// All of it was done.
-    Ok,
-    /// It could not be done; it is tried again.
-    Failed,
-    /// It was given up because the lead moved or the object changed.
-    Abandoned,
+    Success,
+    /// It failed and is tried again.
+    Failure,
+    /// It was given up because the lead moved.
+    Superseded,
 }
 
 impl Outcome {
-    const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Abandoned];
+    const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Superseded];
 
     fn as_str(self) -> &'static str {
         match self {
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-            Self::Abandoned => "abandoned",
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Superseded => "superseded",
         }
     }
-}
-
-/// How many objects an inventory holds, by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PayloadObjects {
-    /// About to be applied.
-    pub pending: u64,
-    /// Applied, not ready.
-    pub applied: u64,
-    /// Ready.
-    pub ready: u64,
-    /// Failed by their own account.
-    pub failed: u64,
-    /// Being deleted.
-    pub deleting: u64,
 }
 
 /// Time during which something held, measured on the monotonic clock.
@@ -85,7 +70,7 @@ struct Counts {
     split: Stopwatch,
     round_trips: BTreeMap<MemberName, Histogram>,
     certificate_expiry: Option<f64>,
-    payload: PayloadObjects,
+    payload: u64,
 }
 
 /// The counts of one running member. Cheap to clone; what is recorded after its guard was dropped is not shown.
@@ -103,13 +88,12 @@ impl MemberRecorder {
         // Series that exist from the start let a rate see the first event.
         let known = [
             (ELECTIONS, ["elected", "failover", "resumed", "refused", "unanswered", "handover_failed"].as_slice()),
-            (SUSPICIONS, &["exit", "silence"]),
             (HANDSHAKES, &["ok"]),
             (LEADER_CHANGES, &[""]),
-            (FALSE_SUSPICIONS, &[""]),
             (SPLITS, &[""]),
             (PAUSES, &[""]),
             (STORE_FAILURES, &[""]),
+            (RECONCILE_ERRORS, &[""]),
             (EVENTS_LOST, &[""]),
         ];
         let tallies =
@@ -120,7 +104,7 @@ impl MemberRecorder {
             split: Stopwatch::default(),
             round_trips: BTreeMap::new(),
             certificate_expiry: None,
-            payload: PayloadObjects::default(),
+            payload: 0,
         };
         Self {
             counts: Arc::new(Mutex::new(counts)),
@@ -140,8 +124,13 @@ impl MemberRecorder {
         self.deletes[outcome as usize].observe(took.as_secs_f64());
     }
 
-    /// The inventory, whenever it changed.
-    pub fn payload_objects(&self, objects: PayloadObjects) {
+    /// Work for this member failed and is tried again.
+    pub fn reconcile_error(&self) {
+        self.count(RECONCILE_ERRORS, "", 1);
+    }
+
+    /// How many objects of the payload exist here, whenever that changed.
+    pub fn payload_objects(&self, objects: u64) {
         self.lock().payload = objects;
     }
 
@@ -160,16 +149,6 @@ impl MemberRecorder {
 
     pub(crate) fn event(&self, event: &NodeEvent) {
         match event {
-            NodeEvent::Member { to: State::Suspect, evidence, .. } => {
-                let evidence = match evidence {
-                    Some(Evidence::Exit) => "exit",
-                    Some(Evidence::Silence) | None => "silence",
-                };
-                self.count(SUSPICIONS, evidence, 1);
-            }
-            NodeEvent::Member { from: Some(State::Suspect), to: State::Alive, .. } => {
-                self.count(FALSE_SUSPICIONS, "", 1);
-            }
             NodeEvent::Election(event) => self.election(event),
             NodeEvent::LinkRefused(refusal) => self.count(HANDSHAKES, refusal.reason.as_str(), 1),
             NodeEvent::Paused(_) => self.count(PAUSES, "", 1),
@@ -235,16 +214,7 @@ impl MemberRecorder {
         if let Some(expiry) = counts.certificate_expiry {
             page.put(CERTIFICATE_EXPIRY, &[callsign, member], expiry);
         }
-        let objects = counts.payload;
-        for (state, number) in [
-            ("Pending", objects.pending),
-            ("Applied", objects.applied),
-            ("Ready", objects.ready),
-            ("Failed", objects.failed),
-            ("Deleting", objects.deleting),
-        ] {
-            page.put(PAYLOAD_OBJECTS, &[callsign, member, state], number);
-        }
+        page.put(PAYLOAD_OBJECTS, &[callsign, member], counts.payload);
         page.put(FAILOVER_DURATION, &[callsign, member], &self.failovers);
         for outcome in Outcome::ALL {
             let labels = [callsign, member, outcome.as_str()];

@@ -89,6 +89,8 @@ metrics! {
     LEADER_CHANGES = "leader_changes" Counter None, MEMBER, "How often this member began to follow another leader, itself included";
     ELECTIONS = "elections" Counter None, &["callsign", "member", "result"], "What came of attempts to lead: elected (founding or handover), failover (the predecessor failed), resumed (after a restart), refused, unanswered, handover_failed";
     FAILOVER_DURATION = "failover_duration" Histogram Some("seconds"), MEMBER, "From the moment the leader was known to be gone until this member was elected";
+    GRANTS = "grants" Counter None, MEMBER, "Claims of other members that this one granted";
+    HANDOVERS = "handovers" Counter None, MEMBER, "Handovers that moved the lead away from this member";
     SPLIT_BRAIN_SECONDS = "split_brain" Counter Some("seconds"), MEMBER, "Time for which another member was seen to claim the lead at the same time as the one followed";
     SPLITS = "splits" Counter None, MEMBER, "How often a second leader was met";
     CONFIG_VERSION = "config_version" Gauge None, MEMBER, "Version of the fleet configuration in force";
@@ -102,18 +104,21 @@ metrics! {
     LINK_HEARD = "link_heard_age" Gauge Some("seconds"), PEER, "Age of the newest proof that the peer lives";
     LINK_RTT = "link_rtt" Histogram Some("seconds"), PEER, "Smoothed round trip time, sampled once a second while linked";
     BEATS = "beats" Counter None, &["callsign", "member", "result"], "Beats sent, received, and late (not there when expected)";
-    SUSPICIONS = "suspicions" Counter None, &["callsign", "member", "evidence"], "Members that became Suspect in this member's view, by evidence (exit, silence)";
-    REFUTATIONS = "refutations" Counter None, MEMBER, "How often this member had to refute that it is gone";
-    FALSE_SUSPICIONS = "false_suspicions" Counter None, MEMBER, "Suspicions that ended because the suspect was alive";
+    SUSPICIONS = "suspicions" Counter None, MEMBER, "Members that this one held Suspect";
+    FALSE_SUSPICIONS = "false_suspicions" Counter None, MEMBER, "Suspicions of this member's that the suspect refuted";
+    REFUTATIONS = "refutations" Counter None, MEMBER, "How often this member refuted that it is gone";
+    DOWNS = "downs" Counter None, MEMBER, "Members that went Down in this member's view";
+    STALE_LINKS = "links_stale" Counter None, MEMBER, "Links closed because nothing fresh was heard";
     HANDSHAKES = "handshakes" Counter None, &["callsign", "member", "result"], "Links by how their handshake ended: ok, or why it was refused";
     REFUSED_CONNECTIONS = "refused_connections" Counter None, &["reason"], "Connections refused before it was known for which fleet they were";
     FRAMES = "frames" Counter None, &["direction", "kind"], "Frames by direction (sent, received) and kind";
     FRAME_BYTES = "frame" Counter Some("bytes"), &["direction", "kind"], "Bytes of frames by direction and kind, before TLS";
     CERTIFICATE_EXPIRY = "certificate_expiry_timestamp" Gauge Some("seconds"), MEMBER, "When this member's certificate expires, in Unix time";
-    PAYLOAD_OBJECTS = "payload_objects" Gauge None, &["callsign", "member", "state"], "Objects in this member's inventory by state (Pending, Applied, Ready, Failed, Deleting)";
-    APPLY_DURATION = "payload_apply_duration" Histogram Some("seconds"), &["callsign", "member", "result"], "How long applying the whole payload took, by result (ok, failed, abandoned)";
-    DELETE_DURATION = "payload_delete_duration" Histogram Some("seconds"), &["callsign", "member", "result"], "How long deleting the whole payload took, pods included, by result (ok, failed, abandoned)";
-    API_REQUESTS = "api_requests" Counter None, &["verb", "code"], "Requests to the API server by HTTP method and status code; code none: no answer";
+    PAYLOAD_OBJECTS = "payload_objects" Gauge None, MEMBER, "Objects of the payload that exist in this member's cluster, as far as is known";
+    RECONCILE_ERRORS = "reconcile_errors" Counter None, MEMBER, "Work for this member that failed and was tried again";
+    APPLY_DURATION = "payload_apply_duration" Histogram Some("seconds"), &["callsign", "member", "result"], "How long applying the whole payload took, by result (success, failure, superseded)";
+    DELETE_DURATION = "payload_delete_duration" Histogram Some("seconds"), &["callsign", "member", "result"], "How long deleting the whole payload took, pods included, by result (success, failure, superseded)";
+    API_REQUESTS = "api_requests" Counter None, &["verb", "code"], "Requests to the API server by verb and HTTP status code; code none: no answer";
 }
 
 /// Upper bounds of the buckets for failover, apply and delete, in seconds: from a handover on a fast network to

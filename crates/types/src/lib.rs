@@ -3,6 +3,7 @@
 
 mod address;
 mod close;
+mod identity;
 mod metadata;
 mod name;
 mod number;
@@ -11,6 +12,7 @@ mod verified;
 
 pub use address::{AddressError, PeerAddress};
 pub use close::CloseCode;
+pub use identity::{IdentityError, MemberIdentity, TrustDomain};
 pub use metadata::{FleetConfig, Failback, Health, Metadata, Mode, Role};
 pub use name::{Callsign, MemberName, NameError};
 pub use number::{ConfigVersion, Epoch, Incarnation, Rank, Term};

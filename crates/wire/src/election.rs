@@ -25,18 +25,21 @@ impl From<&Message> for pb::ElectionMessage {
                 Kind::Announce(pb::Announce { term: term.0, config: Some(config.into()) })
             }
             Message::HandoverRequest { term } => Kind::HandoverRequest(pb::HandoverRequest { term: term.0 }),
-            Message::HandoverRefused { term, reason, retry_after } => Kind::HandoverRefused(pb::HandoverRefused {
-                term: term.0,
-                reason: shorten(reason),
-                retry_after_ms: millis_up(*retry_after),
-            }),
+            Message::HandoverRefused { term, reason, retry_after } => {
+                Kind::HandoverRefused(pb::HandoverRefused {
+                    term: term.0,
+                    reason: shorten(reason),
+                    retry_after_ms: millis_up(*retry_after),
+                })
+            }
             Message::Release { term, successor } => {
                 Kind::Release(pb::Release { term: term.0, successor: text_of(successor.as_ref()) })
             }
             Message::ConfirmRequest { term } => Kind::ConfirmRequest(pb::ConfirmRequest { term: term.0 }),
-            Message::ConfirmReply { term, highest } => {
-                Kind::ConfirmReply(pb::ConfirmReply { term: term.0, highest: highest.as_ref().map(Into::into) })
-            }
+            Message::ConfirmReply { term, highest } => Kind::ConfirmReply(pb::ConfirmReply {
+                term: term.0,
+                highest: highest.as_ref().map(Into::into),
+            }),
             Message::RecordRequest => Kind::RecordRequest(pb::RecordRequest {}),
             Message::RecordReply { vote, term, config } => Kind::RecordReply(pb::RecordReply {
                 vote: vote.as_ref().map(Into::into),
@@ -123,7 +126,7 @@ impl From<pb::Claim> for Claim {
 impl From<Refusal> for pb::Refuse {
     fn from(refusal: Refusal) -> Self {
         let mut refuse = Self::default();
-        refuse.set_refusal(match refusal {
+        let code = match refusal {
             Refusal::LeaderAlive { beat_age } => {
                 refuse.beat_age_ms = millis_up(beat_age);
                 pb::Refusal::LeaderAlive
@@ -138,7 +141,8 @@ impl From<Refusal> for pb::Refuse {
             Refusal::Leading => pb::Refusal::Leading,
             Refusal::NoRecord => pb::Refusal::NoRecord,
             Refusal::TermJump => pb::Refusal::TermJump,
-        });
+        };
+        refuse.set_refusal(code);
         refuse
     }
 }
@@ -156,7 +160,10 @@ fn from_refuse(refuse: &pb::Refuse) -> Result<Refusal, DecodeError> {
         pb::Refusal::NoRecord => Refusal::NoRecord,
         pb::Refusal::TermJump => Refusal::TermJump,
         pb::Refusal::Unspecified => {
-            return Err(DecodeError::new("refuse.refusal", format!("{} is not a known value", refuse.refusal)));
+            return Err(DecodeError::new(
+                "refuse.refusal",
+                format!("{} is not a known value", refuse.refusal),
+            ));
         }
     })
 }

@@ -105,7 +105,8 @@ pub fn hello_frame(hello: &Hello) -> pb::Frame {
 
 /// The frame of a Close; a sentence that is too long is cut.
 pub fn close_frame(close: &Close) -> pb::Frame {
-    let close = pb::Close { code: pb::CloseCode::from(close.code).into(), sentence: shorten(&close.sentence) };
+    let close =
+        pb::Close { code: pb::CloseCode::from(close.code).into(), sentence: shorten(&close.sentence) };
     pb::Frame { kind: Some(Kind::Close(close)) }
 }
 
@@ -131,7 +132,8 @@ impl TryFrom<pb::Hello> for Hello {
         Ok(Self {
             protocol_min: hello.protocol_min,
             protocol_max: hello.protocol_max,
-            callsign: Callsign::new(&hello.callsign).map_err(|e| DecodeError::new("hello.callsign", e.to_string()))?,
+            callsign: Callsign::new(&hello.callsign)
+                .map_err(|e| DecodeError::new("hello.callsign", e.to_string()))?,
             member: member("hello.member", &hello.member)?,
             epoch: Epoch(hello.epoch),
             address: optional_address("hello.address", &hello.address)?,

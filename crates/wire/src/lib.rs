@@ -9,8 +9,8 @@ mod membership;
 
 pub use error::DecodeError;
 pub use frame::{
-    Close, Hello, Incoming, MAX_FRAME_BYTES, MAX_SENTENCE_BYTES, PROTOCOL_MAX, PROTOCOL_MIN, close_frame, decode,
-    hello_frame, message_frame,
+    Close, Hello, Incoming, MAX_FRAME_BYTES, MAX_SENTENCE_BYTES, PROTOCOL_MAX, PROTOCOL_MIN, close_frame,
+    decode, hello_frame, message_frame,
 };
 pub use membership::MAX_METADATA_BYTES;
 

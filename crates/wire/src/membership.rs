@@ -30,9 +30,11 @@ impl From<&Message> for pb::MembershipMessage {
                 epoch: epoch.0,
                 deadline_us: micros(*deadline),
             }),
-            Message::Answer { id, subject, verdict } => {
-                Kind::Answer(pb::Answer { id: *id, subject: subject.to_string(), verdict: Some((*verdict).into()) })
-            }
+            Message::Answer { id, subject, verdict } => Kind::Answer(pb::Answer {
+                id: *id,
+                subject: subject.to_string(),
+                verdict: Some((*verdict).into()),
+            }),
             Message::Accuse(accusation) => Kind::Accusation(accusation.into()),
             Message::Record(record) => Kind::Record(pb::SignedRecord {
                 record: pb::Record::from(record).encode_to_vec(),
@@ -47,7 +49,10 @@ impl From<&Message> for pb::MembershipMessage {
             Message::Addresses(addresses) => Kind::Addresses(pb::Addresses {
                 members: addresses
                     .iter()
-                    .map(|(name, address)| pb::MemberAddress { member: name.to_string(), address: address.to_string() })
+                    .map(|(name, address)| pb::MemberAddress {
+                        member: name.to_string(),
+                        address: address.to_string(),
+                    })
                     .collect(),
             }),
         };
@@ -98,10 +103,16 @@ fn from_addresses(
 ) -> Result<Vec<(flagship_types::MemberName, flagship_types::PeerAddress)>, DecodeError> {
     let count = addresses.members.len();
     if count > MAX_ADDRESSES {
-        return Err(DecodeError::new("addresses.members", format!("has {count} entries, at most {MAX_ADDRESSES}")));
+        return Err(DecodeError::new(
+            "addresses.members",
+            format!("has {count} entries, at most {MAX_ADDRESSES}"),
+        ));
     }
     let entry = |entry: &pb::MemberAddress| {
-        Ok((member("addresses.members.member", &entry.member)?, address("addresses.members.address", &entry.address)?))
+        Ok((
+            member("addresses.members.member", &entry.member)?,
+            address("addresses.members.address", &entry.address)?,
+        ))
     };
     addresses.members.iter().map(entry).collect()
 }
@@ -240,7 +251,9 @@ impl TryFrom<pb::Record> for Record {
     fn try_from(record: pb::Record) -> Result<Self, DecodeError> {
         let status = match record.status.ok_or_else(|| DecodeError::missing("record.status"))? {
             pb::record::Status::Alive(_) => SelfState::Alive,
-            pb::record::Status::AwayGraceUs(us) => SelfState::Away { grace: from_micros("record.away_grace_us", us)? },
+            pb::record::Status::AwayGraceUs(us) => {
+                SelfState::Away { grace: from_micros("record.away_grace_us", us)? }
+            }
             pb::record::Status::Left(_) => SelfState::Left,
         };
         Ok(Self {
@@ -277,7 +290,10 @@ impl TryFrom<pb::Metadata> for Metadata {
     fn try_from(metadata: pb::Metadata) -> Result<Self, DecodeError> {
         let len = metadata.encoded_len();
         if len > MAX_METADATA_BYTES {
-            return Err(DecodeError::new("metadata", format!("has {len} bytes, at most {MAX_METADATA_BYTES}")));
+            return Err(DecodeError::new(
+                "metadata",
+                format!("has {len} bytes, at most {MAX_METADATA_BYTES}"),
+            ));
         }
         let health = metadata.health.unwrap_or_default();
         Ok(Self {

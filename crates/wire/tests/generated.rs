@@ -7,7 +7,8 @@ use std::path::Path;
 fn generated_code_is_not_stale() {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let protos = crate_dir.join("../../proto");
-    let descriptors = protox::compile([protos.join("flagship/v1/fleet.proto")], [&protos]).expect("proto compiles");
+    let descriptors =
+        protox::compile([protos.join("flagship/v1/fleet.proto")], [&protos]).expect("proto compiles");
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure().out_dir(out.path()).compile_fds(descriptors).expect("code is generated");
     let fresh = std::fs::read_to_string(out.path().join("flagship.v1.rs")).unwrap();

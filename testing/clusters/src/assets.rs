@@ -104,9 +104,9 @@ struct Cache {
 impl Cache {
     fn open() -> Result<Self> {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controlplane");
-        let sources = sources.canonicalize().with_context(|| {
-            format!("{} is missing: run from a complete checkout", sources.display())
-        })?;
+        let sources = sources
+            .canonicalize()
+            .with_context(|| format!("{} is missing: run from a complete checkout", sources.display()))?;
         let dir = user_dir("XDG_CACHE_HOME", ".cache")?.join("flagship/controlplane").join(key(&sources)?);
         fs::create_dir_all(&dir).with_context(|| format!("create the cache {}", dir.display()))?;
         Ok(Self { dir, sources })
@@ -161,11 +161,9 @@ impl Cache {
 
     /// How many packages the build has at most. Go downloads their modules for that, which is the first long wait.
     fn count_packages(&self, package: &str) -> Result<usize> {
-        let output = self
-            .go(&["list", "-deps", package])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("run `go`: install Go 1.26 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS")?;
+        let output = self.go(&["list", "-deps", package]).stderr(Stdio::inherit()).output().context(
+            "run `go`: install Go 1.26 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS",
+        )?;
         if !output.status.success() {
             bail!("`go list` failed ({}) in {}: its message is above", output.status, self.sources.display());
         }

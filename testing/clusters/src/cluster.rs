@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kube::api::DynamicObject;
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,8 @@ use crate::install;
 use crate::kubeconfig::{self, Entry};
 use crate::network::{self, Mode, Network};
 use crate::readiness::until;
-use crate::supervisor::{Spawn, Supervisor};
 pub use crate::supervisor::Signal;
+use crate::supervisor::{Spawn, Supervisor};
 
 /// The process name of the API server, for [`Cluster::signal`].
 pub const API_SERVER: &str = "kube-apiserver";
@@ -167,7 +168,9 @@ impl Harness {
             if self.mode == Mode::Namespaces && found.service_address() != options.service_address {
                 bail!(
                     "cluster {} runs with address {}, not {}: remove it with --force-clean first",
-                    options.name, found.service_address(), options.service_address
+                    options.name,
+                    found.service_address(),
+                    options.service_address
                 );
             }
             return Ok(found);
@@ -192,8 +195,9 @@ impl Harness {
         if !record.complete || record.own_network != (self.mode == Mode::Namespaces) {
             return Ok(None);
         }
-        let entry = serde_json::from_slice(&fs::read(dir.join("admin.json")).context("read the admin's access")?)
-            .context("the admin's access")?;
+        let entry =
+            serde_json::from_slice(&fs::read(dir.join("admin.json")).context("read the admin's access")?)
+                .context("the admin's access")?;
         let cluster = Cluster { record, dir, supervisor, entry, found_running: true };
         Ok(cluster.is_ready().await.then_some(cluster))
     }
@@ -222,7 +226,9 @@ impl Harness {
     async fn remove_unlocked(&self, name: &str) -> Result<()> {
         let dir = self.state_dir.join(name);
         let record = read_record(&dir).unwrap_or_default();
-        if let (Some(network), Some(record)) = (&self.network, record.as_ref().filter(|record| record.own_network)) {
+        if let (Some(network), Some(record)) =
+            (&self.network, record.as_ref().filter(|record| record.own_network))
+        {
             network.unplug(record.service_address)?;
         }
         let asked = match Supervisor::connect(&dir.join("supervisor.sock")).await {
@@ -311,7 +317,11 @@ impl Cluster {
     /// Where the harness reaches its processes on a path that is never cut.
     #[must_use]
     pub fn watch_address(&self) -> Ipv4Addr {
-        if self.record.own_network { network::watch_address(self.record.service_address) } else { Ipv4Addr::LOCALHOST }
+        if self.record.own_network {
+            network::watch_address(self.record.service_address)
+        } else {
+            Ipv4Addr::LOCALHOST
+        }
     }
 
     /// Whether it has a network namespace of its own, so that its paths can be cut.
@@ -377,11 +387,20 @@ impl Cluster {
 
     async fn client_with(&self, read_timeout: Option<Duration>) -> Result<Client> {
         let document = serde_json::from_value(self.entry.document()).context("the admin's kubeconfig")?;
-        let mut config = Config::from_custom_kubeconfig(document, &kube::config::KubeConfigOptions::default()).await?;
+        let mut config =
+            Config::from_custom_kubeconfig(document, &kube::config::KubeConfigOptions::default()).await?;
         config.connect_timeout = Some(Duration::from_secs(2));
         config.read_timeout = read_timeout;
         config.default_retry = false;
         Client::try_from(config).context("make a client")
+    }
+
+    /// Applies an object server-side as administrator.
+    ///
+    /// # Errors
+    /// If the API server refuses it or does not answer.
+    pub async fn apply(&self, object: serde_json::Value) -> Result<DynamicObject> {
+        install::apply(&self.client().await?, object).await
     }
 
     /// Kills the API server. Returns when it is gone.
@@ -435,7 +454,10 @@ impl Cluster {
     /// If the cluster has no network of its own.
     pub async fn drop_from(&self, from: &[Ipv4Addr]) -> Result<()> {
         if !self.record.own_network {
-            bail!("cluster {} shares the loopback network: paths can be cut only with network namespaces", self.name());
+            bail!(
+                "cluster {} shares the loopback network: paths can be cut only with network namespaces",
+                self.name()
+            );
         }
         self.supervisor.drop_from(from).await
     }
@@ -487,7 +509,9 @@ impl Cluster {
         self.spawn_component("etcd", components::etcd(assets, addresses, &self.dir)).await?;
         self.spawn_component(API_SERVER, self.record.api_server.clone()).await?;
         let Tokens { admin, controller_manager, scheduler } = &credentials.tokens;
-        for (file, token) in [("admin", admin), ("controller-manager", controller_manager), ("scheduler", scheduler)] {
+        for (file, token) in
+            [("admin", admin), ("controller-manager", controller_manager), ("scheduler", scheduler)]
+        {
             let entry = access(self.name(), &self.record.server, credentials, token)?;
             entry.write(&self.dir.join(format!("{file}.kubeconfig")))?;
         }
@@ -569,7 +593,9 @@ fn check_name(name: &str) -> Result<()> {
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let edges = name.starts_with('-') || name.ends_with('-');
     if name.is_empty() || name.len() > 40 || edges || !name.bytes().all(legal) || name == "kubeconfig" {
-        bail!("--name {name:?}: expected up to 40 lower-case letters, digits and inner dashes, other than \"kubeconfig\"");
+        bail!(
+            "--name {name:?}: expected up to 40 lower-case letters, digits and inner dashes, other than \"kubeconfig\""
+        );
     }
     Ok(())
 }
@@ -577,7 +603,9 @@ fn check_name(name: &str) -> Result<()> {
 fn read_record(dir: &Path) -> Result<Option<Record>> {
     let path = dir.join("cluster.json");
     match fs::read(&path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?)),
+        Ok(text) => {
+            Ok(Some(serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }

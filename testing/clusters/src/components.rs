@@ -102,7 +102,6 @@ pub(crate) fn etcd(assets: &Assets, addresses: &Addresses, dir: &Path) -> Vec<St
 }
 
 pub(crate) fn api_server(assets: &Assets, addresses: &Addresses, credentials: &Credentials) -> Vec<String> {
-    let service_account_key = credentials.service_account_key.display();
     let mut argv = assets.api_server.argv();
     argv.extend([
         format!("--etcd-servers={}", addresses.etcd()),
@@ -117,8 +116,8 @@ pub(crate) fn api_server(assets: &Assets, addresses: &Addresses, credentials: &C
         format!("--token-auth-file={}", credentials.token_file.display()),
         "--authorization-mode=RBAC".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-signing-key-file={service_account_key}"),
-        format!("--service-account-key-file={service_account_key}"),
+        format!("--service-account-signing-key-file={}", credentials.service_account_key.display()),
+        format!("--service-account-key-file={}", credentials.service_account_public_key.display()),
         "--service-account-extend-token-expiration=false".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--profiling=false".to_owned(),
@@ -132,7 +131,10 @@ pub(crate) fn controller_manager(assets: &Assets, credentials: &Credentials, dir
         format!("--kubeconfig={}", dir.join("controller-manager.kubeconfig").display()),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
-        "--use-service-account-credentials=true".to_owned(),
+        // One identity for all controllers, and no throttle: otherwise their start alone takes 5 s.
+        "--use-service-account-credentials=false".to_owned(),
+        "--kube-api-qps=500".to_owned(),
+        "--kube-api-burst=500".to_owned(),
         format!("--service-account-private-key-file={}", credentials.service_account_key.display()),
         format!("--root-ca-file={}", credentials.ca.display()),
         "--profiling=false".to_owned(),
@@ -196,7 +198,8 @@ pub(crate) async fn nodes_and_accounts_ready(client: &Client) -> bool {
     let Ok(Ok(nodes)) = timeout(CALL_TIMEOUT, nodes.list(&params)).await else { return false };
     let ready = nodes.iter().all(|node| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        let ready =
+            conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
         // The controllers take this taint away when they have seen the node Ready.
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
         ready && taints.is_none_or(Vec::is_empty)

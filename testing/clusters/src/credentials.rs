@@ -7,7 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 
 use crate::assets::hex;
 
@@ -20,6 +22,8 @@ pub(crate) struct Credentials {
     pub(crate) key: PathBuf,
     /// Signs the tokens of ServiceAccounts.
     pub(crate) service_account_key: PathBuf,
+    /// Verifies them: the API server does not take the public half from a PKCS #8 file.
+    pub(crate) service_account_public_key: PathBuf,
     /// Who may call the API server, by token.
     pub(crate) token_file: PathBuf,
     pub(crate) tokens: Tokens,
@@ -42,6 +46,7 @@ impl Credentials {
             certificate: dir.join("apiserver.crt"),
             key: dir.join("apiserver.key"),
             service_account_key: dir.join("service-account.key"),
+            service_account_public_key: dir.join("service-account.pub"),
             token_file: dir.join("tokens.csv"),
             tokens: Tokens { admin: token()?, controller_manager: token()?, scheduler: token()? },
         };
@@ -61,11 +66,13 @@ impl Credentials {
         write_private(&made.ca, &authority.pem())?;
         write_private(&made.certificate, &certificate.pem())?;
         write_private(&made.key, &key.serialize_pem())?;
-        write_private(&made.service_account_key, &KeyPair::generate()?.serialize_pem())?;
+        let signer = KeyPair::generate()?;
+        write_private(&made.service_account_key, &signer.serialize_pem())?;
+        write_private(&made.service_account_public_key, &signer.public_key_pem())?;
         let Tokens { admin, controller_manager, scheduler } = &made.tokens;
         let users = format!(
             "{admin},admin,admin,\"system:masters\"\n\
-             {controller_manager},system:kube-controller-manager,system:kube-controller-manager,\n\
+             {controller_manager},system:kube-controller-manager,system:kube-controller-manager,\"system:masters\"\n\
              {scheduler},system:kube-scheduler,system:kube-scheduler,\n"
         );
         write_private(&made.token_file, &users)?;
@@ -77,7 +84,8 @@ impl Credentials {
 pub(crate) fn write_private(path: &Path, content: &str) -> Result<()> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(content.as_bytes())?;
         fs::rename(&new, path)
     };
@@ -86,6 +94,8 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<()> {
 
 fn token() -> Result<String> {
     let mut bytes = [0u8; 16];
-    fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).context("read /dev/urandom")?;
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
     Ok(hex(&bytes))
 }

@@ -134,7 +134,12 @@ impl Options {
     /// The defaults of `flagship run`, with these certificates.
     #[must_use]
     pub fn new(tls_dir: &Path) -> Self {
-        Self { tls_dir: tls_dir.to_owned(), log_level: "info".to_owned(), args: Vec::new(), env: BTreeMap::new() }
+        Self {
+            tls_dir: tls_dir.to_owned(),
+            log_level: "info".to_owned(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+        }
     }
 }
 
@@ -154,7 +159,8 @@ impl Daemon {
     /// If a daemon runs in this cluster already, or cannot be started.
     pub async fn start(cluster: &Cluster, flagship: &Flagship, options: Options) -> Result<Self> {
         // In its own network nobody else has the default ports.
-        let [metrics_port, health_port] = if cluster.has_own_network() { [8080, 8081] } else { free_ports()? };
+        let [metrics_port, health_port] =
+            if cluster.has_own_network() { [8080, 8081] } else { free_ports()? };
         let host = if cluster.has_own_network() { "" } else { "127.0.0.1" };
         let mut argv = vec![flagship.path().display().to_string(), "run".to_owned()];
         argv.extend([
@@ -241,7 +247,9 @@ impl Daemon {
     /// If it still runs after `limit`.
     pub async fn wait_end(&self, cluster: &Cluster, limit: Duration) -> Result<String> {
         let ended = cluster.wait(DAEMON, limit).await?;
-        ended.with_context(|| format!("the daemon of {} still runs after {} s", cluster.name(), limit.as_secs()))
+        ended.with_context(|| {
+            format!("the daemon of {} still runs after {} s", cluster.name(), limit.as_secs())
+        })
     }
 
     /// Its process, for measuring memory and processor time.
@@ -272,7 +280,9 @@ mod tests {
     #[test]
     fn the_executable_is_found_among_cargos_messages() {
         let artifact = |name: &str, executable: &str| {
-            format!(r#"{{"reason":"compiler-artifact","target":{{"name":"{name}"}},"executable":{executable}}}"#)
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"{name}"}},"executable":{executable}}}"#
+            )
         };
         let lines = [
             "not json".to_owned(),

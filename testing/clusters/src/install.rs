@@ -112,7 +112,10 @@ async fn wait_established(client: &Client, name: &str) -> Result<()> {
 async fn request_token(client: &Client, namespace: &str, name: &str) -> Result<String> {
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let request = TokenRequest {
-        spec: Some(TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() }),
+        spec: Some(TokenRequestSpec {
+            expiration_seconds: Some(TOKEN_SECONDS),
+            ..TokenRequestSpec::default()
+        }),
         ..TokenRequest::default()
     };
     let params = PostParams::default();

@@ -87,7 +87,8 @@ fn run_test_inside(path: &str) -> Result<()> {
     command.args(["--exact", path, "--nocapture", "--include-ignored", "--test-threads=1"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("start unshare")?;
-    let (mut out, mut err) = (child.stdout.take().context("no output")?, child.stderr.take().context("no errors")?);
+    let (mut out, mut err) =
+        (child.stdout.take().context("no output")?, child.stderr.take().context("no errors")?);
     let errors = std::thread::spawn(move || {
         let mut text = String::new();
         let _ = err.read_to_string(&mut text);

@@ -16,5 +16,7 @@ pub mod measure;
 pub mod network;
 mod progress;
 pub mod readiness;
+pub mod scratch;
+pub mod story;
 mod supervisor;
 pub mod watch;

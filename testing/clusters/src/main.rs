@@ -84,7 +84,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             let mode = match isolated(cli.cluster.state_dir.as_deref())? {
                 Placement::Here(Mode::Namespaces) => Mode::Namespaces,
                 Placement::Here(Mode::Loopback) if arguments.needs_cuts() => {
-                    bail!("the scenarios cut and cut-three need network namespaces, which this machine refuses (see above)")
+                    bail!(
+                        "the scenarios cut and cut-three need network namespaces, which this machine refuses (see above)"
+                    )
                 }
                 Placement::Here(Mode::Loopback) => Mode::Loopback,
                 Placement::Done(code) => return Ok(code),
@@ -103,7 +105,9 @@ enum Placement {
 /// Moves this program into namespaces of its own, or says why not.
 fn isolated(state_dir: Option<&Path>) -> Result<Placement> {
     if state_dir.is_some() {
-        bail!("--state-dir is for clusters that stay: demo and measure keep their files in a temporary directory");
+        bail!(
+            "--state-dir is for clusters that stay: demo and measure keep their files in a temporary directory"
+        );
     }
     Ok(match reexec_in_namespaces()? {
         Isolation::Inside => Placement::Here(Mode::Namespaces),
@@ -113,7 +117,9 @@ fn isolated(state_dir: Option<&Path>) -> Result<Placement> {
         }
         Isolation::Refused(reason) => {
             note(&format!("This machine refuses network namespaces ({reason})."));
-            note("All clusters share 127.0.0.1 instead, on distinct ports; the manifests' addresses are replaced.");
+            note(
+                "All clusters share 127.0.0.1 instead, on distinct ports; the manifests' addresses are replaced.",
+            );
             Placement::Here(Mode::Loopback)
         }
     })
@@ -210,10 +216,17 @@ fn explain(harness: &Harness, cluster: &Cluster, merged: bool) -> Result<()> {
         writeln!(out, "  kubectl --context {name} get nodes")?;
     }
     let inside = if cluster.has_own_network() {
-        writeln!(out, "\nIts daemon's address is {}. Start the daemon inside the cluster's network:", cluster.service_address())?;
+        writeln!(
+            out,
+            "\nIts daemon's address is {}. Start the daemon inside the cluster's network:",
+            cluster.service_address()
+        )?;
         format!("nsenter --net --target {} ", cluster.namespace_pid())
     } else {
-        writeln!(out, "\nWithout root all clusters share 127.0.0.1: --svc-address has no effect, and in the manifests")?;
+        writeln!(
+            out,
+            "\nWithout root all clusters share 127.0.0.1: --svc-address has no effect, and in the manifests"
+        )?;
         writeln!(out, "serviceAddress must be 127.0.0.1, each with its own port. Start the daemon:")?;
         String::new()
     };
@@ -226,7 +239,9 @@ fn explain(harness: &Harness, cluster: &Cluster, merged: bool) -> Result<()> {
     writeln!(out, "\nLogs are in {}. Remove the cluster:", cluster.dir().join("logs").display())?;
     writeln!(out, "\n  cargo run -p clusters -- --name {name} --force-clean")?;
     if !cluster.daemon_is_restricted() {
-        note("deploy/install.yaml is missing in this checkout: the daemon's kubeconfig is the administrator's.");
+        note(
+            "deploy/install.yaml is missing in this checkout: the daemon's kubeconfig is the administrator's.",
+        );
     }
     Ok(())
 }

@@ -57,7 +57,9 @@ pub(crate) fn check_member_address(address: Ipv4Addr) -> Result<()> {
     let [a, b, c, d] = address.octets();
     let special = [(0, 0), (0, 1), (255, 255)];
     if [a, b] != MEMBERS.prefix || special.contains(&(c, d)) {
-        bail!("--svc-address {address}: expected an address of 172.18.0.0/16 other than 172.18.0.0, .0.1 and .255.255");
+        bail!(
+            "--svc-address {address}: expected an address of 172.18.0.0/16 other than 172.18.0.0, .0.1 and .255.255"
+        );
     }
     Ok(())
 }
@@ -89,8 +91,17 @@ impl Network {
             let (outside, address) = (bridge.outside(address), format!("{address}/16"));
             let pid = pid.to_string();
             self.run(&[
-                "plug", "--bridge", bridge.name, "--pid", &pid, "--inside", inside, "--outside", &outside,
-                "--address", &address,
+                "plug",
+                "--bridge",
+                bridge.name,
+                "--pid",
+                &pid,
+                "--inside",
+                inside,
+                "--outside",
+                &outside,
+                "--address",
+                &address,
             ])?;
         }
         Ok(())
@@ -119,7 +130,11 @@ impl Network {
             .output()
             .with_context(|| format!("run {}", self.supervisor.display()))?;
         if !output.status.success() {
-            bail!("network ({}): {}", args.first().unwrap_or(&""), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "network ({}): {}",
+                args.first().unwrap_or(&""),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(())
     }

@@ -28,7 +28,10 @@ pub(crate) fn follow(what: &str, total: usize, output: impl Read) -> String {
         tail.push_back(line);
         let seconds = started.elapsed().as_secs();
         if terminal {
-            let _ = write!(std::io::stderr().lock(), "\r\x1b[K{what}: {done} of at most {total} packages, {seconds} s");
+            let _ = write!(
+                std::io::stderr().lock(),
+                "\r\x1b[K{what}: {done} of at most {total} packages, {seconds} s"
+            );
         } else if said.elapsed() >= LOG_EVERY {
             said = Instant::now();
             say(&format!("{what}: {done} of at most {total} packages, {seconds} s"));

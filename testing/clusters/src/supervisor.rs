@@ -125,7 +125,8 @@ impl Supervisor {
         // Its own process group: Ctrl-C is for the harness, which then decides what becomes of the cluster.
         command.process_group(0).stdin(Stdio::piped());
         command.stdout(log_file.try_clone().context("share the supervisor's log")?).stderr(log_file);
-        let mut child = command.spawn().context("start the supervisor (is util-linux's `unshare` installed?)")?;
+        let mut child =
+            command.spawn().context("start the supervisor (is util-linux's `unshare` installed?)")?;
         let deadline = tokio::time::Instant::now() + START_TIMEOUT;
         loop {
             if let Ok(mut found) = Self::connect(socket).await

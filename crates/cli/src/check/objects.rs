@@ -1,0 +1,194 @@
+//! Whether the objects of a fleet fit together: names, addresses, settings, payload.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flagship_k8s_api::{ConditionType, MultiCluster, Settings, conditions};
+use flagship_payload::Manifest;
+
+use super::report::{Finding, Topic};
+
+/// An object, where it was found, and its payload as far as it could be read.
+pub(crate) struct Located {
+    pub(crate) context: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) object: MultiCluster,
+    pub(crate) payload: Result<Vec<Manifest>, String>,
+}
+
+impl Located {
+    pub(crate) fn kubectl(&self) -> String {
+        format!("kubectl --context {} -n {}", self.context, self.namespace)
+    }
+
+    pub(crate) fn callsign(&self) -> &str {
+        self.object.spec.callsign.as_deref().unwrap_or_default()
+    }
+}
+
+/// Every finding about the objects, fleet by fleet.
+pub(crate) fn check(objects: &[Located]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut fleets: BTreeMap<&str, Vec<(&Located, Settings)>> = BTreeMap::new();
+    for object in objects {
+        match object.object.spec.settings() {
+            Ok(settings) => fleets.entry(object.callsign()).or_default().push((object, settings)),
+            Err(errors) => findings.extend(errors.iter().map(|error| {
+                Finding::fail(Topic::Objects, format!("{}: {error}", object.name), edit(object))
+            })),
+        }
+        findings.extend(state(object));
+    }
+    for (callsign, members) in &fleets {
+        findings.extend(names(callsign, members));
+        findings.extend(meeting(callsign, members));
+        findings.extend(settings(callsign, members));
+        findings.extend(payloads(callsign, members));
+        findings.extend(leaders(callsign, members));
+    }
+    findings
+}
+
+fn edit(object: &Located) -> String {
+    format!("{} edit mc {}", object.kubectl(), object.name)
+}
+
+fn describe(object: &Located) -> String {
+    format!("{} describe mc {}", object.kubectl(), object.name)
+}
+
+fn state(object: &Located) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some(status) = &object.object.status else {
+        let message = format!("{}: no daemon has written a status", object.name);
+        let hint = format!("kubectl --context {} -n kube-vip-multi-cluster-system get pods", object.context);
+        return vec![Finding::fail(Topic::Objects, message, hint)];
+    };
+    if let Some(stalled) = conditions::get(&status.conditions, ConditionType::Stalled).filter(|c| c.status == "True") {
+        let message = format!("{}: stalled: {}: {}", object.name, stalled.reason, stalled.message);
+        findings.push(Finding::fail(Topic::Objects, message, describe(object)));
+    }
+    if let Some(conflict) = conditions::get(&status.conditions, ConditionType::ConfigInForce).filter(|c| c.status == "False") {
+        let message = format!("{}: other election settings are in force: {}", object.name, conflict.message);
+        findings.push(Finding::warn(Topic::Objects, message, edit(object)));
+    }
+    if let Err(error) = &object.payload {
+        findings.push(Finding::fail(Topic::Objects, format!("{}: payload: {error}", object.name), edit(object)));
+    }
+    findings
+}
+
+type Members<'a> = [(&'a Located, Settings)];
+
+fn names(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let [(only, _)] = members {
+        let message = format!("{callsign}: only {} was found: there is nothing to fail over to", only.name);
+        let hint = "give the context of every cluster: flagship check --context A --context B";
+        findings.push(Finding::warn(Topic::Objects, message, hint));
+    }
+    for (at, (one, settings)) in members.iter().enumerate() {
+        for (other, others) in &members[..at] {
+            if other.name == one.name {
+                let message = format!("{callsign}: two members are called {} ({} and {})", one.name, other.context, one.context);
+                let hint = format!("make one of them anew under another name: {} delete mc {}", one.kubectl(), one.name);
+                findings.push(Finding::fail(Topic::Objects, message, hint));
+            } else if others.rank == settings.rank {
+                let first = other.name.as_str().min(&one.name);
+                let message = format!("{callsign}: {} and {} both have rank {}: in an election {first} is preferred", other.name, one.name, settings.rank);
+                findings.push(Finding::ok(Topic::Objects, message));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether the members can find each other at all.
+fn meeting(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let advertised: BTreeSet<String> =
+        members.iter().filter_map(|(_, settings)| settings.advertised.as_ref()).map(ToString::to_string).collect();
+    for (object, settings) in members {
+        for (at, seed) in settings.seeds.iter().enumerate() {
+            if !advertised.contains(&seed.to_string()) {
+                let message = format!("{}: spec.fleet[{at}] {seed} is no found member's serviceAddress", object.name);
+                findings.push(Finding::warn(Topic::Objects, message, edit(object)));
+            }
+        }
+    }
+    let lonely = members.len() > 1 && members.iter().all(|(_, settings)| settings.seeds.is_empty());
+    if lonely {
+        let message = format!("{callsign}: no member names another in spec.fleet: they never meet");
+        let hint = match (members.iter().find(|(_, s)| s.advertised.is_some()), members.last()) {
+            (Some((_, to)), Some((from, _))) => {
+                let address = to.advertised.as_ref().map(ToString::to_string).unwrap_or_default();
+                let patch = format!(r#"{{"spec":{{"fleet":["{address}"]}}}}"#);
+                format!("{} patch mc {} --type merge -p '{patch}'", from.kubectl(), from.name)
+            }
+            _ => "set spec.serviceAddress of one member and name it in spec.fleet of the others".into(),
+        };
+        findings.push(Finding::fail(Topic::Objects, message, hint));
+    }
+    let silent: Vec<&Located> = members.iter().filter(|(_, s)| s.advertised.is_none()).map(|(o, _)| *o).collect();
+    if let [first, second, ..] = silent.as_slice() {
+        let message = format!("{callsign}: {} and {} have no serviceAddress: neither can dial the other", first.name, second.name);
+        let patch = r#"{"spec":{"serviceAddress":"ADDRESS"}}"#;
+        let hint = format!("{} patch mc {} --type merge -p '{patch}'", second.kubectl(), second.name);
+        findings.push(Finding::fail(Topic::Objects, message, hint));
+    }
+    if !members.iter().any(|(_, settings)| settings.ready) {
+        let message = format!("{callsign}: no member has ready: true: after a start of all of them nobody may begin");
+        let hint = members.first().map(|(object, _)| {
+            format!("{} patch mc {} --type merge -p '{}'", object.kubectl(), object.name, r#"{"spec":{"ready":true}}"#)
+        });
+        findings.push(Finding::warn(Topic::Objects, message, hint.unwrap_or_default()));
+    }
+    findings
+}
+
+fn settings(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
+    let Some(((first, reference), others)) = members.split_first() else { return Vec::new() };
+    let different: Vec<&str> = others
+        .iter()
+        .filter(|(_, settings)| !settings.proposal.same_settings(&reference.proposal))
+        .map(|(object, _)| object.name.as_str())
+        .collect();
+    if different.is_empty() {
+        return vec![Finding::ok(Topic::Objects, format!("{callsign}: {} objects, equal election settings", members.len()))];
+    }
+    let message = format!("{callsign}: {} and {} differ in spec.election: the leader's settings are in force", first.name, different.join(", "));
+    vec![Finding::warn(Topic::Objects, message, format!("make them equal: {}", edit(first)))]
+}
+
+fn payloads(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
+    let bodies = |object: &Located| {
+        let manifests = object.payload.as_ref().ok()?;
+        Some(manifests.iter().map(|manifest| manifest.body.clone()).collect::<Vec<_>>())
+    };
+    let Some(((first, _), others)) = members.split_first() else { return Vec::new() };
+    let Some(reference) = bodies(first) else { return Vec::new() };
+    let readable = others.iter().filter_map(|(object, _)| Some((*object, bodies(object)?)));
+    let different: Vec<&str> =
+        readable.filter(|(_, body)| *body != reference).map(|(object, _)| object.name.as_str()).collect();
+    if different.is_empty() {
+        return vec![Finding::ok(Topic::Objects, format!("{callsign}: equal payloads, {} objects each", reference.len()))];
+    }
+    let message = format!("{callsign}: the payload of {} differs from that of {}", different.join(", "), first.name);
+    vec![Finding::warn(Topic::Objects, message, "a failover will change the workload; if that is not meant, make them equal")]
+}
+
+fn leaders(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
+    let leads = |(object, _): &&(&Located, Settings)| object.object.status.as_ref().is_some_and(|status| status.leading);
+    let leading: Vec<&str> = members.iter().filter(leads).map(|(object, _)| object.name.as_str()).collect();
+    match leading.as_slice() {
+        [one] => vec![Finding::ok(Topic::Objects, format!("{callsign}: {one} leads"))],
+        [] => {
+            let message = format!("{callsign}: none of the members found leads");
+            vec![Finding::warn(Topic::Objects, message, "flagship status -w shows what they wait for")]
+        }
+        several => {
+            let message = format!("{callsign}: {} lead at the same time", several.join(" and "));
+            vec![Finding::fail(Topic::Objects, message, "restore the network between them (see links); they then settle it alone")]
+        }
+    }
+}

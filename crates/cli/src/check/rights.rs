@@ -1,0 +1,177 @@
+//! Whether the daemon's service account may do what flagship and the payload need, asked of the API server itself.
+
+use std::collections::BTreeSet;
+
+use flagship_payload::Manifest;
+use futures::future::join_all;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::api::PostParams;
+use kube::core::GroupVersionKind;
+use kube::discovery::{ApiResource, Scope, pinned_kind};
+use kube::Api;
+
+use super::objects::Located;
+use super::report::{Finding, Topic};
+use crate::cluster::{Cluster, ClusterError};
+
+/// What applying, watching and deleting an object needs.
+const PAYLOAD_VERBS: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
+/// What serving an object needs.
+const OWN_VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
+
+/// One question: may the daemon do these things with this resource there?
+struct Question {
+    group: String,
+    resource: String,
+    subresource: Option<&'static str>,
+    namespace: String,
+    verbs: &'static [&'static str],
+}
+
+impl Question {
+    fn name(&self) -> String {
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        let sub = self.subresource.map(|sub| format!("/{sub}")).unwrap_or_default();
+        format!("{}{group}{sub}", self.resource)
+    }
+}
+
+/// Everything about the rights for the objects of one cluster.
+pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str) -> Vec<Finding> {
+    let Some((namespace, name)) = account.split_once(':') else {
+        return vec![Finding::fail(Topic::Rights, format!("{account:?} is no service account"), "--service-account NAMESPACE:NAME")];
+    };
+    let user = format!("system:serviceaccount:{namespace}:{name}");
+    let mut findings = Vec::new();
+    let mut questions = Vec::new();
+    let namespaces: BTreeSet<&str> = objects.iter().map(|object| object.namespace.as_str()).collect();
+    for namespace in namespaces {
+        for (subresource, verbs) in [(None, OWN_VERBS.as_slice()), (Some("status"), &["patch"])] {
+            questions.push(own("kube-vip.io", "multiclusters", subresource, namespace, verbs));
+        }
+        questions.push(own("coordination.k8s.io", "leases", None, namespace, &["get", "create", "patch"]));
+    }
+    for (manifest, namespace) in kinds(objects) {
+        match resource(cluster, manifest).await {
+            Ok(Some((resource, scope))) => questions.push(Question {
+                group: resource.group,
+                resource: resource.plural,
+                subresource: None,
+                namespace: if scope == Scope::Namespaced { namespace } else { String::new() },
+                verbs: &PAYLOAD_VERBS,
+            }),
+            Ok(None) if brings_crds(objects) => {
+                let message = format!("{}: {} {} is not known yet; the payload brings definitions", cluster.context, manifest.api_version(), manifest.kind);
+                findings.push(Finding::ok(Topic::Rights, message));
+            }
+            Ok(None) => {
+                let message = format!("{}: the cluster does not know {} {}", cluster.context, manifest.api_version(), manifest.kind);
+                let hint = format!("kubectl --context {} api-resources | grep {}", cluster.context, manifest.kind);
+                findings.push(Finding::fail(Topic::Rights, message, hint));
+            }
+            Err(error) => {
+                let message = format!("{}: {} could not be looked up", cluster.context, manifest.kind);
+                findings.push(Finding::warn(Topic::Rights, message, error.to_string()));
+            }
+        }
+    }
+    findings.extend(join_all(questions.iter().map(|question| ask(cluster, &user, account, question))).await);
+    findings
+}
+
+fn own(group: &str, resource: &str, subresource: Option<&'static str>, namespace: &str, verbs: &'static [&'static str]) -> Question {
+    Question { group: group.into(), resource: resource.into(), subresource, namespace: namespace.into(), verbs }
+}
+
+/// One manifest of every kind and namespace in the payloads.
+fn kinds<'a>(objects: &[&'a Located]) -> Vec<(&'a Manifest, String)> {
+    let mut seen = BTreeSet::new();
+    let manifests = objects.iter().flat_map(|object| {
+        object.payload.iter().flatten().map(|manifest| (manifest, manifest.namespace.clone().unwrap_or_else(|| object.namespace.clone())))
+    });
+    manifests.filter(|(manifest, namespace)| seen.insert((manifest.api_version(), manifest.kind.clone(), namespace.clone()))).collect()
+}
+
+fn brings_crds(objects: &[&Located]) -> bool {
+    objects.iter().flat_map(|object| object.payload.iter().flatten()).any(|manifest| manifest.kind == "CustomResourceDefinition")
+}
+
+async fn resource(cluster: &Cluster, manifest: &Manifest) -> Result<Option<(ApiResource, Scope)>, ClusterError> {
+    let kind = GroupVersionKind::gvk(&manifest.group, &manifest.version, &manifest.kind);
+    let found = async {
+        match pinned_kind(&cluster.client, &kind).await {
+            Ok((resource, capabilities)) => Ok(Some((resource, capabilities.scope))),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(kube::Error::Discovery(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    cluster.call(found).await
+}
+
+async fn ask(cluster: &Cluster, user: &str, account: &str, question: &Question) -> Finding {
+    let mut denied = Vec::new();
+    for verb in question.verbs {
+        match allowed(cluster, user, question, verb).await {
+            Ok(true) => {}
+            Ok(false) => denied.push(*verb),
+            Err(error) => {
+                let message = format!("{}: the rights of {account} are not known", cluster.context);
+                return Finding::warn(Topic::Rights, message, format!("you need the right to create subjectaccessreviews: {error}"));
+            }
+        }
+    }
+    let place = match question.namespace.as_str() {
+        "" => "cluster-wide".to_string(),
+        namespace => format!("in {namespace}"),
+    };
+    let name = question.name();
+    if denied.is_empty() {
+        return Finding::ok(Topic::Rights, format!("{}: the daemon may use {name} {place}", cluster.context));
+    }
+    let message = format!("{}: {account} may not {} {name} {place}", cluster.context, denied.join(", "));
+    Finding::fail(Topic::Rights, message, grant(cluster, account, question, &denied))
+}
+
+/// The two commands that give the rights.
+fn grant(cluster: &Cluster, account: &str, question: &Question, denied: &[&str]) -> String {
+    let role = format!("flagship-{}", question.name().replace('/', "-"));
+    let verbs = denied.join(",");
+    let resource = question.name();
+    let kubectl = format!("kubectl --context {}", cluster.context);
+    match question.namespace.as_str() {
+        "" => format!(
+            "{kubectl} create clusterrole {role} --verb={verbs} --resource={resource} && {kubectl} create clusterrolebinding {role} --clusterrole={role} --serviceaccount={account}"
+        ),
+        namespace => format!(
+            "{kubectl} -n {namespace} create role {role} --verb={verbs} --resource={resource} && {kubectl} -n {namespace} create rolebinding {role} --role={role} --serviceaccount={account}"
+        ),
+    }
+}
+
+async fn allowed(cluster: &Cluster, user: &str, question: &Question, verb: &str) -> Result<bool, ClusterError> {
+    let attributes = ResourceAttributes {
+        group: Some(question.group.clone()),
+        resource: Some(question.resource.clone()),
+        subresource: question.subresource.map(Into::into),
+        namespace: Some(question.namespace.clone()),
+        verb: Some(verb.into()),
+        ..ResourceAttributes::default()
+    };
+    // A real request carries these groups; role bindings may name them.
+    let namespace = user.split(':').nth(2).unwrap_or_default();
+    let groups =
+        ["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}"), "system:authenticated".to_string()];
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(user.into()),
+            groups: Some(groups.into()),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
+    let answer = cluster.call(api.create(&PostParams::default(), &review)).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}

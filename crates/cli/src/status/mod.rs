@@ -1,0 +1,59 @@
+//! `flagship status`: asks all clusters at once, and shows what is known even if some do not answer.
+
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+mod watch;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+
+use crate::args::{Output, StatusArgs};
+use crate::cluster::{Connection, connect};
+use crate::exit::{Exit, Stop};
+use crate::out::print;
+use crate::style::Style;
+use view::Answer;
+pub use view::{
+    ConditionView, FleetView, HistoryView, LeaderView, MemberView, PayloadView, SeenView, StatusView, UnreachableView,
+};
+
+pub(crate) async fn run(args: &StatusArgs) -> Result<Exit, Stop> {
+    let connections = connect(&args.clusters).await;
+    if args.watch {
+        return watch::run(args, &connections).await;
+    }
+    let view = StatusView::new(&ask(&connections).await);
+    print(&text(&view, args.output, Style::detect())?)?;
+    Ok(exit(&view))
+}
+
+async fn ask(connections: &[Connection]) -> Vec<Answer> {
+    let answers = connections.iter().map(async |(context, cluster)| {
+        let objects = match cluster {
+            Ok(cluster) => cluster.objects().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Answer { context: context.clone(), objects }
+    });
+    join_all(answers).await
+}
+
+fn text(view: &StatusView, output: Output, style: Style) -> Result<String, Stop> {
+    let broken = |error: &dyn std::fmt::Display| Stop::failure(format!("the status cannot be written: {error}"));
+    match output {
+        Output::Table => Ok(table::render(view, Timestamp::now(), false, style)),
+        Output::Wide => Ok(table::render(view, Timestamp::now(), true, style)),
+        Output::Json => serde_json::to_string_pretty(view).map(|text| text + "\n").map_err(|error| broken(&error)),
+        Output::Yaml => serde_saphyr::to_string(view).map_err(|error| broken(&error)),
+    }
+}
+
+fn exit(view: &StatusView) -> Exit {
+    match (view.unreachable.is_empty(), view.fleets.is_empty()) {
+        (false, _) => Exit::Unreachable,
+        (true, true) => Exit::NotFound,
+        (true, false) => Exit::Success,
+    }
+}

@@ -1,0 +1,115 @@
+//! Colours: on a terminal only, and never if NO_COLOR is set.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+/// Whether and how text is marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    colours: bool,
+}
+
+/// What a piece of text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it is.
+    Plain,
+    /// Heads and the leader.
+    Strong,
+    /// All is well.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Wrong.
+    Bad,
+    /// Of little weight.
+    Faint,
+}
+
+impl Style {
+    /// No marks at all.
+    pub const PLAIN: Self = Self { colours: false };
+
+    /// For standard output as it is now.
+    pub fn detect() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        Self { colours: wanted && able && std::io::stdout().is_terminal() }
+    }
+
+    #[cfg(test)]
+    pub(crate) const COLOURED: Self = Self { colours: true };
+
+    /// The text in its tone.
+    pub fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.into(),
+            Tone::Strong => "1",
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::Bad => "1;31",
+            Tone::Faint => "2",
+        };
+        if self.colours && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+    }
+}
+
+/// One cell of a table.
+#[derive(Debug, Clone)]
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) tone: Tone,
+}
+
+impl Cell {
+    pub(crate) fn new(tone: Tone, text: impl Into<String>) -> Self {
+        Self { text: printable(&text.into()), tone }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(Tone::Plain, text)
+    }
+}
+
+/// What comes from objects of a cluster is not trusted with the terminal: no escapes, no line breaks.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Lines the rows up under their heads, indented by `indent`.
+pub(crate) fn table(style: Style, indent: &str, head: &[&str], rows: &[Vec<Cell>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut out = String::new();
+    let heads: Vec<Cell> = head.iter().map(|text| Cell::new(Tone::Faint, *text)).collect();
+    for row in std::iter::once(&heads).chain(rows) {
+        let mut line = String::from(indent);
+        for (column, cell) in row.iter().enumerate() {
+            let padding = widths[column].saturating_sub(cell.text.chars().count()) + 2;
+            // Writing to a String does not fail.
+            let _ = write!(line, "{}{:padding$}", style.paint(cell.tone, &cell.text), "");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_do_not_move_columns_and_escapes_do_not_get_through() {
+        let rows = vec![vec![Cell::new(Tone::Bad, "a\x1b[2Jb\n"), "x".into()], vec!["longer cell".into(), "y".into()]];
+        let plain = table(Style::PLAIN, "  ", &["ONE", "TWO"], &rows);
+        assert_eq!(plain, "  ONE          TWO\n  a [2Jb       x\n  longer cell  y\n");
+        let coloured = table(Style::COLOURED, "  ", &["ONE", "TWO"], &rows);
+        assert!(coloured.contains("\x1b[1;31ma [2Jb \x1b[0m      x"), "{coloured:?}");
+    }
+}

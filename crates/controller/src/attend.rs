@@ -1,0 +1,266 @@
+//! Attending to a member whose node runs: everything that changes, from the object, the node, the payload worker or
+//! the API server, is answered here, one after the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flagship_k8s_api::MultiCluster;
+use flagship_node::{Command, Directive, NodeEvent, ResignReason};
+use flagship_types::{Health, Term};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use crate::OnShutdown;
+use crate::commands::{self, Order};
+use crate::departure::{Departure, Why, can_hand_over};
+use crate::events::Notice;
+use crate::finalizer;
+use crate::happenings::{self, Happening};
+use crate::member::{Change, change, node_spec};
+use crate::payload_worker::Target;
+use crate::request::Reachability;
+use crate::tenure::{Member, Tenure, invalid_spec};
+use crate::worker::End;
+
+/// How often is looked at what nobody announces: whether the API server answers, and the time.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Why a member is not attended to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Its settings need a new node.
+    Rejoin,
+    /// It gave up what it had.
+    Departed(Why),
+    /// From outside.
+    Interrupted(End),
+    /// Its node ended by itself.
+    Ended,
+}
+
+/// What is remembered while attending.
+#[derive(Default)]
+struct Attention {
+    departure: Option<Departure>,
+    health: Option<Health>,
+    api_down: bool,
+    stopping: Option<Term>,
+    objects: Option<usize>,
+    /// Commands already carried out whose annotations may still be there.
+    obeyed: BTreeMap<&'static str, String>,
+}
+
+/// The happening of [`Outcome::Ended`].
+pub(crate) fn ended() -> Happening {
+    Happening::new(Notice::warning("NodeEnded", "this member's node ended unexpectedly; it is started again"))
+}
+
+impl Tenure {
+    /// Until the node has to end.
+    pub(crate) async fn attend(&mut self, member: &mut Member) -> Outcome {
+        let mut attention = Attention::default();
+        let (mut events, mut changed, mut directive) =
+            (member.node.events(), member.node.changed(), member.node.directive());
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What changed while it joined.
+        self.object.mark_changed();
+        directive.mark_changed();
+        loop {
+            if let Some(outcome) = self.look(member, &mut attention).await {
+                return outcome;
+            }
+            tokio::select! {
+                biased;
+                end = self.interruption.wait() => {
+                    if let Some(outcome) = self.interrupted(end, member, &mut attention).await {
+                        return outcome;
+                    }
+                }
+                _ = &mut member.ended => return Outcome::Ended,
+                seen = self.object.changed() => {
+                    if seen.is_err() {
+                        return Outcome::Interrupted(End::Gone);
+                    }
+                    if let Some(outcome) = self.edited(member, &mut attention).await {
+                        return outcome;
+                    }
+                }
+                event = events.recv() => self.heard(event),
+                Some(happening) = member.happenings.recv() => self.chronicle.tell(happening),
+                Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
+                Ok(()) = member.progress.changed() => {}
+                Ok(()) = changed.changed() => {}
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    /// Everything that follows from how things are now.
+    async fn look(&mut self, member: &mut Member, attention: &mut Attention) -> Option<Outcome> {
+        let snapshot = member.node.snapshot();
+        let progress = member.progress.borrow().clone();
+        self.look_at_api(attention);
+        let health = progress.health(!attention.api_down);
+        if attention.health != Some(health) {
+            attention.health = Some(health);
+            member.node.tell(Command::Health(health)).await;
+        }
+        let objects = progress.inventory.len();
+        if attention.objects.replace(objects) != Some(objects) {
+            let callsign = &member.settings.callsign;
+            self.context.observer.payload_objects(callsign, &self.identity.member, objects);
+        }
+        let departure = attention.departure.as_mut();
+        let over = departure.filter(|_| true).and_then(|departure| {
+            departure.is_over(&snapshot, &progress, Self::now()).then_some(Outcome::Departed(departure.why))
+        });
+        self.show(Some(member), self.shown_generation(member));
+        over
+    }
+
+    /// The generation that the status is about: the newest one, also if its spec was refused.
+    fn shown_generation(&self, member: &Member) -> Option<i64> {
+        self.object.borrow().metadata.generation.or(member.generation)
+    }
+
+    fn look_at_api(&mut self, attention: &mut Attention) {
+        match (self.caller.reachability(), attention.api_down) {
+            (Reachability::Down { since, error }, false) => {
+                warn!(%since, error, "the API server does not answer: nothing is written until it does");
+                attention.api_down = true;
+                let note = format!("the API server does not answer since {}: {error}", since.strftime("%H:%M:%SZ"));
+                self.chronicle.tell(Happening::new(Notice::warning("ApiUnreachable", note)));
+            }
+            (Reachability::Up, true) => {
+                info!("the API server answers again");
+                attention.api_down = false;
+                self.chronicle.tell(Happening::new(Notice::normal("ApiBack", "the API server answers again")));
+            }
+            (Reachability::Down { .. }, true) | (Reachability::Up, false) => {}
+        }
+    }
+
+    async fn interrupted(&mut self, end: End, member: &Member, attention: &mut Attention) -> Option<Outcome> {
+        let snapshot = member.node.snapshot();
+        let leads = matches!(member.node.snapshot().role, flagship_types::Role::Leader | flagship_types::Role::Stopping);
+        let hand_over = end == End::Shutdown
+            && self.context.options.on_shutdown == OnShutdown::Handover
+            && leads
+            && can_hand_over(&snapshot);
+        if !hand_over {
+            return Some(Outcome::Interrupted(end));
+        }
+        info!("handing the lead over before this daemon ends");
+        // It is on its way; waiting for it again would return at once for ever.
+        self.interruption.shutdown = tokio_util::sync::CancellationToken::new();
+        self.depart(Why::Shutdown, ResignReason::Operator, member, attention).await;
+        None
+    }
+
+    async fn depart(&mut self, why: Why, reason: ResignReason, member: &Member, attention: &mut Attention) {
+        if attention.departure.as_ref().is_none_or(|departure| departure.why != why) {
+            let role = member.node.snapshot().role;
+            info!(?why, ?role, "this member gives up");
+            attention.departure = Some(Departure::new(why, role, Self::now()));
+            member.node.tell(Command::Retire(reason)).await;
+        }
+    }
+
+    /// The object changed.
+    async fn edited(&mut self, member: &mut Member, attention: &mut Attention) -> Option<Outcome> {
+        let object = self.object.borrow_and_update().clone();
+        if finalizer::is_deleting(&object) {
+            self.depart(Why::Removal, ResignReason::Removal, member, attention).await;
+            return None;
+        }
+        if !finalizer::is_set(&object)
+            && let Err(error) = finalizer::add(&self.api, &self.caller, &object).await
+        {
+            warn!(%error, "somebody took the finalizer off, and it cannot be set again");
+        }
+        self.obey(&object, member, attention).await;
+        if object.metadata.generation == member.generation {
+            return None;
+        }
+        let settings = match object.spec.settings() {
+            Ok(settings) => settings,
+            Err(wrong) => {
+                // It goes on with the settings that were good.
+                let stall = invalid_spec(&wrong);
+                if self.stall.as_ref() != Some(&stall) {
+                    self.chronicle.stalled(&stall);
+                }
+                self.stall = Some(stall);
+                return None;
+            }
+        };
+        self.stall = None;
+        let what = change(&member.settings, &settings);
+        info!(?what, generation = object.metadata.generation, "the object was edited");
+        match what {
+            Change::Rejoin => return Some(Outcome::Rejoin),
+            Change::OtherFleet => {
+                self.depart(Why::OtherFleet, ResignReason::Removal, member, attention).await;
+                return None;
+            }
+            Change::Tell => member.node.tell(Command::Spec(node_spec(&settings))).await,
+            Change::Nothing => {}
+        }
+        member.generation = object.metadata.generation;
+        member.settings = settings.clone();
+        member.target.send_replace(Target { generation: member.generation.unwrap_or(0), settings });
+        None
+    }
+
+    /// Carries out what annotations ask for, once, and takes them off.
+    async fn obey(&mut self, object: &Arc<MultiCluster>, member: &Member, attention: &mut Attention) {
+        let annotations = commands::read(object);
+        attention.obeyed.retain(|key, _| annotations.iter().any(|annotation| annotation.key == *key));
+        for annotation in annotations {
+            if attention.obeyed.get(annotation.key) == Some(&annotation.value) {
+                continue;
+            }
+            self.chronicle.tell(match annotation.order {
+                Err(error) => Happening::new(Notice::warning("CommandRefused", format!("{}: {error}", annotation.key))),
+                Ok(Order::Admit { member: who, reason }) => {
+                    member.node.tell(Command::Admit(who.clone())).await;
+                    Happening::new(Notice::normal("Admitted", format!("an operator admitted {who}: {reason}")))
+                }
+                Ok(Order::Forget { member: who, reason }) if who == self.identity.member => {
+                    let note = format!("{who} cannot forget itself ({reason}): delete its MultiCluster instead");
+                    Happening::new(Notice::warning("CommandRefused", note))
+                }
+                Ok(Order::Forget { member: who, reason }) => {
+                    member.node.tell(Command::Forget(who.clone())).await;
+                    Happening::new(Notice::normal("Forgotten", format!("an operator declared {who} gone: {reason}")))
+                }
+            });
+            attention.obeyed.insert(annotation.key, annotation.value);
+            if let Err(error) = commands::remove(&self.api, &self.caller, object, annotation.key).await {
+                // The watch shows the object again, with the annotation that is known to be obeyed.
+                warn!(key = annotation.key, %error, "annotation not removed");
+                attention.obeyed.remove(annotation.key);
+            }
+        }
+    }
+
+    fn heard(&mut self, event: Result<NodeEvent, RecvError>) {
+        match event {
+            Ok(event) => self.chronicle.tell_node(&event),
+            Err(RecvError::Lagged(lost)) => warn!(lost, "events of the node were lost"),
+            // Its end is seen on its task.
+            Err(RecvError::Closed) => {}
+        }
+    }
+
+    fn directed(&mut self, directive: &Directive, attention: &mut Attention) {
+        if let Directive::Stop { term, reason } = directive
+            && attention.stopping.replace(*term) != Some(*term)
+        {
+            self.chronicle.tell(happenings::stopping(*term, *reason));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Giving a membership up in order: the lead first, then the payload, then the name. When each step is over is
+//! decided here; the worker carries them out.
+
+use std::time::Duration;
+
+use flagship_node::{Directive, Snapshot, State};
+use flagship_types::Role;
+use tokio::time::Instant;
+
+use crate::progress::Progress;
+
+/// How long a daemon that was asked to hand over before it ends waits for that: below the 30 s that Kubernetes
+/// gives a pod.
+pub(crate) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a member that gave up the lead stays so that a successor hears the release: the time an old leader
+/// would wait before it claims anew.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(3);
+/// A member that is to be removed while nobody can say who leads waits this long, then deletes what runs here: it
+/// will not be there to lead anyway.
+const HOLD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a member gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Its object is being deleted.
+    Removal,
+    /// Its callsign was edited.
+    OtherFleet,
+    /// The daemon ends and was configured to hand over first.
+    Shutdown,
+}
+
+/// A membership that is being given up.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pub why: Why,
+    since: Instant,
+    was_leader: bool,
+    stopped_at: Option<Instant>,
+}
+
+impl Departure {
+    pub(crate) fn new(why: Why, role: Role, now: Instant) -> Self {
+        let was_leader = matches!(role, Role::Leader | Role::Stopping);
+        Self { why, since: now, was_leader, stopped_at: None }
+    }
+
+    /// Whether the node may end now.
+    pub(crate) fn is_over(&mut self, snapshot: &Snapshot, progress: &Progress, now: Instant) -> bool {
+        let waited = now.duration_since(self.since);
+        let leads = matches!(snapshot.role, Role::Leader | Role::Stopping);
+        let clean = snapshot.directive == Directive::Absent && progress.settled && progress.inventory.is_empty();
+        if leads || !clean {
+            return match self.why {
+                Why::Shutdown => waited >= HANDOVER_TIMEOUT,
+                Why::Removal | Why::OtherFleet => snapshot.directive == Directive::Hold && waited >= HOLD_PATIENCE,
+            };
+        }
+        let stopped_at = *self.stopped_at.get_or_insert(now);
+        !self.was_leader
+            || !has_heirs(snapshot)
+            || snapshot.leader.as_ref().is_some_and(|leader| *leader != snapshot.member)
+            || now.duration_since(stopped_at) >= SUCCESSOR_WAIT
+    }
+}
+
+fn has_heirs(snapshot: &Snapshot) -> bool {
+    snapshot.members.iter().any(|member| member.name != snapshot.member && member.linked && member.state == State::Alive)
+}
+
+/// Whether somebody could take over right now.
+pub(crate) fn can_hand_over(snapshot: &Snapshot) -> bool {
+    let fit = |member: &flagship_node::MemberSnapshot| member.health.api && member.health.payload_valid;
+    let heirs = snapshot.members.iter().filter(|member| member.name != snapshot.member);
+    heirs.into_iter().any(|member| member.linked && member.state == State::Alive && fit(member))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{peer, snapshot};
+
+    fn done() -> Progress {
+        Progress { settled: true, ..Default::default() }
+    }
+
+    fn standby() -> Snapshot {
+        Snapshot { role: Role::Standby, directive: Directive::Absent, leader: None, ..snapshot() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standby_leaves_at_once() {
+        let now = Instant::now();
+        let mut departure = Departure::new(Why::Removal, Role::Standby, now);
+        assert!(departure.is_over(&standby(), &done(), now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_stays_until_its_payload_is_gone_and_somebody_follows() {
+        let now = Instant::now();
+        let mut departure = Departure::new(Why::Removal, Role::Leader, now);
+        let hour = now + Duration::from_secs(3600);
+        assert!(!departure.is_over(&snapshot(), &done(), hour), "it still leads");
+        let mut after = standby();
+        assert!(!departure.is_over(&after, &Progress::default(), hour), "its payload is not known to be gone");
+        after.members.push(peer("sheffield", State::Alive));
+        assert!(!departure.is_over(&after, &done(), hour), "nobody has heard of the release yet");
+        assert!(departure.is_over(&after, &done(), hour + SUCCESSOR_WAIT), "nobody wants it");
+        after.leader = Some("sheffield".parse().unwrap());
+        assert!(departure.is_over(&after, &done(), hour));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_the_unsettled_for_ever() {
+        let now = Instant::now();
+        let unsettled = Snapshot { role: Role::Joining, directive: Directive::Hold, ..snapshot() };
+        let mut removal = Departure::new(Why::Removal, Role::Joining, now);
+        assert!(!removal.is_over(&unsettled, &Progress::default(), now));
+        assert!(removal.is_over(&unsettled, &Progress::default(), now + HOLD_PATIENCE));
+        let mut shutdown = Departure::new(Why::Shutdown, Role::Leader, now);
+        assert!(shutdown.is_over(&snapshot(), &Progress::default(), now + HANDOVER_TIMEOUT));
+    }
+
+    #[test]
+    fn an_unfit_standby_is_no_heir() {
+        let mut snapshot = snapshot();
+        assert!(!can_hand_over(&snapshot));
+        let mut other = peer("sheffield", State::Alive);
+        other.health = flagship_types::Health { api: true, payload_valid: false, payload_ready: false };
+        snapshot.members.push(other.clone());
+        assert!(!can_hand_over(&snapshot));
+        other.health.payload_valid = true;
+        snapshot.members.push(other);
+        assert!(can_hand_over(&snapshot));
+    }
+}

@@ -1,0 +1,199 @@
+//! What happens to a member, in words: for the history in its status and for Kubernetes Events.
+
+use flagship_node::{ElectionEvent, Evidence, LinkRefusal, NodeEvent, ResignReason, State};
+use flagship_types::{MemberName, Role, Term, format_duration};
+
+use crate::events::Notice;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Happening {
+    pub notice: Notice,
+    pub term: Term,
+    /// Whether it belongs into the history of 20, which must not be flushed out by trifles.
+    pub history: bool,
+    /// If set, equal keys are throttled: peers can make it happen as often as they like.
+    pub throttle: Option<String>,
+}
+
+impl Happening {
+    pub(crate) fn new(notice: Notice) -> Self {
+        Self { notice, term: Term::NONE, history: true, throttle: None }
+    }
+
+    pub(crate) fn under(self, term: Term) -> Self {
+        Self { term, ..self }
+    }
+
+    fn throttled(self, key: String) -> Self {
+        Self { throttle: Some(key), ..self }
+    }
+
+    pub(crate) fn event_only(self) -> Self {
+        Self { history: false, ..self }
+    }
+}
+
+/// What to say about something the node told; `None` if nothing.
+pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> {
+    match event {
+        NodeEvent::Member { member, from, to, evidence } => of_member(member, *from, *to, *evidence),
+        NodeEvent::Election(event) => of_election(event, own),
+        NodeEvent::LinkRefused(refusal) => Some(of_refusal(refusal)),
+        NodeEvent::NameInUse => {
+            let note = format!(
+                "another process that calls itself {own} is alive in this fleet: nothing is written until it is gone; \
+                 give one of the two MultiClusters another name, with certificates for it"
+            );
+            Some(Happening::new(Notice::warning("NameInUse", note)))
+        }
+        NodeEvent::Paused(missed) => {
+            let note = format!(
+                "this process did not run for {}: asking who leads before anything is written",
+                format_duration(*missed)
+            );
+            Some(Happening::new(Notice::warning("Paused", note)).throttled("paused".into()))
+        }
+        NodeEvent::StoreFailed(error) => {
+            let note = format!("cannot store what must be durable, so nothing that depends on it happens: {error}");
+            Some(Happening::new(Notice::warning("StoreFailed", note)).event_only().throttled("store".into()))
+        }
+    }
+}
+
+fn of_member(member: &MemberName, from: Option<State>, to: State, evidence: Option<Evidence>) -> Option<Happening> {
+    let (notice, history) = match (from, to) {
+        (_, State::Down) => {
+            let how = match evidence {
+                Some(Evidence::Exit) => "its process ended while its host lives",
+                Some(Evidence::Silence) | None => "nothing is heard of it",
+            };
+            (Notice::warning("MemberDown", format!("{member} is down: {how}")), true)
+        }
+        (_, State::Left) => (Notice::normal("MemberLeft", format!("{member} left the fleet")), true),
+        (_, State::Away) => {
+            (Notice::normal("MemberAway", format!("{member} announced a pause, as for a restart")), false)
+        }
+        (Some(State::Down), State::Alive) => {
+            (Notice::normal("MemberBack", format!("{member} is back")), true)
+        }
+        (None, State::Alive) => (Notice::normal("MemberJoined", format!("{member} joined the fleet")), false),
+        (_, State::Alive | State::Suspect) => return None,
+    };
+    let key = format!("{}/{member}", notice.reason);
+    let happening = Happening::new(notice).throttled(key);
+    Some(if history { happening } else { happening.event_only() })
+}
+
+fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
+    let (notice, term) = match event {
+        ElectionEvent::Elected { term, took, failover } => {
+            let why = if *failover { "after the leader failed" } else { "as the lead was free" };
+            let took = format_duration(*took);
+            (Notice::normal("Elected", format!("{own} leads under term {term}, {why}; that took {took}")), *term)
+        }
+        ElectionEvent::Resumed { term } => {
+            let note = format!("{own} goes on leading under term {term}; its payload was not touched");
+            (Notice::normal("Resumed", note), *term)
+        }
+        ElectionEvent::LeaderChanged { leader: Some(leader), term } if leader != own => {
+            (Notice::normal("LeaderChanged", format!("{leader} leads under term {term}")), *term)
+        }
+        ElectionEvent::RoleChanged { from: Role::Stopping, to: Role::Standby, term } => {
+            (Notice::normal("SteppedDown", format!("{own} gave up the lead of term {term}; its payload is gone")), *term)
+        }
+        ElectionEvent::LeaderChanged { .. } | ElectionEvent::RoleChanged { .. } => return None,
+        ElectionEvent::ClaimFailed { term, by, refusal } => {
+            let why = refusal.map_or_else(|| "did not answer".into(), |refusal| format!("refused: {refusal:?}"));
+            let notice = Notice::normal("ClaimFailed", format!("claim of term {term} failed: {by} {why}"));
+            return Some(Happening::new(notice).under(*term).throttled(format!("claim/{by}")));
+        }
+        ElectionEvent::HandoverFailed { term, reason } => {
+            let note = format!("handover did not happen, {own} keeps term {term}: {reason}");
+            (Notice::warning("HandoverFailed", note), *term)
+        }
+        ElectionEvent::SplitSeen { other, term } => {
+            let note = format!(
+                "{other} leads too, under term {term}, after a partition: one of the two gives up its payload now"
+            );
+            (Notice::warning("SplitBrain", note), *term)
+        }
+        ElectionEvent::ConfigAdopted(config) => {
+            let note = format!("fleet configuration {} is in force here", config.version);
+            return Some(Happening::new(Notice::normal("ConfigAdopted", note)).event_only());
+        }
+    };
+    Some(Happening::new(notice).under(term))
+}
+
+fn of_refusal(refusal: &LinkRefusal) -> Happening {
+    let who = match (&refusal.peer, &refusal.remote) {
+        (Some(peer), _) => peer.to_string(),
+        // Without the port: it differs with every attempt.
+        (None, Some(remote)) => remote.ip().to_string(),
+        (None, None) => "unknown".into(),
+    };
+    let key = format!("link/{}/{who}/{}", refusal.reason.as_str(), refusal.dialled);
+    Happening::new(Notice::warning("LinkRefused", refusal.sentence.clone())).event_only().throttled(key)
+}
+
+/// A stop begins.
+pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
+    let why = match reason {
+        ResignReason::Superseded => "a newer leader exists",
+        ResignReason::Handover => "a better member takes over",
+        ResignReason::Removal => "this MultiCluster is being deleted or leaves the fleet",
+        ResignReason::Operator => "an operator asked for it",
+        ResignReason::Unfinished => "an earlier process had begun to",
+    };
+    let note = format!("deleting the payload of term {term} ({}): {why}", reason.as_str());
+    Happening::new(Notice::normal("Stopping", note)).under(term)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use flagship_node::RefusalReason;
+
+    use super::*;
+
+    fn name(name: &str) -> MemberName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn an_election_reads_well() {
+        let event = ElectionEvent::Elected { term: Term(7), took: Duration::from_millis(1200), failover: true };
+        let happening = of_node(&NodeEvent::Election(event), &name("newyork")).unwrap();
+        assert_eq!(
+            happening.notice.note,
+            "newyork leads under term 7, after the leader failed; that took 1.2s"
+        );
+        assert!(happening.history && happening.throttle.is_none());
+    }
+
+    #[test]
+    fn trifles_are_not_told() {
+        let own = name("newyork");
+        let event = ElectionEvent::LeaderChanged { leader: Some(own.clone()), term: Term(7) };
+        assert_eq!(of_node(&NodeEvent::Election(event), &own), None);
+        let (member, to) = (name("sheffield"), State::Suspect);
+        let suspect = NodeEvent::Member { member, from: Some(State::Alive), to, evidence: None };
+        assert_eq!(of_node(&suspect, &own), None);
+    }
+
+    #[test]
+    fn refusals_are_told_apart_by_who_and_why_not_by_port() {
+        let refusal = |port| LinkRefusal {
+            remote: Some(([172, 18, 0, 9], port).into()),
+            peer: None,
+            dialled: false,
+            reason: RefusalReason::Tls,
+            sentence: "plain text on a TLS port".into(),
+        };
+        let keys: Vec<_> = [4711, 4712].map(|port| of_refusal(&refusal(port)).throttle).into();
+        assert_eq!(keys[0], keys[1]);
+        assert!(!of_refusal(&refusal(1)).history, "strangers do not fill the history");
+    }
+}

@@ -1,0 +1,275 @@
+//! The conditions of a MultiCluster: for each, whether it holds, and a sentence that tells a tired person why.
+
+use flagship_k8s_api::ConditionType;
+use flagship_node::{MemberSnapshot, Snapshot, State};
+use flagship_types::{MemberName, Role};
+use jiff::Timestamp;
+
+use crate::member;
+use crate::progress::{Activity, Validity};
+use crate::request::Reachability;
+use crate::status::{View, leads};
+use crate::status_writer::Judgement;
+
+/// Names listed in one sentence; the members list has the rest.
+const MAX_NAMED: usize = 5;
+
+/// All conditions. Reconciling and Stalled are kept only if true.
+pub(crate) fn all(view: &View<'_>) -> Vec<Judgement> {
+    let stalled = stalled(view);
+    let reconciling = reconciling(view);
+    let mut all = vec![
+        ready(view, stalled.as_ref(), reconciling.as_ref()),
+        joined(view),
+        leading(view),
+        payload_applied(view),
+        split_brain_protected(view),
+        config_in_force(view),
+    ];
+    all.extend(stalled);
+    all.extend(reconciling);
+    all
+}
+
+/// Whether this says that all is well.
+pub(crate) fn is_ready(judgement: &Judgement) -> bool {
+    judgement.which == ConditionType::Ready && judgement.status == Some(true)
+}
+
+fn judgement(which: ConditionType, status: bool, reason: &str, message: impl Into<String>) -> Judgement {
+    Judgement { which, status: Some(status), reason: reason.into(), message: message.into() }
+}
+
+fn unknown(which: ConditionType, reason: &str, message: impl Into<String>) -> Judgement {
+    Judgement { status: None, ..judgement(which, false, reason, message) }
+}
+
+fn stalled(view: &View<'_>) -> Option<Judgement> {
+    let stalled = |reason: &str, message: String| judgement(ConditionType::Stalled, true, reason, message);
+    if let Some(stall) = view.stall {
+        return Some(stalled(&stall.reason, stall.message.clone()));
+    }
+    if view.snapshot.is_some_and(|snapshot| snapshot.name_in_use) {
+        let message = format!(
+            "another process that calls itself {} is alive in this fleet, so this one writes nothing: give one of the \
+             two MultiClusters another name, with certificates for it",
+            view.member
+        );
+        return Some(stalled("NameInUse", message));
+    }
+    if let Some(object) = &view.progress.stuck {
+        let message = format!(
+            "{object} was deleted but does not go: look at its finalizers and at what they wait for. Nobody else \
+             takes the lead before it is gone"
+        );
+        return Some(stalled("DeleteStuck", message));
+    }
+    match &view.progress.validity {
+        Validity::Invalid { reason, message } => Some(stalled(reason, message.clone())),
+        Validity::Valid | Validity::Unknown => None,
+    }
+}
+
+fn reconciling(view: &View<'_>) -> Option<Judgement> {
+    let going = |reason: &str, message: String| judgement(ConditionType::Reconciling, true, reason, message);
+    if view.stall.is_some() {
+        return None;
+    }
+    if view.removal {
+        return Some(going("Removing", "the object is being deleted: payload first, finalizer last".into()));
+    }
+    match (&view.progress.activity, view.snapshot.map(|snapshot| snapshot.role)) {
+        (Activity::Deleting(Some(objects)), _) => Some(going("Deleting", format!("waiting until {objects} is gone"))),
+        (Activity::Deleting(None), _) => Some(going("Deleting", "deleting the payload".into())),
+        (_, None | Some(Role::Joining)) => Some(going("Joining", waiting(view))),
+        (_, Some(Role::Candidate)) => Some(going("Electing", waiting(view))),
+        (_, Some(Role::Stopping)) => Some(going("Stopping", "giving up the lead".into())),
+        (Activity::Applying(term), Some(Role::Leader)) => {
+            Some(going("Applying", format!("applying the payload under term {term}")))
+        }
+        (_, Some(Role::Leader)) if !view.progress.ready => {
+            let objects = view.progress.not_ready.as_deref().unwrap_or("the payload");
+            Some(going("Progressing", format!("waiting until {objects} is ready")))
+        }
+        (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby)) => None,
+    }
+}
+
+fn ready(view: &View<'_>, stalled: Option<&Judgement>, reconciling: Option<&Judgement>) -> Judgement {
+    let which = ConditionType::Ready;
+    if let Some(stalled) = stalled {
+        return judgement(which, false, &stalled.reason, stalled.message.clone());
+    }
+    if let Reachability::Down { since, error } = &view.reach {
+        let message = format!("the API server does not answer since {}: {error}", clock(*since));
+        return judgement(which, false, "ApiUnreachable", message);
+    }
+    if let Some(error) = &view.progress.error {
+        return judgement(which, false, "PayloadFailed", format!("{error}; it is tried again"));
+    }
+    if let Some(reconciling) = reconciling {
+        return judgement(which, false, &reconciling.reason, reconciling.message.clone());
+    }
+    if leads(view) {
+        return judgement(which, true, "Leading", "the payload runs here and is ready");
+    }
+    let leader = view.snapshot.and_then(|snapshot| snapshot.leader.as_ref());
+    match leader {
+        Some(leader) => judgement(which, true, "Standby", format!("standing by for {leader}")),
+        None => judgement(which, false, "NoLeader", waiting(view)),
+    }
+}
+
+fn joined(view: &View<'_>) -> Judgement {
+    let which = ConditionType::Joined;
+    let (Some(snapshot), Some(settings)) = (view.snapshot, view.settings) else {
+        return judgement(which, false, "NotStarted", "this member does not take part in its fleet yet");
+    };
+    let others = || snapshot.members.iter().filter(|other| other.name != snapshot.member);
+    let linked: Vec<_> = others().filter(|other| other.linked).map(|other| &other.name).collect();
+    let apart: Vec<_> = others().filter(|other| !other.linked && other.state != State::Left).map(|o| &o.name).collect();
+    match (linked.is_empty(), apart.is_empty()) {
+        (false, true) => judgement(which, true, "Linked", format!("linked to {}", names(&linked))),
+        (false, false) => {
+            let message = format!("linked to {}, not to {}", names(&linked), names(&apart));
+            judgement(which, true, "PartlyLinked", message)
+        }
+        (true, false) => {
+            let message = format!(
+                "no link to {}: it is dialled, and this member listens on {}; `flagship check` finds out why",
+                names(&apart),
+                member::listening(settings)
+            );
+            judgement(which, false, "NoLink", message)
+        }
+        (true, true) if settings.seeds.is_empty() => {
+            let message = format!("no other member is known; listening on {}", member::listening(settings));
+            judgement(which, true, "Alone", message)
+        }
+        (true, true) => {
+            let seeds: Vec<_> = settings.seeds.iter().collect();
+            let message = format!("nobody answers at {} (spec.fleet); it is dialled for ever", names(&seeds));
+            judgement(which, false, "NoSeedAnswers", message)
+        }
+    }
+}
+
+fn leading(view: &View<'_>) -> Judgement {
+    let which = ConditionType::Leading;
+    let Some(snapshot) = view.snapshot else {
+        return judgement(which, false, "NotStarted", "this member does not take part in its fleet yet");
+    };
+    let since = view.leader_since.map(|at| format!(" since {}", clock(at))).unwrap_or_default();
+    let interrupted = match snapshot.interrupted {
+        true => "; it paused or restarted meanwhile and gives way to anybody who took the lead since",
+        false => "",
+    };
+    match (snapshot.role, &snapshot.leader) {
+        (Role::Leader, _) if !snapshot.other_leaders.is_empty() => {
+            let others = names(&snapshot.other_leaders.iter().collect::<Vec<_>>());
+            let message = format!("this member leads under term {}{since}, and so does {others}", snapshot.term);
+            judgement(which, true, "SplitBrain", message)
+        }
+        (Role::Leader, _) => {
+            let message = format!("this member leads under term {}{since}{interrupted}", snapshot.term);
+            judgement(which, true, "Elected", message)
+        }
+        (Role::Stopping, _) => {
+            let message = format!("this member gives up the lead of term {}; its payload is being deleted", snapshot.term);
+            judgement(which, true, "Stopping", message)
+        }
+        (_, Some(leader)) => {
+            let message = format!(
+                "{leader} leads under term {}{since}; this member has rank {}{}",
+                snapshot.term,
+                rank(snapshot, &snapshot.member),
+                match snapshot.members.iter().find(|member| member.name == *leader).and_then(|m| m.rank) {
+                    Some(rank) => format!(", {leader} {rank}"),
+                    None => String::new(),
+                }
+            );
+            judgement(which, false, "Standby", message)
+        }
+        (_, None) => judgement(which, false, "NoLeader", waiting(view)),
+    }
+}
+
+fn payload_applied(view: &View<'_>) -> Judgement {
+    let which = ConditionType::PayloadApplied;
+    let progress = view.progress;
+    let left = progress.inventory.len();
+    if let (Validity::Invalid { reason, message }, true) = (&progress.validity, progress.applied.is_none()) {
+        return judgement(which, false, reason, message.clone());
+    }
+    match (leads(view), progress.applied) {
+        (true, Some((term, generation))) if view.generation.is_none_or(|now| now == generation) => {
+            let message = match (progress.ready, &progress.not_ready) {
+                (true, _) | (false, None) => format!("{left} objects applied under term {term}"),
+                (false, Some(objects)) => format!("{left} objects applied under term {term}; {objects} is not ready yet"),
+            };
+            judgement(which, true, "Applied", message)
+        }
+        (true, Some((_, generation))) => {
+            let message = format!("generation {generation} is applied, the object is newer");
+            judgement(which, false, "Outdated", message)
+        }
+        (true, None) => {
+            let message = progress.error.clone().unwrap_or_else(|| "not applied yet".into());
+            judgement(which, false, "NotYet", message)
+        }
+        (false, _) if left > 0 => {
+            judgement(which, false, "LeftBehind", format!("{left} objects of an earlier lead are still here"))
+        }
+        (false, _) => judgement(which, false, "NotLeading", "the payload runs in the leader's cluster only"),
+    }
+}
+
+fn split_brain_protected(view: &View<'_>) -> Judgement {
+    let which = ConditionType::SplitBrainProtected;
+    if let Some(snapshot) = view.snapshot.filter(|snapshot| !snapshot.other_leaders.is_empty()) {
+        let others = names(&snapshot.other_leaders.iter().collect::<Vec<_>>());
+        let message = format!("{others} leads too: one of the two gives up its payload now");
+        return judgement(which, false, "SplitBrain", message);
+    }
+    let message = "the fleet runs in Availability mode: members that cannot reach each other each elect a leader, and \
+                   both payloads run until they meet again";
+    judgement(which, false, "Availability", message)
+}
+
+fn config_in_force(view: &View<'_>) -> Judgement {
+    let which = ConditionType::ConfigInForce;
+    let Some(snapshot) = view.snapshot else {
+        return unknown(which, "NotStarted", "this member does not take part in its fleet yet");
+    };
+    match &snapshot.config_conflict {
+        None => judgement(which, true, "Equal", "the fleet uses this object's election settings"),
+        Some(conflict) => judgement(which, false, "Differs", conflict.clone()),
+    }
+}
+
+/// What the member waits for.
+fn waiting(view: &View<'_>) -> String {
+    let Some(snapshot) = view.snapshot else { return "starting".into() };
+    match &snapshot.waiting_for {
+        Some(waiting) => format!("waiting for {waiting}"),
+        None => "finding out who leads".into(),
+    }
+}
+
+fn rank(snapshot: &Snapshot, name: &MemberName) -> String {
+    let member: Option<&MemberSnapshot> = snapshot.members.iter().find(|member| member.name == *name);
+    member.and_then(|member| member.rank).map_or_else(|| "unknown".into(), |rank| rank.to_string())
+}
+
+fn names<T: ToString>(all: &[&T]) -> String {
+    let mut text = all.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if all.len() > MAX_NAMED {
+        text.push_str(&format!(" and {} more", all.len() - MAX_NAMED));
+    }
+    text
+}
+
+/// The time of day, to be compared with logs.
+fn clock(at: Timestamp) -> String {
+    at.strftime("%H:%M:%SZ").to_string()
+}

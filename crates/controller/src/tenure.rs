@@ -1,0 +1,422 @@
+//! The time in which this process serves one member: prepare, join, attend, and again if the object's settings ask
+//! for it. The states follow each other from the top down in [`Tenure::serve`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flagship_k8s_api::{FieldError, MultiCluster, MultiClusterStatus, Settings};
+use flagship_node::{Command, NodeHandle};
+use flagship_payload::{Inventory, Owner};
+use flagship_types::{MemberName, Term};
+use jiff::Timestamp;
+use kube::Api;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::attend::{Outcome, ended};
+use crate::chronicle::Chronicle;
+use crate::departure::Why;
+use crate::events::{Notice, Publisher};
+use crate::finalizer;
+use crate::happenings::Happening;
+use crate::member::machine_config;
+use crate::payload_worker::{self, PayloadWorker, Target};
+use crate::ports::{Joined, MemberStart};
+use crate::progress::Progress;
+use crate::request::{CallError, Caller};
+use crate::status::{Stall, View, picture};
+use crate::status_writer::{Start, StatusHandle, StatusWriter, WriteError};
+use crate::worker::{Context, End, Identity, Interruption, Worker};
+
+/// How long after a failed step it is tried again, at first and at most.
+const RETRY: Duration = Duration::from_millis(500);
+const MAX_RETRY: Duration = Duration::from_secs(5);
+/// What a daemon that ends asks the others to wait for it, the default of the Away announcement.
+const AWAY_GRACE: Duration = Duration::from_secs(30);
+/// What a member that rejoins asks for: it takes well under a second.
+const REJOIN_GRACE: Duration = Duration::from_secs(10);
+/// How long a node may take to close its links. Then it is left behind.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last write of the status may take when the daemon ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// A member whose node runs.
+pub(crate) struct Member {
+    pub node: NodeHandle,
+    pub ended: JoinHandle<()>,
+    pub settings: Settings,
+    /// The generation whose settings are in use.
+    pub generation: Option<i64>,
+    pub target: watch::Sender<Target>,
+    pub progress: watch::Receiver<Progress>,
+    pub happenings: mpsc::Receiver<Happening>,
+    pub payload: AbortOnDrop,
+}
+
+/// A task that does not outlive its owner.
+pub(crate) struct AbortOnDrop(pub JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Member {
+    /// A node never outlives its worker, however that ends: with nobody to carry out its directives it must not lead.
+    fn drop(&mut self) {
+        if !self.ended.is_finished() {
+            let node = self.node.clone();
+            tokio::spawn(async move { node.tell(Command::Shutdown).await });
+        }
+    }
+}
+
+/// What can be done about an object right now.
+enum Prepared {
+    /// Join with this.
+    Ready(Box<Ready>),
+    /// Nothing, before something changes or the time is over.
+    Wait(Duration),
+    /// It is being deleted and cannot join: only what it left behind is to be removed.
+    Leftovers,
+    /// It was deleted, and our finalizer is off.
+    Done,
+}
+
+/// Everything that joining needs.
+struct Ready {
+    object: Arc<MultiCluster>,
+    settings: Settings,
+    start: Start,
+    inventory: Inventory,
+    found: Option<Term>,
+}
+
+/// Why preparing failed; tried again.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error("cannot set the finalizer: {0}")]
+    Finalizer(CallError),
+    #[error("cannot read or write the status: {0}")]
+    Status(#[from] WriteError),
+    #[error("cannot find out what runs here: {0}")]
+    Inventory(String),
+}
+
+/// The time in which this process holds the member's Lease.
+pub(crate) struct Tenure {
+    pub(crate) context: Arc<Context>,
+    pub(crate) identity: Identity,
+    pub(crate) object: watch::Receiver<Arc<MultiCluster>>,
+    pub(crate) interruption: Interruption,
+    pub(crate) caller: Caller,
+    pub(crate) api: Api<MultiCluster>,
+    pub(crate) chronicle: Chronicle,
+    pub(crate) stall: Option<Stall>,
+    pub(crate) status: Option<StatusHandle>,
+    retry: Duration,
+}
+
+impl Tenure {
+    pub(crate) fn new(worker: &Worker, caller: Caller, events: Publisher, interruption: Interruption) -> Self {
+        let context = Arc::clone(&worker.context);
+        let api = Api::namespaced(context.client.clone(), &worker.identity.namespace);
+        Self {
+            context,
+            identity: worker.identity.clone(),
+            object: worker.object.clone(),
+            interruption,
+            caller,
+            api,
+            chronicle: Chronicle::new(worker.identity.member.clone(), events),
+            stall: None,
+            status: None,
+            retry: RETRY,
+        }
+    }
+
+    /// Until the end of the tenure.
+    pub(crate) async fn serve(mut self) -> End {
+        loop {
+            let mut interruption = self.interruption.clone();
+            let prepared = tokio::select! {
+                biased;
+                end = interruption.wait() => return end,
+                prepared = self.prepare() => prepared,
+            };
+            let step = match prepared {
+                Prepared::Done => Some(End::Removed),
+                Prepared::Leftovers => self.remove_leftovers().await,
+                Prepared::Wait(time) => self.wait(time).await,
+                Prepared::Ready(ready) => match self.join(*ready).await {
+                    Ok(member) => self.run(member).await,
+                    Err(time) => self.wait(time).await,
+                },
+            };
+            if let Some(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for a change of the object, or for the time to try again.
+    async fn wait(&mut self, time: Duration) -> Option<End> {
+        tokio::select! {
+            biased;
+            end = self.interruption.wait() => Some(end),
+            changed = self.object.changed() => changed.is_err().then_some(End::Gone),
+            () = tokio::time::sleep(time) => None,
+        }
+    }
+
+    async fn prepare(&mut self) -> Prepared {
+        match self.try_prepare().await {
+            Ok(prepared) => {
+                self.retry = RETRY;
+                prepared
+            }
+            Err(PrepareError::Status(WriteError::Gone)) => {
+                // The watch will say so; until then there is nothing to do.
+                debug!("the object is gone");
+                Prepared::Wait(MAX_RETRY)
+            }
+            Err(error) => {
+                warn!(%error, "cannot start this member yet");
+                let time = self.retry;
+                self.retry = (time * 2).min(MAX_RETRY);
+                Prepared::Wait(time)
+            }
+        }
+    }
+
+    async fn try_prepare(&mut self) -> Result<Prepared, PrepareError> {
+        let object = self.object.borrow_and_update().clone();
+        if finalizer::is_deleting(&object) && !finalizer::is_set(&object) {
+            return Ok(Prepared::Done);
+        }
+        let status = self.open_status().await?;
+        let settings = match object.spec.settings() {
+            Ok(settings) => settings,
+            Err(wrong) => {
+                self.stalled(&object, invalid_spec(&wrong));
+                let leaving = finalizer::is_deleting(&object);
+                return Ok(if leaving { Prepared::Leftovers } else { Prepared::Wait(Duration::MAX) });
+            }
+        };
+        finalizer::add(&self.api, &self.caller, &object).await.map_err(PrepareError::Finalizer)?;
+        let start = status.begin().await?;
+        self.chronicle.restore(&start.status);
+        let (inventory, found) = self.discover(&start.status).await?;
+        if start.status.callsign.as_deref().is_some_and(|fleet| fleet != settings.callsign.as_str()) {
+            info!(was = start.status.callsign, "the callsign changed: what the other fleet agreed on is forgotten");
+            status.forget_record().await?;
+        }
+        Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
+    }
+
+    async fn open_status(&mut self) -> Result<StatusHandle, WriteError> {
+        if let Some(status) = &self.status {
+            return Ok(status.clone());
+        }
+        let Identity { name, uid, .. } = &self.identity;
+        let holder = &self.context.options.holder;
+        let (handle, status) =
+            StatusWriter::open(self.api.clone(), self.caller.clone(), name, uid, holder).await?;
+        self.chronicle.restore(&status);
+        self.status = Some(handle.clone());
+        Ok(handle)
+    }
+
+    /// What is in the cluster: what the status says, and what carries the label, with the newest term on it.
+    async fn discover(&self, status: &MultiClusterStatus) -> Result<(Inventory, Option<Term>), PrepareError> {
+        let mut inventory = Inventory::from_status(&status.inventory);
+        let object = self.object.borrow().clone();
+        let found = payload_worker::discover(&self.context, &object, &self.owner(), &inventory);
+        let (found, term) = found.await.map_err(PrepareError::Inventory)?;
+        inventory.unite(&found);
+        Ok((inventory, (!found.is_empty()).then_some(term)))
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        Owner { namespace: self.identity.namespace.clone(), name: self.identity.name.clone() }
+    }
+
+    /// Starts the node and the payload worker. On failure: how long to wait before the next try.
+    async fn join(&mut self, ready: Ready) -> Result<Member, Duration> {
+        let Ready { object, settings, start, inventory, found } = ready;
+        let status = self.open_status().await.map_err(|_| self.retry)?;
+        let machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        let store = status.store(&settings.callsign);
+        let (listen, port) = (settings.listen.clone(), settings.port);
+        let joined = self.context.joiner.join(MemberStart { machine, listen, port, store }).await;
+        let Joined { node, ended } = match joined {
+            Ok(joined) => joined,
+            Err(error) => {
+                let stall = Stall { reason: error.reason().into(), message: error.to_string() };
+                self.stalled(&object, stall);
+                return Err(MAX_RETRY);
+            }
+        };
+        self.stall = None;
+        self.context.observer.member_joined(&settings.callsign, self.member(), &node);
+        let generation = object.metadata.generation;
+        let first = Target { generation: generation.unwrap_or(0), settings: settings.clone() };
+        let (target, targets) = watch::channel(first);
+        let (payload, progress, happenings) =
+            PayloadWorker::spawn(Arc::clone(&self.context), self.owner(), node.clone(), targets, inventory);
+        Ok(Member { node, ended, settings, generation, target, progress, happenings, payload })
+    }
+
+    pub(crate) fn member(&self) -> &MemberName {
+        &self.identity.member
+    }
+
+    /// Attends to the member, and to what follows from how that ended.
+    async fn run(&mut self, mut member: Member) -> Option<End> {
+        let outcome = self.attend(&mut member).await;
+        info!(?outcome, "this member's node ends");
+        let callsign = member.settings.callsign.clone();
+        match outcome {
+            Outcome::Ended => {
+                self.chronicle.tell(ended());
+                self.close(member).await;
+                self.wait(RETRY).await
+            }
+            Outcome::Rejoin => {
+                member.node.tell(Command::Away(REJOIN_GRACE)).await;
+                self.close(member).await;
+                None
+            }
+            Outcome::Interrupted(End::Shutdown) | Outcome::Departed(Why::Shutdown) => {
+                member.node.tell(Command::Away(AWAY_GRACE)).await;
+                self.close(member).await;
+                self.flush().await;
+                Some(End::Shutdown)
+            }
+            Outcome::Interrupted(end) => {
+                self.close(member).await;
+                self.context.observer.member_gone(&callsign, &self.identity.member);
+                Some(end)
+            }
+            Outcome::Departed(Why::OtherFleet) => {
+                member.node.tell(Command::Leave).await;
+                self.close(member).await;
+                self.context.observer.member_gone(&callsign, &self.identity.member);
+                None
+            }
+            Outcome::Departed(Why::Removal) => {
+                member.node.tell(Command::Leave).await;
+                self.close(member).await;
+                self.context.observer.member_gone(&callsign, &self.identity.member);
+                self.remove_leftovers().await
+            }
+        }
+    }
+
+    /// Stops all payload writes, then the node. The payload stays as it is.
+    async fn close(&mut self, mut member: Member) {
+        member.payload.0.abort();
+        member.node.tell(Command::Shutdown).await;
+        if tokio::time::timeout(CLOSE_TIMEOUT, &mut member.ended).await.is_err() {
+            warn!("the node did not end in time; it is left behind");
+            member.ended.abort();
+        }
+    }
+
+    async fn flush(&self) {
+        let Some(status) = &self.status else { return };
+        match tokio::time::timeout(FLUSH_TIMEOUT, status.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the last status was not written"),
+            Err(_) => debug!("the last status was not written in time"),
+        }
+    }
+
+    /// Deletes whatever is still here of an object that is being deleted, without a node: it has left its fleet or
+    /// cannot be in one. Then takes the finalizer off.
+    async fn remove_leftovers(&mut self) -> Option<End> {
+        let mut interruption = self.interruption.clone();
+        let removed = tokio::select! {
+            biased;
+            end = interruption.wait() => return Some(end),
+            removed = self.try_remove_leftovers() => removed,
+        };
+        match removed {
+            Ok(()) => Some(End::Removed),
+            Err(error) => {
+                warn!(error, "cannot remove what this member left behind");
+                self.chronicle.tell(Happening::new(Notice::warning("RemovalFailed", error)).event_only());
+                self.wait(MAX_RETRY).await
+            }
+        }
+    }
+
+    async fn try_remove_leftovers(&mut self) -> Result<(), String> {
+        let status = self.open_status().await.map_err(|error| error.to_string())?;
+        let stored = status.flush_and_read().await.map_err(|error| error.to_string())?;
+        let (inventory, _) = self.discover(&stored).await.map_err(|error| error.to_string())?;
+        if !inventory.is_empty() {
+            payload_worker::clear(&self.context, &self.owner(), inventory).await?;
+        }
+        let object = self.object.borrow().clone();
+        finalizer::remove(&self.api, &self.caller, &object).await.map_err(|error| error.to_string())
+    }
+
+    /// Shows that nothing goes on before somebody changes something.
+    pub(crate) fn stalled(&mut self, object: &MultiCluster, stall: Stall) {
+        if self.stall.as_ref() != Some(&stall) {
+            warn!(reason = stall.reason, "{}", stall.message);
+            self.chronicle.stalled(&stall);
+        }
+        self.stall = Some(stall);
+        self.show(None, object.metadata.generation);
+    }
+
+    /// Shows the newest picture.
+    pub(crate) fn show(&mut self, member: Option<&Member>, generation: Option<i64>) {
+        let Some(status) = &self.status else { return };
+        let snapshot = member.map(|member| member.node.snapshot());
+        let progress = member.map(|member| member.progress.borrow().clone());
+        // Without a worker nobody knows more of the payload than the status says already.
+        let progress = progress.unwrap_or_else(|| Progress {
+            inventory: self.chronicle.inventory().to_vec(),
+            ..Progress::default()
+        });
+        let leader_since = snapshot.as_ref().and_then(|snapshot| self.chronicle.leader_since(snapshot));
+        let view = View {
+            member: &self.identity.member,
+            generation,
+            settings: member.map(|member| &member.settings),
+            snapshot: snapshot.as_deref(),
+            progress: &progress,
+            reach: self.caller.reachability(),
+            stall: self.stall.as_ref(),
+            removal: finalizer::is_deleting(&self.object.borrow()),
+            history: self.chronicle.history(),
+            leader_since,
+            wall: Timestamp::now(),
+            boot: flagship_node::boot_now(),
+        };
+        status.show(picture(&view));
+        self.chronicle.set_inventory(progress.inventory);
+    }
+
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+}
+
+/// Fields listed in one condition.
+const MAX_FIELDS: usize = 5;
+
+/// What is wrong with a spec, with the fields' paths.
+pub(crate) fn invalid_spec(wrong: &[FieldError]) -> Stall {
+    let mut message = wrong.iter().take(MAX_FIELDS).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if wrong.len() > MAX_FIELDS {
+        message.push_str(&format!("; and {} more", wrong.len() - MAX_FIELDS));
+    }
+    Stall { reason: "InvalidSpec".into(), message }
+}

@@ -1,0 +1,143 @@
+//! One task per MultiCluster object, so that a slow one delays nobody: takes the member's local Lease, serves the
+//! member while it holds it, and gives it back.
+
+use std::sync::Arc;
+
+use flagship_k8s_api::MultiCluster;
+use flagship_types::MemberName;
+use kube::runtime::events::Recorder;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, warn};
+
+use crate::Options;
+use crate::events::Publisher;
+use crate::lease::{LocalLease, lease_name};
+use crate::ports::{Joiner, Observer};
+use crate::request::Caller;
+use crate::tenure::Tenure;
+
+/// What all workers share.
+pub(crate) struct Context {
+    pub client: Client,
+    pub options: Options,
+    pub joiner: Arc<dyn Joiner>,
+    pub observer: Arc<dyn Observer>,
+    pub recorder: Recorder,
+    /// The daemon ends.
+    pub shutdown: CancellationToken,
+}
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub member: MemberName,
+}
+
+impl Identity {
+    /// Of an object as the API server has it. `None`: it has no uid or no valid name, so no API server sent it.
+    pub(crate) fn of(object: &MultiCluster) -> Option<Self> {
+        let name = object.name_any();
+        let member = MemberName::new(&name).ok()?;
+        Some(Self { namespace: object.namespace()?, name, uid: object.uid()?, member })
+    }
+}
+
+/// Why a process stops serving a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Another process serves it now.
+    LeaseLost,
+    /// The object vanished without us: nothing here is ours any more.
+    Gone,
+    /// The object was deleted in order and the finalizer is off.
+    Removed,
+    /// The daemon ends.
+    Shutdown,
+}
+
+/// What ends a tenure from outside. Clones wait independently.
+#[derive(Clone)]
+pub(crate) struct Interruption {
+    pub gone: CancellationToken,
+    pub shutdown: CancellationToken,
+    pub lost: watch::Receiver<Option<String>>,
+}
+
+impl Interruption {
+    /// Waits for the first reason to stop. Shutdown comes last: it can wait until the other is dealt with.
+    pub(crate) async fn wait(&mut self) -> End {
+        tokio::select! {
+            biased;
+            () = self.gone.cancelled() => End::Gone,
+            lost = self.lost.wait_for(Option::is_some) => match lost {
+                Ok(_) => End::LeaseLost,
+                // The keeper only ends with the tenure.
+                Err(_) => std::future::pending().await,
+            },
+            () = self.shutdown.cancelled() => End::Shutdown,
+        }
+    }
+}
+
+/// Serves one object for as long as it exists.
+pub(crate) struct Worker {
+    pub context: Arc<Context>,
+    pub identity: Identity,
+    pub object: watch::Receiver<Arc<MultiCluster>>,
+    /// Set when the object is gone.
+    pub gone: CancellationToken,
+}
+
+impl Worker {
+    pub(crate) async fn run(self) {
+        let Identity { namespace, name, .. } = &self.identity;
+        let span = tracing::info_span!("member", %namespace, %name);
+        self.serve().instrument(span).await;
+    }
+
+    async fn serve(self) {
+        let caller = Caller::new(Arc::clone(&self.context.observer));
+        let about = self.object.borrow().object_ref(&());
+        let events = Publisher::spawn(self.context.recorder.clone(), caller.clone(), about);
+        loop {
+            let mut lease = self.lease(&caller);
+            tokio::select! {
+                biased;
+                () = self.gone.cancelled() => return,
+                () = self.context.shutdown.cancelled() => return,
+                () = lease.acquire() => {}
+            }
+            let (lost_out, lost) = watch::channel(None);
+            let stop = CancellationToken::new();
+            // If this task ends in any way, the lease is not renewed any more.
+            let stop_with_us = stop.clone().drop_guard();
+            let keeper = tokio::spawn(lease.keep(lost_out, stop).in_current_span());
+            let interruption =
+                Interruption { gone: self.gone.clone(), shutdown: self.context.shutdown.clone(), lost };
+            let tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption);
+            let end = tenure.serve().await;
+            info!(?end, "stopped serving this member");
+            drop(stop_with_us);
+            match (keeper.await, end) {
+                (Ok(lease), End::Removed) => lease.remove().await,
+                (Ok(lease), End::Gone | End::Shutdown) => lease.release().await,
+                (Ok(_), End::LeaseLost) => continue,
+                (Err(error), _) => warn!(%error, "the task that renews the lease failed; the lease runs out"),
+            }
+            return;
+        }
+    }
+
+    fn lease(&self, caller: &Caller) -> LocalLease {
+        let Identity { namespace, name, .. } = &self.identity;
+        let options = &self.context.options;
+        let home = options.lease_namespace.as_deref().unwrap_or(namespace);
+        let api = Api::namespaced(self.context.client.clone(), home);
+        LocalLease::new(api, caller.clone(), lease_name(namespace, name), options.holder.clone())
+    }
+}

@@ -1,0 +1,322 @@
+//! The standby that waits for the lead, and the candidate that asks for it: pre-claim, claim, retry.
+
+use std::time::Duration;
+
+use flagship_types::{Instant, MemberName, Role, Term};
+
+use crate::core::{Election, FOUNDING_WAIT};
+use crate::electors::{Elector, Tally, select, tally};
+use crate::io::{Claim, Event, Message, Presence, Refusal, Vote};
+use crate::outlook::{Outlook, Vacancy};
+use crate::peer::{Ask, Paced, Peer};
+use crate::stage::{Campaign, Lead, Phase, Stage};
+
+/// How much longer each candidate waits than the next better one, which campaigns at once.
+pub const FALLBACK_DELAY: Duration = Duration::from_secs(1);
+
+/// A claim is state and repeated; one round trip is far shorter.
+const CLAIM_EVERY: Duration = Duration::from_millis(500);
+/// How long a candidate waits for its own vote to become durable before it lets others try.
+const VOTE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a candidate that could not or would not go on lets others try.
+const STEP_BACK: Duration = Duration::from_secs(1);
+/// A refusal by a mistaken or hostile peer holds nobody up for longer than this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
+const MIN_RETRY_AFTER: Duration = Duration::from_millis(10);
+/// Keeps equal candidates apart.
+const JITTER: Duration = Duration::from_millis(100);
+
+impl Election {
+    pub(crate) fn step_standby(&mut self) {
+        self.repeat_release();
+        match self.outlook(None) {
+            Outlook::Held(_) => {
+                self.vacancy = None;
+                self.step_failback();
+            }
+            Outlook::Grace(until) | Outlook::Reserved(_, until) => {
+                self.note_vacancy().claimable = None;
+                self.wake(until);
+            }
+            Outlook::Vacant => self.step_vacant(),
+        }
+    }
+
+    fn note_vacancy(&mut self) -> &mut Vacancy {
+        if self.vacancy.is_none() {
+            self.steady_since = None;
+            let presence = self.former.as_ref().and_then(|f| self.peers.get(f)).map(|p| p.view.presence);
+            let failover = presence == Some(Presence::Down) && self.leader == self.former;
+            let jitter = self.jitter(JITTER);
+            self.vacancy = Some(Vacancy { since: self.now, claimable: None, failover, jitter });
+        }
+        self.vacancy.as_mut().expect("just set")
+    }
+
+    fn step_vacant(&mut self) {
+        let now = self.now;
+        let vacancy = self.note_vacancy();
+        let claimable = *vacancy.claimable.get_or_insert(now);
+        let vacancy = *vacancy;
+        let Some(from) = self.campaign_time(claimable, vacancy.jitter) else {
+            return;
+        };
+        if now < from {
+            self.wake(from);
+            return;
+        }
+        self.reclaim();
+        let (released, found) = (self.release_rested_on(), None);
+        let (vacant_since, failover) = (vacancy.since, vacancy.failover);
+        self.begin_campaign(vacant_since, failover, released, found);
+    }
+
+    /// When this member may campaign for a lead that is free since `claimable`; `None`: not by itself.
+    fn campaign_time(&self, claimable: Instant, jitter: Duration) -> Option<Instant> {
+        if !self.is_eligible() || !self.may_vote || self.founding_is_others() {
+            return None;
+        }
+        let mut from = claimable;
+        let is_named = self.reservation.as_ref().is_some_and(|r| r.successor.as_ref() == Some(&self.me));
+        // Who released in vain claims anew at once: it is known to have been able to lead.
+        let in_turn = is_named || self.released.is_some();
+        let position = self.position();
+        if position > 0 && !in_turn {
+            from = from + FALLBACK_DELAY * position + jitter;
+        }
+        if self.is_founding() || (self.listens && !self.peers.values().any(|p| p.metadata().is_some())) {
+            from = from.max(self.started + FOUNDING_WAIT);
+        }
+        let yields = self.yielding.as_ref().filter(|(to, _)| self.peers.get(to).is_some_and(Peer::is_present));
+        let not_before = [self.campaign_not_before, yields.map(|(_, until)| *until)];
+        Some(not_before.into_iter().flatten().fold(from, Instant::max))
+    }
+
+    /// No lead was ever held in this fleet, as far as is known.
+    pub(crate) fn is_founding(&self) -> bool {
+        self.record.term == Term::NONE
+    }
+
+    /// There is no fleet yet, and this member may not found one.
+    pub(crate) fn founding_is_others(&self) -> bool {
+        self.is_founding() && !self.spec.ready
+    }
+
+    fn release_rested_on(&self) -> Option<Term> {
+        let term = self.leader_term;
+        self.peers.values().any(|p| p.released == term && term > Term::NONE).then_some(term)
+    }
+
+    pub(crate) fn begin_campaign(
+        &mut self,
+        vacant_since: Instant,
+        failover: bool,
+        released: Option<Term>,
+        found: Option<Term>,
+    ) {
+        self.stats.campaigns += 1;
+        self.round += 1;
+        let (phase, phase_since, round) = (Phase::Pre, self.now, self.round);
+        let term = self.record.term.next();
+        self.become_candidate(Campaign { term, phase, phase_since, round, vacant_since, failover, released, found });
+    }
+
+    pub(crate) fn step_campaign(&mut self, campaign: Campaign) {
+        if let Some(reason) = self.retired {
+            return match campaign.found {
+                Some(term) => self.stop_payload(term, reason, None),
+                None => self.become_standby(),
+            };
+        }
+        let outlook = self.outlook(None);
+        if campaign.found.is_none() && (outlook != Outlook::Vacant || !self.spec.candidate) {
+            return self.become_standby();
+        }
+        match campaign.phase {
+            Phase::Refused => self.step_refused(campaign),
+            Phase::Claim { after } if !self.is_durable(after) => {
+                let until = campaign.phase_since + VOTE_PATIENCE;
+                match campaign.found {
+                    None if self.now >= until => self.step_back(),
+                    _ => self.wake(until),
+                }
+            }
+            Phase::Pre | Phase::Claim { .. } => self.step_round(campaign),
+        }
+    }
+
+    /// Lets others try for a while.
+    pub(crate) fn step_back(&mut self) {
+        let until = self.now + STEP_BACK + self.jitter(JITTER);
+        self.campaign_not_before = Some(until);
+        self.become_standby();
+    }
+
+    fn step_refused(&mut self, campaign: Campaign) {
+        let refusals = self.electors().into_iter().filter_map(|e| self.peers.get(&e)?.ask.refused_until);
+        let until = refusals.max().unwrap_or(self.now);
+        if until > self.now {
+            return self.wake(until);
+        }
+        self.next_phase(Campaign { term: self.record.term.next(), phase: Phase::Pre, ..campaign });
+    }
+
+    fn next_phase(&mut self, campaign: Campaign) {
+        self.round += 1;
+        self.moves += 1;
+        self.stage = Stage::Candidate(Campaign { round: self.round, phase_since: self.now, ..campaign });
+    }
+
+    /// Everybody whose grant is needed, as things stand.
+    pub(crate) fn electors(&self) -> Vec<MemberName> {
+        let leader = self.former.as_ref();
+        let counts = |p: &&Peer| {
+            p.is_present() && (Some(p.name()) == leader || p.metadata().is_none() || p.is_candidate())
+        };
+        select(self.peers.values().filter(counts).map(|p| (p.name(), p.rank())), leader)
+    }
+
+    fn step_round(&mut self, campaign: Campaign) {
+        let claim = Claim {
+            term: campaign.term,
+            rank: self.spec.rank,
+            config: self.stored_config,
+            released: campaign.released,
+        };
+        let is_pre = campaign.phase == Phase::Pre;
+        let electors = self.electors();
+        let mut asked = Vec::with_capacity(electors.len());
+        for name in electors {
+            let elector = self.ask(&name, campaign.round, || match is_pre {
+                true => Message::PreClaim(claim.clone()),
+                false => Message::Claim(claim.clone()),
+            });
+            asked.extend(elector);
+        }
+        match tally(&asked, self.now) {
+            Tally::Open(next) => {
+                if let Some(next) = next {
+                    self.wake(next);
+                }
+            }
+            Tally::Won if is_pre => self.claim(campaign),
+            Tally::Won => self.win(campaign),
+        }
+    }
+
+    /// Asks an elector that has not answered in this round, and says how it stands.
+    fn ask(&mut self, name: &MemberName, round: u64, message: impl FnOnce() -> Message) -> Option<Elector> {
+        let peer = self.peers.get_mut(name)?;
+        if peer.ask.round != round {
+            peer.ask = Ask { round, ..Ask::default() };
+            peer.hasten(Paced::Claim);
+        }
+        if !peer.ask.granted && self.send_paced(name, Paced::Claim, CLAIM_EVERY, message()) {
+            let now = self.now;
+            self.peers.get_mut(name)?.ask.since.get_or_insert(now);
+        }
+        let seen = self.record.term;
+        let peer = self.peers.get(name)?;
+        let may_abstain = peer.metadata().is_some_and(|m| m.role == Role::Standby && m.term <= seen);
+        Some(Elector { granted: peer.ask.granted, may_abstain, asked: peer.ask.since })
+    }
+
+    /// Everybody would grant: votes for itself and asks in earnest.
+    fn claim(&mut self, campaign: Campaign) {
+        // A term that somebody else used meanwhile is not claimed.
+        if campaign.term <= self.record.term {
+            return self.next_phase(Campaign { term: self.record.term.next(), ..campaign });
+        }
+        self.record.vote = Some(Vote { term: campaign.term, candidate: self.me.clone() });
+        self.record.term = campaign.term;
+        let after = self.persist();
+        self.next_phase(Campaign { phase: Phase::Claim { after }, ..campaign });
+    }
+
+    fn win(&mut self, campaign: Campaign) {
+        self.stats.elected += 1;
+        self.record.held = Some(campaign.term);
+        self.follow_self(campaign.term);
+        let after = self.persist();
+        let took = self.now.since(campaign.vacant_since);
+        let resumed = campaign.found.is_some();
+        let lead =
+            Lead { term: campaign.term, after, resumed, hold: None, raise: None, raised_at: None, begun: false };
+        self.become_leader(lead);
+        self.event(match campaign.found {
+            Some(_) => Event::Resumed { term: campaign.term },
+            None => Event::Elected { term: campaign.term, took, failover: campaign.failover },
+        });
+    }
+
+    /// Notes that this member itself leads now.
+    pub(crate) fn follow_self(&mut self, term: Term) {
+        let me = self.me.clone();
+        self.record.leader = Some(me.clone());
+        self.leader = Some(me.clone());
+        self.former = Some(me);
+        self.leader_term = term;
+        self.forget_vacancy();
+    }
+
+    /// The lead is taken: what was remembered while it was free is over.
+    pub(crate) fn forget_vacancy(&mut self) {
+        self.vacancy = None;
+        self.reservation = None;
+        self.yielding = None;
+        self.released = None;
+        self.steady_since = None;
+        self.handover_refused = None;
+    }
+
+    pub(crate) fn on_grant(&mut self, from: &MemberName, term: Term, pre: bool) {
+        let Stage::Candidate(campaign) = self.stage else {
+            return;
+        };
+        let is_asked = match campaign.phase {
+            Phase::Pre => pre,
+            Phase::Claim { .. } => !pre,
+            Phase::Refused => false,
+        };
+        let peer = self.peers.get_mut(from).filter(|p| p.ask.round == campaign.round);
+        if let Some(peer) = peer.filter(|_| is_asked && term == campaign.term) {
+            peer.ask.granted = true;
+        }
+    }
+
+    pub(crate) fn on_refuse(
+        &mut self,
+        from: &MemberName,
+        (term, pre): (Term, bool),
+        (refusal, highest): (Refusal, Term),
+        retry_after: Duration,
+    ) {
+        if !self.see(highest) {
+            return;
+        }
+        let Stage::Candidate(campaign) = self.stage else {
+            return;
+        };
+        if term != campaign.term || pre != (campaign.phase == Phase::Pre) {
+            return;
+        }
+        let until = self.now + retry_after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
+        let Some(peer) = self.peers.get_mut(from).filter(|p| p.ask.round == campaign.round) else {
+            return;
+        };
+        if refusal == Refusal::NoRecord {
+            // It remembers nothing that a grant could contradict, so it has no say.
+            peer.ask.granted = true;
+            return;
+        }
+        peer.ask.refused_until = Some(until);
+        if campaign.phase != Phase::Refused {
+            self.stage = Stage::Candidate(Campaign { phase: Phase::Refused, phase_since: self.now, ..campaign });
+            self.moves += 1;
+        }
+        if !pre {
+            self.stats.claims_refused += 1;
+            self.event(Event::ClaimFailed { term, by: from.clone(), refusal: Some(refusal) });
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The fleet configuration: the leader adopts its own object's, everybody stores it.
+
+use flagship_types::{ConfigVersion, FleetConfig, MemberName, Role};
+
+use crate::core::{Election, Gated};
+use crate::io::{Event, Message, Presence};
+use crate::peer::Peer;
+use crate::stage::Stage;
+
+/// The largest step of a version that is believed: beyond it a peer is mistaken or hostile, and would freeze the
+/// configuration for ever.
+const MAX_VERSION_JUMP: u64 = 1 << 20;
+
+impl Election {
+    /// Takes a newer configuration over.
+    pub(crate) fn adopt_config(&mut self, config: &FleetConfig) {
+        let own = self.record.config.version;
+        if config.version <= own {
+            return;
+        }
+        if config.version.0 - own.0 > MAX_VERSION_JUMP {
+            self.stats.messages_ignored += 1;
+            return;
+        }
+        self.record.config = *config;
+        self.store_config();
+    }
+
+    fn store_config(&mut self) {
+        let config = self.record.config;
+        if self.may_vote {
+            self.persist_then(Gated::ConfigStored { version: config.version });
+        }
+        self.event(Event::ConfigAdopted(config));
+    }
+
+    pub(crate) fn on_config_stored_here(&mut self, version: ConfigVersion) {
+        self.stored_config = self.stored_config.max(version);
+        if let Some(leader) = self.leader.clone().filter(|l| *l != self.me) {
+            self.acknowledge_config(&leader, version);
+        }
+    }
+
+    /// Tells the leader that its configuration is stored here, if it is.
+    pub(crate) fn acknowledge_config(&mut self, leader: &MemberName, version: ConfigVersion) {
+        if self.stored_config == version && self.record.config.version == version {
+            self.send(leader, Message::ConfigStored { version });
+        }
+    }
+
+    /// The leader's own object decides; and whoever meets a newer configuration asks for it.
+    pub(crate) fn step_config(&mut self) {
+        let own = self.record.config.version;
+        let is_newer = |p: &Peer| p.is_linked() && p.metadata().is_some_and(|m| m.config > own);
+        for peer in self.names(is_newer) {
+            self.ask_record(&peer);
+        }
+        let Stage::Leader(lead) = &self.stage else {
+            return;
+        };
+        let knows_newer = self.peers.values().any(is_newer);
+        let differs = !self.spec.proposal.same_settings(&self.record.config) || own == ConfigVersion(0);
+        if lead.begun && lead.hold.is_none() && differs && !knows_newer {
+            self.record.config = FleetConfig { version: own.next(), ..self.spec.proposal };
+            self.store_config();
+        }
+    }
+
+    /// Somebody else's configuration is in force here, though this member's object proposes another: who leads,
+    /// and what is in force.
+    pub fn config_conflict(&self) -> Option<(MemberName, FleetConfig)> {
+        let leader = self.leader.clone().filter(|l| *l != self.me)?;
+        (!self.spec.proposal.same_settings(&self.record.config)).then_some((leader, self.record.config))
+    }
+
+    /// Members that may lead, are not Down, and have not stored the leader's configuration yet: with any of them
+    /// it is not in force. Meant for the leader.
+    pub fn config_missing(&self) -> Vec<MemberName> {
+        let version = self.record.config.version;
+        let counts = |p: &Peer| {
+            matches!(p.view.presence, Presence::Present | Presence::Away)
+                && p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader)
+        };
+        let stored = |p: &Peer| p.config_stored.max(p.metadata().map_or(ConfigVersion(0), |m| m.config)) >= version;
+        self.names(|p| counts(p) && !stored(p))
+    }
+}

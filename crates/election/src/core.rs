@@ -1,0 +1,427 @@
+//! The state machine's frame: inputs are taken in, the whole state is evaluated, outputs are handed out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use flagship_types::{ConfigVersion, Health, Instant, MemberName, Term};
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg32;
+
+use crate::io::{
+    Config, Directive, Event, Input, Message, Output, PeerView, Presence, Record, ResignReason, Restored, Spec, Standing,
+    Stats,
+};
+use crate::outlook::{Reservation, Vacancy};
+use crate::peer::{MAX_PEERS, Paced, Peer};
+use crate::stage::{Held, Joining, Stage};
+
+/// How long a member that may found a fleet listens and tries its seeds first. A fleet that knows it dials at
+/// least every 5 s.
+pub const FOUNDING_WAIT: Duration = Duration::from_secs(6);
+
+/// Members declared gone that are remembered; the oldest is dropped.
+const MAX_FORGOTTEN: usize = 64;
+/// What may wait for a record to become durable. With the API server away nothing does; grants beyond this are
+/// dropped, which is what silence means anyway.
+const MAX_GATED: usize = 64;
+/// Steps of one evaluation. A member passes at most through all its roles.
+const MAX_STEPS: usize = 8;
+
+/// What follows once a record version is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Gated {
+    Grant { to: MemberName, term: Term },
+    ConfigStored { version: ConfigVersion },
+}
+
+/// The election of one member.
+#[derive(Debug)]
+pub struct Election {
+    pub(crate) me: MemberName,
+    pub(crate) spec: Spec,
+    pub(crate) health: Health,
+    rng: Pcg32,
+    pub(crate) now: Instant,
+    pub(crate) started: Instant,
+    pub(crate) peers: BTreeMap<MemberName, Peer>,
+    pub(crate) stage: Stage,
+    /// Role changes so far: an evaluation goes on as long as it grows.
+    pub(crate) moves: u64,
+    /// What is durable, or will be: `durable` says up to which version it is.
+    pub(crate) record: Record,
+    pub(crate) durable: u64,
+    dirty: bool,
+    /// This member has a voter record and may vote.
+    pub(crate) may_vote: bool,
+    /// Started without any known peer: listens before it takes a lead that it does not hold.
+    pub(crate) listens: bool,
+    pub(crate) retired: Option<ResignReason>,
+    /// The followed leader and its term; after a release the term of the lead that ended.
+    pub(crate) leader: Option<MemberName>,
+    pub(crate) leader_term: Term,
+    /// The last leader: an elector even when it no longer leads.
+    pub(crate) former: Option<MemberName>,
+    gated: VecDeque<(u64, Gated)>,
+    outputs: VecDeque<Output>,
+    pub(crate) directive: Directive,
+    standing: Standing,
+    pub(crate) stored_config: ConfigVersion,
+    deadline: Option<Instant>,
+    pub(crate) vacancy: Option<Vacancy>,
+    pub(crate) reservation: Option<Reservation>,
+    /// A claim was granted: its candidate gets the time to announce itself.
+    pub(crate) yielding: Option<(MemberName, Instant)>,
+    /// No campaign before this.
+    pub(crate) campaign_not_before: Option<Instant>,
+    pub(crate) round: u64,
+    /// The own lead that was released, and to whom, until a higher one is seen.
+    pub(crate) released: Option<(Term, Option<MemberName>)>,
+    /// Since when this member could take the lead from a worse-ranked leader.
+    pub(crate) steady_since: Option<Instant>,
+    /// As a standby: the leader refused until then.
+    pub(crate) handover_refused: Option<(Instant, String)>,
+    /// As a leader: no handover before then, and how long the next pause will be.
+    pub(crate) handover_not_before: Option<Instant>,
+    pub(crate) handover_backoff: Duration,
+    /// Recent meetings with another leader.
+    pub(crate) heals: VecDeque<Instant>,
+    /// The rival that was last told of.
+    pub(crate) split_seen: Option<(MemberName, Term)>,
+    pub(crate) stats: Stats,
+}
+
+impl Election {
+    /// Starts a member. `seed` decides only jitter.
+    pub fn new(config: Config, spec: Spec, restored: Restored, seed: u64, now: Instant) -> Self {
+        let Restored { record, found_running, known_peers } = restored;
+        let may_vote = record.is_some();
+        let listens = known_peers.is_empty();
+        let mut record = record.unwrap_or_else(|| empty_record(&spec));
+        record.version = 0;
+        record.forgotten.truncate(MAX_FORGOTTEN);
+        // What a user wrote into an annotation is believed no more than a peer.
+        let found = found_running.filter(|_| !may_vote).map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
+        let recorded = record.held.map(|term| Held { term, recorded: true });
+        let held = recorded.or(found.map(|term| Held { term, recorded: false }));
+        record.term = [record.held, record.stopping, found, record.vote.as_ref().map(|v| v.term)]
+            .into_iter()
+            .flatten()
+            .fold(record.term, Term::max);
+        let stored_config = record.config.version;
+        let leader = if held.is_some() { Some(config.name.clone()) } else { record.leader.clone() };
+        // An own lead that ended is no lead to follow.
+        let leader = leader.filter(|l| held.is_some() || *l != config.name);
+        let peers = known_peers.into_iter().filter(|n| *n != config.name && !record.forgotten.contains(n));
+        let peers = peers.take(MAX_PEERS).map(|n| (n.clone(), Peer::unresolved(n))).collect();
+        let directive = Directive::Hold;
+        let standing = Standing {
+            role: flagship_types::Role::Joining,
+            term: Term::NONE,
+            leader: None,
+            config: ConfigVersion(0),
+            interrupted: false,
+        };
+        let mut election = Self {
+            me: config.name,
+            spec,
+            health: Health::default(),
+            rng: Pcg32::seed_from_u64(seed),
+            now,
+            started: now,
+            peers,
+            stage: Stage::Joining(Joining { held }),
+            moves: 0,
+            leader_term: held.map_or(record.term, |h| h.term),
+            former: leader.clone(),
+            leader,
+            record,
+            durable: 0,
+            dirty: false,
+            may_vote,
+            listens,
+            retired: None,
+            gated: VecDeque::new(),
+            outputs: VecDeque::new(),
+            directive,
+            standing,
+            stored_config,
+            deadline: None,
+            vacancy: None,
+            reservation: None,
+            yielding: None,
+            campaign_not_before: None,
+            round: 0,
+            released: None,
+            steady_since: None,
+            handover_refused: None,
+            handover_not_before: None,
+            handover_backoff: crate::handover::FIRST_BACKOFF,
+            heals: VecDeque::new(),
+            split_seen: None,
+            stats: Stats::default(),
+        };
+        if held.is_some() {
+            election.mark_unconfirmed();
+        }
+        election.output(Output::Direct(Directive::Hold));
+        election.evaluate();
+        election
+    }
+
+    /// Takes an input in. Outputs are to be polled afterwards.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.now = self.now.max(now);
+        match input {
+            // Told at every beat: it changes evidence only, never a decision.
+            Input::Heard { member, at } => {
+                if let Some(peer) = self.peers.get_mut(&member) {
+                    peer.heard = Some(peer.heard.map_or(at, |h| h.max(at)));
+                }
+                return;
+            }
+            Input::Peer(view) => self.on_peer(view),
+            Input::Message { from, message } => self.on_message(&from, message),
+            Input::Persisted(version) => self.durable = self.durable.max(version.min(self.record.version)),
+            Input::Spec(spec) => self.spec = spec,
+            Input::Health(health) => self.health = health,
+            Input::Paused => self.on_paused(),
+            Input::DeletionBegan(term) => self.on_deletion_began(term),
+            Input::PayloadStopped(term) => self.on_payload_stopped(term),
+            Input::StopStuck { term, object } => self.on_stop_stuck(term, object),
+            Input::Admit(member) => self.on_admit(&member),
+            Input::Forget(member) => self.on_forget(&member),
+            Input::Retire(reason) => self.on_retire(reason),
+        }
+        self.evaluate();
+    }
+
+    /// To be called when the deadline of [`Self::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.evaluate();
+    }
+
+    /// When [`Self::handle_timeout`] has to be called, if nothing happens before.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The next thing to do; to be called until `None` after every input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn evaluate(&mut self) {
+        for _ in 0..MAX_STEPS {
+            self.deadline = None;
+            let moves = self.moves;
+            self.open_gates();
+            match &self.stage {
+                Stage::Joining(joining) => self.step_joining(*joining),
+                Stage::Standby => self.step_standby(),
+                Stage::Candidate(campaign) => self.step_campaign(*campaign),
+                Stage::Leader(lead) => self.step_leader(*lead),
+                Stage::Stopping(_) => self.step_stopping(),
+            }
+            self.step_config();
+            self.wake_for_caution();
+            if self.moves == moves {
+                break;
+            }
+        }
+        if std::mem::take(&mut self.dirty) {
+            self.outputs.push_back(Output::Persist(self.record.clone()));
+        }
+        let directive = self.wanted_directive();
+        if directive != self.directive {
+            self.directive = directive.clone();
+            self.output(Output::Direct(directive));
+        }
+        let standing = self.standing();
+        if standing != self.standing {
+            self.standing = standing.clone();
+            self.output(Output::Publish(standing));
+        }
+    }
+
+    fn open_gates(&mut self) {
+        while self.gated.front().is_some_and(|(version, _)| *version <= self.durable) {
+            match self.gated.pop_front() {
+                Some((_, Gated::Grant { to, term })) => self.send(&to, Message::Grant { term, pre: false }),
+                Some((_, Gated::ConfigStored { version })) => self.on_config_stored_here(version),
+                None => {}
+            }
+        }
+    }
+
+    fn on_peer(&mut self, mut view: PeerView) {
+        if view.name == self.me {
+            return;
+        }
+        if self.record.forgotten.contains(&view.name) {
+            view.presence = Presence::Left;
+        }
+        let name = view.name.clone();
+        if !self.peers.contains_key(&name) && !self.make_room() {
+            self.stats.peers_refused += 1;
+            return;
+        }
+        if let Some(metadata) = view.metadata.as_ref().filter(|_| view.presence != Presence::Left) {
+            self.record.term = self.believable(metadata.term).unwrap_or(self.record.term);
+        }
+        let is_asking = match &self.stage {
+            Stage::Joining(joining) => joining.held.is_some(),
+            Stage::Leader(lead) => lead.hold.is_some(),
+            Stage::Standby | Stage::Candidate(_) | Stage::Stopping(_) => false,
+        };
+        let now = self.now;
+        let peer = self.peers.entry(name).or_insert_with(|| {
+            let mut peer = Peer::new(PeerView { linked: false, ..view.clone() });
+            peer.unconfirmed = is_asking;
+            peer
+        });
+        peer.update(view, now);
+    }
+
+    /// Room for one more peer, if need be at the cost of one that left or is down.
+    fn make_room(&mut self) -> bool {
+        if self.peers.len() < MAX_PEERS {
+            return true;
+        }
+        let of = |presence| self.peers.values().find(|p| p.view.presence == presence).map(|p| p.name().clone());
+        let gone = of(Presence::Left).or_else(|| of(Presence::Down));
+        gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
+    }
+
+    fn on_admit(&mut self, member: &MemberName) {
+        if *member == self.me {
+            self.may_vote = true;
+            self.persist();
+        }
+        if let Some(at) = self.record.forgotten.iter().position(|f| f == member) {
+            self.record.forgotten.remove(at);
+            self.persist();
+            if let Some(peer) = self.peers.get_mut(member) {
+                peer.view.presence = Presence::Down;
+            }
+        }
+    }
+
+    fn on_forget(&mut self, member: &MemberName) {
+        if *member == self.me || self.record.forgotten.contains(member) {
+            return;
+        }
+        if self.record.forgotten.len() == MAX_FORGOTTEN {
+            self.record.forgotten.remove(0);
+        }
+        self.record.forgotten.push(member.clone());
+        if let Some(peer) = self.peers.get_mut(member) {
+            let now = self.now;
+            peer.update(PeerView { presence: Presence::Left, linked: false, ..peer.view.clone() }, now);
+        }
+        self.persist();
+    }
+
+    /// The highest term to go on with after somebody named `term`; `None`: too far ahead to be true.
+    pub(crate) fn believable(&self, term: Term) -> Option<Term> {
+        self.record.term.may_jump_to(term).then(|| self.record.term.max(term))
+    }
+
+    /// Notes a term that somebody named. False: it cannot be true, and what came with it is not believed.
+    pub(crate) fn see(&mut self, term: Term) -> bool {
+        match self.believable(term) {
+            Some(term) => {
+                self.record.term = term;
+                true
+            }
+            None => {
+                self.stats.messages_ignored += 1;
+                false
+            }
+        }
+    }
+
+    /// Makes the record durable as it is at the end of this evaluation. Returns its version.
+    pub(crate) fn persist(&mut self) -> u64 {
+        if !self.dirty {
+            self.dirty = true;
+            self.record.version += 1;
+        }
+        self.record.version
+    }
+
+    /// Persists, and does `then` once that is durable.
+    pub(crate) fn persist_then(&mut self, then: Gated) {
+        let version = self.persist();
+        let waits = self.gated.iter().any(|(_, gated)| *gated == then);
+        if !waits && self.gated.len() < MAX_GATED {
+            self.gated.push_back((version, then));
+        }
+    }
+
+    pub(crate) fn is_durable(&self, version: u64) -> bool {
+        self.durable >= version
+    }
+
+    /// Asks to be evaluated again at `at`.
+    pub(crate) fn wake(&mut self, at: Instant) {
+        if at > self.now {
+            self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
+        }
+    }
+
+    pub(crate) fn send(&mut self, to: &MemberName, message: Message) {
+        self.output(Output::Send { to: to.clone(), message });
+    }
+
+    /// Sends what is state, at most once per `every` on one link. Without a link it is due when one comes up.
+    /// Returns whether it was sent.
+    pub(crate) fn send_paced(&mut self, to: &MemberName, kind: Paced, every: Duration, message: Message) -> bool {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(to).filter(|p| p.view.linked) else {
+            return false;
+        };
+        let due = peer.due(kind, every, now);
+        self.wake(due.err().unwrap_or(now + every));
+        if due.is_ok() {
+            self.send(to, message);
+        }
+        due.is_ok()
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.output(Output::Event(event));
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// Up to `most` of random delay.
+    pub(crate) fn jitter(&mut self, most: Duration) -> Duration {
+        most.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX))
+    }
+
+    /// Names of the peers that `wanted` picks; a list, so that the caller may send while it walks.
+    pub(crate) fn names(&self, wanted: impl Fn(&Peer) -> bool) -> Vec<MemberName> {
+        self.peers.values().filter(|p| wanted(p)).map(|p| p.name().clone()).collect()
+    }
+}
+
+fn empty_record(spec: &Spec) -> Record {
+    Record {
+        version: 0,
+        vote: None,
+        held: None,
+        stopping: None,
+        term: Term::NONE,
+        leader: None,
+        config: flagship_types::FleetConfig { version: ConfigVersion(0), ..spec.proposal },
+        forgotten: Vec::new(),
+    }
+}

@@ -1,0 +1,292 @@
+//! The leader, and what happens when two of them meet after a partition.
+
+use std::time::Duration;
+
+use flagship_types::{Failback, FleetConfig, Instant, MemberName, Rank, Role, Term};
+
+use crate::core::Election;
+use crate::io::{Event, Message, Presence, ResignReason, Vote};
+use crate::peer::{Paced, Peer};
+use crate::stage::{Lead, Stage};
+
+/// The lead is announced again to who does not show that it knows.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// Two leaders whose views differ for a moment would outbid each other: at most so often.
+const RAISE_EVERY: Duration = Duration::from_millis(500);
+/// A leader that meets a used-up higher term takes a fresh one, at most so often: a faulty peer may name many.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// Splits further apart than this have nothing to do with each other.
+const RECURRENCE_WINDOW: Duration = Duration::from_secs(600);
+/// One split is counted once, though it may take several steps to heal.
+const SAME_HEAL: Duration = Duration::from_secs(3);
+/// Splits remembered: 2^5 times the default silence floor and restart grace is past their limit of 60 s.
+const MAX_HEALS: usize = 5;
+
+/// One of two leaders that meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Contender<'a> {
+    pub(crate) interrupted: bool,
+    /// Its payload is ready and its API server answers.
+    pub(crate) ready: bool,
+    pub(crate) rank: Rank,
+    pub(crate) term: Term,
+    pub(crate) name: &'a MemberName,
+}
+
+/// Whether `a` goes on leading and `b` stops. Both sides compute the same.
+pub(crate) fn wins(a: &Contender<'_>, b: &Contender<'_>, failback: Failback) -> bool {
+    // Who paused or restarted gives way to any higher term.
+    let gives_way = |x: &Contender<'_>, y: &Contender<'_>| x.interrupted && y.term > x.term;
+    if gives_way(a, b) || gives_way(b, a) {
+        return gives_way(b, a);
+    }
+    let by_ready = a.ready.cmp(&b.ready);
+    let by_choice = match failback {
+        Failback::Automatic => a.rank.cmp(&b.rank),
+        Failback::Manual => a.term.cmp(&b.term),
+    };
+    by_ready.then(by_choice).then(b.name.cmp(a.name)).is_gt()
+}
+
+impl Election {
+    pub(crate) fn step_leader(&mut self, lead: Lead) {
+        if let Some(reason) = self.retired {
+            return self.stop_payload(lead.term, reason, None);
+        }
+        if !self.is_durable(lead.after) {
+            return;
+        }
+        if !lead.begun {
+            let begun = Lead { begun: true, ..lead };
+            return self.update_lead(begun);
+        }
+        if let Some((term, _)) = lead.raise.filter(|(_, after)| self.is_durable(*after)) {
+            return self.finish_raise(Lead { term, raise: None, resumed: true, ..lead });
+        }
+        self.ask_unconfirmed(lead.term);
+        if lead.hold.is_some() && !self.hold_is_over(&lead) {
+            return;
+        }
+        if lead.hold.is_some() {
+            return self.update_lead(Lead { hold: None, resumed: true, ..lead });
+        }
+        if self.meet_rivals(lead) {
+            return;
+        }
+        self.announce(lead.term);
+    }
+
+    fn update_lead(&mut self, lead: Lead) {
+        self.stage = Stage::Leader(lead);
+        self.moves += 1;
+    }
+
+    fn finish_raise(&mut self, lead: Lead) {
+        self.follow_self(lead.term);
+        self.update_lead(lead);
+        for peer in self.peers.values_mut() {
+            peer.hasten(Paced::Announce);
+        }
+        self.event(Event::LeaderChanged { leader: Some(self.me.clone()), term: lead.term });
+    }
+
+    /// Leads, its record is durable, and nothing casts doubt on it.
+    pub(crate) fn is_unhindered(&self, lead: &Lead) -> bool {
+        lead.begun && self.is_durable(lead.after) && lead.hold.is_none() && self.record.term <= lead.term
+    }
+
+    /// Compares itself with every other leader it is linked to. Returns whether it stopped leading.
+    fn meet_rivals(&mut self, lead: Lead) -> bool {
+        let rivals = self.names(|p| {
+            p.is_linked() && p.announced.is_some() && p.metadata().is_some_and(|m| m.role == Role::Leader)
+        });
+        for rival in &rivals {
+            if self.meet(lead, rival) {
+                return true;
+            }
+        }
+        let held_elsewhere = self.peers.values().any(|p| p.is_present() && p.holds_lead(None));
+        if rivals.is_empty() && !held_elsewhere && self.record.term > lead.term {
+            // A term was used up by a claim that came to nothing, or by a leader that is gone.
+            self.raise(lead, REFRESH_EVERY);
+        }
+        false
+    }
+
+    fn meet(&mut self, lead: Lead, rival: &MemberName) -> bool {
+        let Some((term, config)) = self.peers.get(rival).and_then(|p| p.announced) else {
+            return false;
+        };
+        if self.split_seen.as_ref().is_none_or(|(name, _)| name != rival) {
+            self.split_seen = Some((rival.clone(), term));
+            self.event(Event::SplitSeen { other: rival.clone(), term });
+        }
+        if self.wins_against(&lead, rival, &config) {
+            if self.record.term > lead.term || term >= lead.term {
+                self.raise(lead, RAISE_EVERY);
+            } else {
+                self.note_heal();
+            }
+            return false;
+        }
+        // Losing is not enough: the winner has to have claimed its victory, so that never both stop.
+        if term <= lead.term {
+            return false;
+        }
+        if !self.is_interrupted() {
+            self.note_heal();
+        }
+        self.supersede(lead.term, &Vote { term, candidate: rival.clone() });
+        true
+    }
+
+    fn wins_against(&self, lead: &Lead, rival: &MemberName, config: &FleetConfig) -> bool {
+        let Some(metadata) = self.peers.get(rival).and_then(Peer::metadata) else {
+            return true;
+        };
+        let ready = |health: flagship_types::Health| health.payload_ready && health.api;
+        let own = Contender {
+            interrupted: self.is_interrupted(),
+            ready: ready(self.health),
+            rank: self.spec.rank,
+            term: lead.term,
+            name: &self.me,
+        };
+        let announced = self.peers.get(rival).and_then(|p| p.announced).map_or(metadata.term, |(term, _)| term);
+        let other = Contender {
+            interrupted: metadata.interrupted,
+            ready: ready(metadata.health),
+            rank: metadata.rank,
+            term: announced,
+            name: rival,
+        };
+        wins(&own, &other, self.heal_failback(rival, config))
+    }
+
+    /// The newer configuration decides; of two with one version that of the smaller name.
+    fn heal_failback(&self, rival: &MemberName, other: &FleetConfig) -> Failback {
+        let own = self.fleet_config();
+        let takes_other = other.version > own.version || (other.version == own.version && *rival < self.me);
+        if takes_other { other.failback } else { own.failback }
+    }
+
+    /// Takes a fresh term without disturbing the payload.
+    fn raise(&mut self, lead: Lead, every: Duration) {
+        if lead.raise.is_some() {
+            return;
+        }
+        if let Some(next) = lead.raised_at.map(|at| at + every).filter(|next| *next > self.now) {
+            return self.wake(next);
+        }
+        let term = self.record.term.next();
+        self.record.term = term;
+        self.record.held = Some(term);
+        self.record.vote = Some(Vote { term, candidate: self.me.clone() });
+        let after = self.persist();
+        self.update_lead(Lead { raise: Some((term, after)), raised_at: Some(self.now), ..lead });
+    }
+
+    /// Tells everybody who does not show that it knows.
+    fn announce(&mut self, term: Term) {
+        let config = *self.fleet_config();
+        if config.version != self.stored_config {
+            return;
+        }
+        let me = &self.me;
+        let knows = |p: &Peer| {
+            let metadata = p.metadata().filter(|m| m.leader.as_ref() == Some(me) && m.term == term);
+            metadata.is_some_and(|m| m.config == config.version)
+        };
+        for peer in self.names(|p| p.is_linked() && !knows(p)) {
+            self.send_paced(&peer, Paced::Announce, ANNOUNCE_EVERY, Message::Announce { term, config });
+        }
+    }
+
+    /// Gives way to a leader, or a grant, that stands higher.
+    pub(crate) fn supersede(&mut self, held: Term, by: &Vote) {
+        self.stop_payload(held, ResignReason::Superseded, None);
+        let leads = self.peers.get(&by.candidate).is_some_and(|p| p.announced.is_some_and(|(term, _)| term == by.term));
+        if leads {
+            self.follow(&by.candidate, by.term);
+        }
+    }
+
+    fn note_heal(&mut self) {
+        let now = self.now;
+        let is_new = self.heals.back().is_none_or(|last| now.since(*last) >= SAME_HEAL);
+        if is_new {
+            self.stats.heals += 1;
+            self.heals.push_back(now);
+            if self.heals.len() > MAX_HEALS {
+                self.heals.pop_front();
+            }
+        } else if let Some(last) = self.heals.back_mut() {
+            *last = now;
+        }
+    }
+
+    /// By how much to stretch the silence floor and the restart grace, as splits recur: 1, 2, 4 …
+    pub fn caution(&self) -> u32 {
+        let recent = self.heals.iter().filter(|at| self.now.since(**at) < RECURRENCE_WINDOW).count();
+        1 << recent.min(MAX_HEALS)
+    }
+
+    /// Caution ends by itself.
+    pub(crate) fn wake_for_caution(&mut self) {
+        let next: Option<Instant> = self.heals.iter().map(|at| *at + RECURRENCE_WINDOW).filter(|at| *at > self.now).min();
+        if let Some(next) = next {
+            self.wake(next);
+        }
+    }
+
+    /// Whether any higher term supersedes this leader.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        let held = match &self.stage {
+            Stage::Joining(joining) => joining.held.is_some(),
+            Stage::Leader(lead) if lead.hold.is_some() => true,
+            Stage::Leader(_) => self.peers.values().any(|p| p.unconfirmed && p.view.presence != Presence::Left),
+            Stage::Standby | Stage::Candidate(_) | Stage::Stopping(_) => false,
+        };
+        held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_of_two_leaders_wins() {
+        let names = [MemberName::new("a").unwrap(), MemberName::new("b").unwrap()];
+        let sides = |name: usize| {
+            let names = &names;
+            (0..36u64).map(move |code| Contender {
+                interrupted: code % 2 == 1,
+                ready: code / 2 % 2 == 1,
+                rank: Rank(i64::try_from(code / 4 % 3).unwrap()),
+                term: Term(1 + code / 12 % 3),
+                name: &names[name],
+            })
+        };
+        for failback in [Failback::Automatic, Failback::Manual] {
+            for a in sides(0) {
+                for b in sides(1) {
+                    assert_ne!(wins(&a, &b, failback), wins(&b, &a, failback), "{a:?} {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ready_payload_beats_rank_and_rank_beats_name() {
+        let (x, y) = (MemberName::new("x").unwrap(), MemberName::new("y").unwrap());
+        let of = |name, ready, rank, term| Contender { interrupted: false, ready, rank: Rank(rank), term: Term(term), name };
+        assert!(wins(&of(&y, true, 1, 1), &of(&x, false, 9, 9), Failback::Automatic));
+        assert!(wins(&of(&y, true, 2, 1), &of(&x, true, 1, 9), Failback::Automatic));
+        assert!(wins(&of(&y, true, 1, 9), &of(&x, true, 2, 1), Failback::Manual));
+        assert!(wins(&of(&x, true, 1, 5), &of(&y, true, 1, 5), Failback::Automatic));
+        let paused = Contender { interrupted: true, ..of(&x, true, 9, 5) };
+        assert!(wins(&of(&y, false, 1, 6), &paused, Failback::Automatic));
+        assert!(wins(&paused, &of(&y, true, 1, 4), Failback::Automatic));
+    }
+}

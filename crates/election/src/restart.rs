@@ -1,0 +1,172 @@
+//! The start of a process, and the pause of one: who led asks before it goes on.
+
+use std::time::Duration;
+
+use flagship_types::{MemberName, Term};
+
+use crate::core::{Election, FOUNDING_WAIT};
+use crate::io::{Event, Message, Presence, ResignReason, Vote};
+use crate::peer::{Paced, Peer};
+use crate::stage::{Held, Joining, Lead, Stage, Stopping};
+use crate::voter::outranks;
+
+/// How often a leader that restarted or paused asks again.
+const CONFIRM_EVERY: Duration = Duration::from_millis(500);
+/// After a pause the own view of the others is old: somebody held Down may just not have been heard.
+const PAUSE_SETTLE: Duration = Duration::from_secs(2);
+
+impl Election {
+    pub(crate) fn step_joining(&mut self, joining: Joining) {
+        match joining.held {
+            Some(held) if self.record.stopping.is_some() => self.finish_old_stop(held),
+            Some(held) => self.step_resuming(held),
+            None if self.may_vote || self.retired.is_some() => self.become_standby(),
+            None => self.step_fresh(),
+        }
+    }
+
+    /// An earlier process began to stop: this one only completes it.
+    fn finish_old_stop(&mut self, held: Held) {
+        let term = self.record.stopping.unwrap_or(held.term);
+        let reason = self.retired.unwrap_or(ResignReason::Unfinished);
+        let (since, after) = (self.now, self.durable);
+        self.become_stopping(Stopping {
+            term,
+            reason,
+            successor: None,
+            since,
+            after,
+            directed: true,
+            began: true,
+            stopped: false,
+            stuck: None,
+        });
+    }
+
+    fn step_fresh(&mut self) {
+        self.step_voter_record();
+        let found_at = self.started + FOUNDING_WAIT;
+        if self.may_vote {
+            return self.become_standby();
+        }
+        if self.peers.values().any(Peer::is_present) {
+            return;
+        }
+        if self.now < found_at {
+            self.wake(found_at);
+        } else if self.spec.ready {
+            self.may_vote = true;
+            self.become_standby();
+        }
+    }
+
+    /// A member without a voter record may vote once every present member told it theirs.
+    pub(crate) fn step_voter_record(&mut self) {
+        if self.may_vote {
+            return;
+        }
+        for peer in self.names(|p| p.is_present() && !p.told) {
+            self.ask_record(&peer);
+        }
+        let mut present = self.peers.values().filter(|p| p.is_present()).peekable();
+        if present.peek().is_some() && present.all(|p| p.told) {
+            self.may_vote = true;
+            self.record.leader = self.leader.clone();
+            self.persist();
+        }
+    }
+
+    fn step_resuming(&mut self, held: Held) {
+        if let Some(reason) = self.retired {
+            return self.stop_payload(held.term, reason, None);
+        }
+        self.step_voter_record();
+        self.ask_unconfirmed(held.term);
+        let alone = !self.peers.values().any(Peer::is_present);
+        let settled = self.started + FOUNDING_WAIT;
+        if !held.recorded && alone && self.now < settled {
+            return self.wake(settled);
+        }
+        if self.peers.values().any(|p| p.is_present() && p.unconfirmed) || (!self.may_vote && !alone) {
+            return;
+        }
+        if !held.recorded {
+            self.may_vote = true;
+            return self.begin_campaign(self.now, false, None, Some(held.term));
+        }
+        self.follow_self(held.term);
+        let (term, after) = (held.term, self.durable);
+        self.become_leader(Lead { term, after, resumed: true, hold: None, raise: None, raised_at: None, begun: false });
+        self.event(Event::Resumed { term });
+    }
+
+    /// Asks whoever has not said yet whether a higher term than `held` exists.
+    pub(crate) fn ask_unconfirmed(&mut self, held: Term) {
+        for peer in self.names(|p| p.unconfirmed && p.is_linked()) {
+            self.send_paced(&peer, Paced::Confirm, CONFIRM_EVERY, Message::ConfirmRequest { term: held });
+        }
+    }
+
+    pub(crate) fn on_confirm_reply(&mut self, from: &MemberName, term: Term, highest: Option<Vote>) {
+        let held = match &self.stage {
+            Stage::Joining(Joining { held: Some(held) }) => held.term,
+            Stage::Leader(lead) => lead.term,
+            Stage::Joining(_) | Stage::Standby | Stage::Candidate(_) | Stage::Stopping(_) => return,
+        };
+        if term != held || highest.as_ref().is_some_and(|h| !self.see(h.term)) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(from).filter(|p| p.unconfirmed) else {
+            return;
+        };
+        peer.unconfirmed = false;
+        if let Some(highest) = highest {
+            self.heed(held, &highest);
+        }
+    }
+
+    /// As a leader that was interrupted: stops if this stands higher than the lead it held.
+    pub(crate) fn heed(&mut self, held: Term, other: &Vote) {
+        let own = Vote { term: held, candidate: self.me.clone() };
+        if other.candidate != self.me && outranks(other, &own) {
+            self.supersede(held, other);
+        }
+    }
+
+    /// Nobody has confirmed the own lead any more.
+    pub(crate) fn mark_unconfirmed(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.unconfirmed = true;
+            peer.hasten(Paced::Confirm);
+        }
+    }
+
+    pub(crate) fn on_paused(&mut self) {
+        match &self.stage {
+            Stage::Leader(lead) => {
+                let hold = Some(self.now);
+                self.stage = Stage::Leader(Lead { hold, ..*lead });
+                self.mark_unconfirmed();
+            }
+            Stage::Joining(_) => self.mark_unconfirmed(),
+            // What was asked before the pause may have been answered long ago.
+            Stage::Candidate(campaign) if campaign.found.is_none() => self.step_back(),
+            Stage::Candidate(_) | Stage::Standby | Stage::Stopping(_) => {}
+        }
+    }
+
+    /// Everybody present has said that no higher term exists.
+    pub(crate) fn hold_is_over(&mut self, lead: &Lead) -> bool {
+        let open = |p: &Peer| p.unconfirmed && p.view.presence != Presence::Left;
+        if self.peers.values().any(|p| open(p) && p.is_present()) {
+            return false;
+        }
+        let settled = lead.hold.unwrap_or(self.now) + PAUSE_SETTLE;
+        let all_said = !self.peers.values().any(open);
+        if !all_said && self.now < settled {
+            self.wake(settled);
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,139 @@
+//! The roles with what each of them has to remember, and the only ways from one to another.
+
+use flagship_types::{Instant, MemberName, Role, Term};
+
+use crate::core::Election;
+use crate::io::{Event, ResignReason};
+
+#[derive(Debug, Clone)]
+pub(crate) enum Stage {
+    Joining(Joining),
+    Standby,
+    Candidate(Campaign),
+    Leader(Lead),
+    Stopping(Stopping),
+}
+
+/// Starting. `held`: an earlier process of this member led, and its payload is still here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Joining {
+    pub(crate) held: Option<Held>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) term: Term,
+    /// The record says so. Else only the payload was found, and a fresh term is needed.
+    pub(crate) recorded: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Asks who would grant.
+    Pre,
+    /// Asks for grants, once the own vote is durable.
+    Claim {
+        /// The record version with the own vote.
+        after: u64,
+    },
+    /// Was refused and waits until the refusals lapse.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Campaign {
+    pub(crate) term: Term,
+    pub(crate) phase: Phase,
+    pub(crate) phase_since: Instant,
+    /// Which answers belong to the present phase.
+    pub(crate) round: u64,
+    /// Since when the lead was known to be free.
+    pub(crate) vacant_since: Instant,
+    pub(crate) failover: bool,
+    /// The release it rests on.
+    pub(crate) released: Option<Term>,
+    /// The payload that was found here without a record.
+    pub(crate) found: Option<Term>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lead {
+    pub(crate) term: Term,
+    /// The record version that holds this term: until it is durable nothing may run.
+    pub(crate) after: u64,
+    pub(crate) resumed: bool,
+    /// Since when nothing is written because the process paused.
+    pub(crate) hold: Option<Instant>,
+    /// A higher term that is being taken without disturbing the payload: the term, and its record version.
+    pub(crate) raise: Option<(Term, u64)>,
+    pub(crate) raised_at: Option<Instant>,
+    /// The lead was announced and the payload directed.
+    pub(crate) begun: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Stopping {
+    pub(crate) term: Term,
+    pub(crate) reason: ResignReason,
+    pub(crate) successor: Option<MemberName>,
+    pub(crate) since: Instant,
+    /// The record version that has to be durable for the next step.
+    pub(crate) after: u64,
+    /// The worker was told to stop.
+    pub(crate) directed: bool,
+    /// The first object was deleted, or is about to be: no way back by abort.
+    pub(crate) began: bool,
+    /// The payload is gone.
+    pub(crate) stopped: bool,
+    /// The object that does not go.
+    pub(crate) stuck: Option<String>,
+}
+
+impl Stage {
+    pub(crate) fn role(&self) -> Role {
+        match self {
+            Self::Joining(_) => Role::Joining,
+            Self::Standby => Role::Standby,
+            Self::Candidate(_) => Role::Candidate,
+            Self::Leader(_) => Role::Leader,
+            Self::Stopping(_) => Role::Stopping,
+        }
+    }
+}
+
+impl Election {
+    /// Knows who leads or waits for it; nothing runs here.
+    pub(crate) fn become_standby(&mut self) {
+        self.become_stage(Stage::Standby, &[Role::Joining, Role::Candidate, Role::Stopping]);
+    }
+
+    /// Asks for the lead.
+    pub(crate) fn become_candidate(&mut self, campaign: Campaign) {
+        self.become_stage(Stage::Candidate(campaign), &[Role::Standby, Role::Joining]);
+    }
+
+    /// Leads: granted, resumed after a restart, or after a stop that was called off.
+    pub(crate) fn become_leader(&mut self, lead: Lead) {
+        self.become_stage(Stage::Leader(lead), &[Role::Candidate, Role::Joining, Role::Stopping]);
+    }
+
+    /// Gives the payload up.
+    pub(crate) fn become_stopping(&mut self, stopping: Stopping) {
+        self.become_stage(Stage::Stopping(stopping), &[Role::Leader, Role::Joining, Role::Candidate]);
+    }
+
+    fn become_stage(&mut self, next: Stage, legal: &[Role]) {
+        let (from, to) = (self.stage.role(), next.role());
+        let is_legal = legal.contains(&from);
+        debug_assert!(is_legal, "{from:?} -> {to:?}");
+        if !is_legal {
+            // Our own bug: staying is always safe, as the payload stays as it is.
+            self.stats.illegal_moves += 1;
+            return;
+        }
+        self.stage = next;
+        self.moves += 1;
+        let term = self.term();
+        self.event(Event::RoleChanged { from, to, term });
+    }
+}

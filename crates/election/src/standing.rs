@@ -1,0 +1,181 @@
+//! How things stand, for the worker, the driver and people.
+
+use flagship_types::{FleetConfig, Instant, MemberName, Role, Term, format_duration};
+
+use crate::core::{Election, FOUNDING_WAIT};
+use crate::io::{Directive, Permit, Presence, Record, Standing};
+use crate::outlook::Outlook;
+use crate::stage::{Campaign, Phase, Stage};
+
+impl Election {
+    /// What the payload worker has to do.
+    pub fn directive(&self) -> &Directive {
+        &self.directive
+    }
+
+    /// The role.
+    pub fn role(&self) -> Role {
+        self.stage.role()
+    }
+
+    /// The own term as a leader, else that of the last known lead.
+    pub fn term(&self) -> Term {
+        match &self.stage {
+            Stage::Joining(joining) => joining.held.map_or(self.leader_term, |h| h.term),
+            Stage::Leader(lead) => lead.term,
+            Stage::Stopping(stopping) => stopping.term.max(self.leader_term),
+            Stage::Standby | Stage::Candidate(_) => self.leader_term,
+        }
+    }
+
+    /// Who leads, as far as is known here (maybe this member), and under which term.
+    pub fn leader(&self) -> Option<(MemberName, Term)> {
+        self.leader.clone().map(|leader| (leader, self.leader_term))
+    }
+
+    /// The fleet configuration in force here.
+    pub fn config(&self) -> &FleetConfig {
+        self.fleet_config()
+    }
+
+    /// Whether this member still may lead: its object says so, and it was not retired.
+    pub fn candidate(&self) -> bool {
+        self.is_eligible()
+    }
+
+    /// The record as it is or is about to become durable.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Which payload writes the election allows now.
+    pub fn permit(&self, _now: Instant) -> Option<Permit> {
+        match (&self.stage, &self.directive) {
+            (Stage::Leader(lead), Directive::Run { term, .. }) => {
+                let may = self.is_unhindered(lead) && lead.term == *term && self.retired.is_none();
+                may.then_some(Permit::Apply { term: *term })
+            }
+            (Stage::Stopping(stopping), Directive::Stop { term, .. }) => {
+                (stopping.directed && !stopping.stopped).then_some(Permit::Delete { term: *term })
+            }
+            (Stage::Standby | Stage::Candidate(_), Directive::Absent) => Some(Permit::Delete { term: self.term() }),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn wanted_directive(&self) -> Directive {
+        match &self.stage {
+            Stage::Joining(_) | Stage::Candidate(Campaign { found: Some(_), .. }) => Directive::Hold,
+            Stage::Standby | Stage::Candidate(_) => Directive::Absent,
+            Stage::Leader(lead) if lead.hold.is_some() => Directive::Hold,
+            Stage::Leader(lead) if lead.begun => Directive::Run { term: lead.term, resumed: lead.resumed },
+            // Not durable yet. A stop that was called off must not go on meanwhile.
+            Stage::Leader(_) if matches!(self.directive, Directive::Stop { .. }) => Directive::Hold,
+            Stage::Stopping(stopping) if stopping.directed => {
+                Directive::Stop { term: stopping.term, reason: stopping.reason }
+            }
+            Stage::Leader(_) | Stage::Stopping(_) => self.directive.clone(),
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        // A lead counts, for others too, once it is durable.
+        let role = match &self.stage {
+            Stage::Leader(lead) if !lead.begun && !lead.resumed => Role::Candidate,
+            stage => stage.role(),
+        };
+        let leader = self.leader.clone();
+        let (term, config, interrupted) = (self.term(), self.stored_config, self.is_interrupted());
+        Standing { role, term, leader, config, interrupted }
+    }
+
+    /// Who has to answer, or become Down, before the election goes on here.
+    pub fn blocking(&self) -> Vec<MemberName> {
+        match &self.stage {
+            Stage::Joining(joining) if joining.held.is_some() => {
+                self.names(|p| p.is_present() && (p.unconfirmed || (!self.may_vote && !p.told)))
+            }
+            Stage::Joining(_) => self.names(|p| p.is_present() && !p.told),
+            Stage::Standby => match self.outlook(None) {
+                Outlook::Held(holder) if self.leader.as_ref() != Some(&holder) => vec![holder],
+                Outlook::Reserved(successor, _) => vec![successor],
+                Outlook::Held(_) | Outlook::Grace(_) | Outlook::Vacant => Vec::new(),
+            },
+            Stage::Candidate(campaign) => {
+                let waits = |e: &MemberName| {
+                    self.peers.get(e).is_some_and(|p| p.ask.round != campaign.round || !p.ask.granted)
+                };
+                self.electors().into_iter().filter(waits).collect()
+            }
+            Stage::Leader(lead) if lead.hold.is_some() => {
+                self.names(|p| p.unconfirmed && p.view.presence == Presence::Present)
+            }
+            Stage::Leader(_) | Stage::Stopping(_) => Vec::new(),
+        }
+    }
+
+    /// What is waited for, in words for the status; `None`: nothing.
+    pub fn waiting_for(&self, now: Instant) -> Option<String> {
+        let blocking: Vec<_> = self.blocking().iter().map(ToString::to_string).collect();
+        let names = blocking.join(", ");
+        match &self.stage {
+            Stage::Joining(joining) if joining.held.is_some() => Some(match names.as_str() {
+                "" => "led before its restart and listens whether anybody else leads now".to_owned(),
+                names => format!("led before its restart and asks whether it still does: {names}"),
+            }),
+            Stage::Joining(_) => Some(match names.as_str() {
+                "" => self.waiting_to_found(now),
+                names => format!("asks for the voter records of {names}"),
+            }),
+            Stage::Standby => self.standby_waits_for(now, &names),
+            Stage::Candidate(Campaign { phase: Phase::Claim { after }, .. }) if !self.is_durable(*after) => {
+                Some("its own vote is not stored yet: the API server has to answer".to_owned())
+            }
+            Stage::Candidate(_) => Some(format!("asks for the lead: {names} must grant or become Down")),
+            Stage::Leader(lead) if lead.hold.is_some() => Some(match names.as_str() {
+                "" => "paused, and writes nothing until its view of the others is fresh".to_owned(),
+                names => format!("paused, and writes nothing until these say that it still leads: {names}"),
+            }),
+            Stage::Leader(lead) if !lead.begun => Some("its lead is not stored yet: the API server has to answer".to_owned()),
+            Stage::Leader(_) => None,
+            Stage::Stopping(stopping) => Some(match (&stopping.stuck, stopping.directed) {
+                (Some(object), _) => format!("{object} does not go away: remove what holds it"),
+                (None, false) => "its stop is not stored yet: the API server has to answer".to_owned(),
+                (None, true) => format!("deletes its payload ({})", stopping.reason.as_str()),
+            }),
+        }
+    }
+
+    fn waiting_to_found(&self, now: Instant) -> String {
+        let left = (self.started + FOUNDING_WAIT).since(now);
+        if !self.spec.ready {
+            let hint = "set ready: true on the member that may found the fleet, or check the addresses in fleet";
+            return format!("waits for a fleet: no member answered and ready is false; {hint}");
+        }
+        format!("listens for {} before it founds the fleet alone", format_duration(left))
+    }
+
+    fn standby_waits_for(&self, now: Instant, names: &str) -> Option<String> {
+        match self.outlook(None) {
+            Outlook::Held(holder) if self.leader.as_ref() == Some(&holder) => {
+                let (until, reason) = self.handover_refused.as_ref().filter(|(until, _)| *until > now)?;
+                let left = format_duration(until.since(now));
+                Some(format!("asked {holder} for the lead, which refused: {reason}; asks again in {left}"))
+            }
+            Outlook::Held(_) => Some(format!("{names} holds the lead, or may: waits until it is known")),
+            Outlook::Grace(until) => {
+                let left = format_duration(until.since(now));
+                Some(format!("the leader's process ended, its cluster lives: gives it {left} to come back"))
+            }
+            Outlook::Reserved(successor, until) => {
+                let left = format_duration(until.since(now));
+                Some(format!("the lead was released to {successor}: gives it {left} to announce itself"))
+            }
+            Outlook::Vacant if self.founding_is_others() => {
+                Some("waits for a member with ready: true to found the fleet".to_owned())
+            }
+            Outlook::Vacant if !self.is_eligible() => Some("nobody leads, and this member is no candidate".to_owned()),
+            Outlook::Vacant => Some("nobody leads: waits for its turn to ask".to_owned()),
+        }
+    }
+}

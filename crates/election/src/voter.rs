@@ -1,0 +1,149 @@
+//! The voter: judges claims, and gives one grant per term, durable before it is said.
+
+use std::time::Duration;
+
+use flagship_types::{MemberName, Role, Term};
+
+use crate::core::{Election, Gated};
+use crate::io::{Claim, Message, Refusal, Vote};
+use crate::outlook::{Outlook, preference_of};
+use crate::stage::{Campaign, Phase, Stage};
+
+/// When to ask again whether a leader is still there: views differ for about a round trip and a window.
+const RETRY_SOON: Duration = Duration::from_millis(150);
+/// When to ask again a voter that will answer differently only after something has happened.
+const RETRY_LATER: Duration = Duration::from_secs(1);
+/// How long a better candidate is given to campaign itself.
+const BETTER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the candidate that was granted a term has to announce itself before the voter campaigns.
+const YIELD: Duration = Duration::from_secs(3);
+
+/// Why not, and when to ask again.
+type No = (Refusal, Duration);
+
+impl Election {
+    pub(crate) fn on_claim(&mut self, from: &MemberName, claim: &Claim, pre: bool) {
+        let judgement = self.judge(from, claim);
+        if judgement.as_ref().is_err_and(|(refusal, _)| *refusal == Refusal::TermJump) {
+            self.stats.messages_ignored += 1;
+        } else if !pre {
+            // A claim used its term up, granted or not.
+            self.record.term = self.record.term.max(claim.term);
+        }
+        self.duel(from, claim);
+        match judgement {
+            Err((refusal, retry_after)) => {
+                self.stats.refusals += 1;
+                let highest = self.record.term;
+                let term = claim.term;
+                self.send(from, Message::Refuse { term, pre, refusal, highest, retry_after });
+            }
+            Ok(()) if pre => self.send(from, Message::Grant { term: claim.term, pre: true }),
+            Ok(()) => self.grant(from, claim.term),
+        }
+    }
+
+    fn grant(&mut self, to: &MemberName, term: Term) {
+        let vote = Some(Vote { term, candidate: to.clone() });
+        if self.record.vote != vote {
+            self.stats.grants += 1;
+            self.record.vote = vote;
+        }
+        self.yielding = Some((to.clone(), self.now + YIELD));
+        self.persist_then(Gated::Grant { to: to.clone(), term });
+    }
+
+    fn judge(&self, from: &MemberName, claim: &Claim) -> Result<(), No> {
+        let highest_lead = self.leader_term.max(self.record.held.unwrap_or_default());
+        if self.believable(claim.term).is_none() {
+            return Err((Refusal::TermJump, RETRY_LATER));
+        }
+        match &self.stage {
+            Stage::Leader(_) | Stage::Stopping(_) => return Err((Refusal::Leading, RETRY_LATER)),
+            Stage::Joining(joining) if joining.held.is_some() => return Err((Refusal::Leading, RETRY_LATER)),
+            Stage::Candidate(Campaign { found: Some(_), .. }) => return Err((Refusal::Leading, RETRY_LATER)),
+            Stage::Joining(_) | Stage::Standby | Stage::Candidate(_) => {}
+        }
+        if !self.may_vote {
+            return Err((Refusal::NoRecord, RETRY_SOON));
+        }
+        if let Some(term) = self.spent(from, claim.term) {
+            return Err((Refusal::Granted { term }, RETRY_SOON));
+        }
+        match self.outlook(Some(from)) {
+            Outlook::Held(leader) => {
+                let heard = self.peers.get(&leader).and_then(|p| p.heard);
+                let beat_age = heard.map_or(Duration::MAX, |heard| self.now.since(heard));
+                return Err((Refusal::LeaderAlive { beat_age }, RETRY_SOON));
+            }
+            Outlook::Grace(until) => return Err((Refusal::RestartGrace, until.since(self.now))),
+            Outlook::Reserved(_, until) => return Err((Refusal::ReservedForSuccessor, until.since(self.now))),
+            Outlook::Vacant => {}
+        }
+        if claim.term <= highest_lead {
+            return Err((Refusal::Granted { term: highest_lead }, RETRY_SOON));
+        }
+        match self.would_do_better(from, claim) {
+            true => Err((Refusal::BetterCandidate, RETRY_LATER)),
+            false => Ok(()),
+        }
+    }
+
+    /// The term that this voter already gave away, if it speaks against this claim.
+    fn spent(&self, from: &MemberName, term: Term) -> Option<Term> {
+        let vote = self.record.vote.as_ref()?;
+        let speaks_against = vote.term > term || (vote.term == term && vote.candidate != *from);
+        speaks_against.then_some(vote.term)
+    }
+
+    /// Whether this member is the better candidate and about to claim itself. It gets some time for that only:
+    /// a better candidate that does not come forward must not keep a fleet without a leader.
+    fn would_do_better(&self, from: &MemberName, claim: &Claim) -> bool {
+        let Some(peer) = self.peers.get(from) else {
+            return false;
+        };
+        let is_better = self.own_preference() > preference_of(peer, claim.rank);
+        let is_named = self.reservation.as_ref().is_some_and(|r| r.successor.as_ref() == Some(from));
+        let in_time = match self.vacancy.and_then(|v| v.claimable) {
+            Some(claimable) => self.now.since(claimable) < BETTER_PATIENCE,
+            None => true,
+        };
+        let may = self.is_eligible() && self.is_healthy() && !self.founding_is_others();
+        let backs_off = self.campaign_not_before.is_some_and(|at| at > self.now);
+        is_better && !is_named && may && in_time && !backs_off
+    }
+
+    /// Two candidates at once: the worse one steps back, so that the next round has one only.
+    fn duel(&mut self, from: &MemberName, claim: &Claim) {
+        let Stage::Candidate(campaign) = self.stage else {
+            return;
+        };
+        let Some(peer) = self.peers.get(from) else {
+            return;
+        };
+        let is_asking = campaign.phase != Phase::Refused || peer.metadata().is_some_and(|m| m.role == Role::Candidate);
+        let is_believable = self.believable(claim.term).is_some();
+        if campaign.found.is_none() && is_asking && is_believable && preference_of(peer, claim.rank) > self.own_preference()
+        {
+            self.step_back();
+        }
+    }
+
+    /// The highest (term, candidate) this member granted or saw leading, for a leader that asks whether it still
+    /// leads. An own candidacy that came to nothing says nothing.
+    pub(crate) fn highest_known(&self) -> Option<Vote> {
+        let lead = self.leader.as_ref().or(self.former.as_ref()).filter(|_| self.leader_term > Term::NONE);
+        let lead = lead.map(|l| Vote { term: self.leader_term, candidate: l.clone() });
+        let is_campaigning = matches!(self.stage, Stage::Candidate(_));
+        let vote = self.record.vote.clone().filter(|v| v.candidate != self.me || is_campaigning);
+        match (lead, vote) {
+            (Some(lead), Some(vote)) => Some(if outranks(&vote, &lead) { vote } else { lead }),
+            (lead, vote) => lead.or(vote),
+        }
+    }
+}
+
+/// Terms compare as (term, candidate); within one term the smaller name stands higher.
+pub(crate) fn outranks(a: &Vote, b: &Vote) -> bool {
+    a.term > b.term || (a.term == b.term && a.candidate < b.candidate)
+}

@@ -1,0 +1,97 @@
+//! What the core is built with, and the numbers of the protocol.
+
+use std::time::Duration;
+
+use flagship_types::{Epoch, MemberName, PeerAddress};
+
+/// What the core is built with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This member's name, the one in its certificate.
+    pub name: MemberName,
+    /// This start: max(wall clock in ms, stored + 1). Peers take a higher one for a newer process.
+    pub epoch: Epoch,
+    /// The wall clock in ms at the `now` given to `Membership::new`. Only used to refuse epochs from the far
+    /// future; a wrong clock makes this member refuse peers, never believe too much.
+    pub wall_ms: u64,
+    /// Time between two beats on a link (h). Shorter detects sooner and costs traffic and wake-ups; all members
+    /// of a fleet must have the same.
+    pub beat_interval: Duration,
+    /// How long a lone observer waits after a missed beat before it suspects (with two members nobody can
+    /// confirm silence). Shorter fails over sooner and takes more short network troubles for a crash.
+    pub silence_floor: Duration,
+}
+
+impl Config {
+    /// The defaults: a beat each second, a silence floor of 3 s.
+    pub fn new(name: MemberName, epoch: Epoch, wall_ms: u64) -> Self {
+        let beat_interval = Duration::from_secs(1);
+        Self { name, epoch, wall_ms, beat_interval, silence_floor: Duration::from_secs(3) }
+    }
+}
+
+/// A member known from before the start (from the object's status): it is dialled, and it is Down if it does
+/// not show up, as if it had last been heard at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownMember {
+    /// Its name.
+    pub name: MemberName,
+    /// The newest epoch seen of it.
+    pub epoch: Epoch,
+    /// Where it was found last.
+    pub address: Option<PeerAddress>,
+}
+
+/// Full mesh ends here, this member included: every member observes every other. More are refused with
+/// `CloseCode::Full` until observers are chosen on rings. A Down member keeps its place until it is forgotten.
+pub(crate) const MAX_MEMBERS: usize = 8;
+/// Left members that are remembered, so that an old epoch of theirs is recognised. The longest gone goes first.
+pub(crate) const MAX_LEFT: usize = 24;
+/// Streams to one peer: the one in use and one that is about to be closed as a duplicate or is contested.
+pub(crate) const MAX_LINKS_PER_PEER: usize = 2;
+/// As many as `spec.fleet` may hold.
+pub(crate) const MAX_SEEDS: usize = 64;
+/// Entries of one `Addresses` that are read; the wire allows more for larger fleets.
+pub(crate) const MAX_ADDRESSES: usize = 16;
+/// Queries about one subject that wait for an answer: one per co-observer.
+pub(crate) const MAX_PENDING_ANSWERS: usize = MAX_MEMBERS;
+/// Outputs that wait to be taken. One input causes at most a few per link; a driver that does not take them is
+/// broken, and its beats are the first to be dropped.
+pub(crate) const MAX_OUTPUTS: usize = 4_096;
+
+/// A beat proves nothing if its echo is older than this many beat intervals.
+pub(crate) const PROOF_BEATS: u32 = 3;
+/// Upper bound of slack and of the suspicion window.
+pub(crate) const SLACK_CAP: Duration = Duration::from_secs(2);
+/// Lower bound of slack and of the strong suspicion window.
+pub(crate) const SLACK_FLOOR: Duration = Duration::from_millis(100);
+/// Round trip that is assumed before the first one is measured, and the most that is believed.
+pub(crate) const RTT_PRIOR: Duration = Duration::from_millis(100);
+/// See [`RTT_PRIOR`].
+pub(crate) const RTT_CAP: Duration = Duration::from_secs(2);
+/// Added to two round trips as the deadline of a query: time to work for the one who is asked.
+pub(crate) const QUERY_EXTRA: Duration = Duration::from_millis(50);
+/// How long before the deadline an answer is sent.
+pub(crate) const ANSWER_MARGIN: Duration = Duration::from_millis(10);
+/// The longest a peer can make us keep its query.
+pub(crate) const QUERY_DEADLINE_CAP: Duration = Duration::from_secs(5);
+/// A link without a fresh frame for this long (or h + slack) is closed and redialled.
+pub(crate) const STALE_FLOOR: Duration = Duration::from_secs(3);
+/// The longest announced pause.
+pub(crate) const AWAY_CAP: Duration = Duration::from_secs(60);
+/// Refused dials of a lost peer that confirm its exit where nobody else can be asked (docs/decisions/0001).
+pub(crate) const EXIT_DIALS: u32 = 2;
+/// Between two refutations of this member: a peer that accuses without end costs at most 50 records a second.
+pub(crate) const REFUTE_INTERVAL: Duration = Duration::from_millis(20);
+/// Incarnations further ahead than this are refused.
+pub(crate) const MAX_INCARNATION_JUMP: u32 = 1 << 16;
+/// Epochs further ahead of the wall clock than this are refused: a day in ms.
+pub(crate) const MAX_EPOCH_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
+/// The first wait between two dials; the next are drawn between this and three times the last.
+pub(crate) const DIAL_BASE: Duration = Duration::from_millis(100);
+/// The longest wait between two dials.
+pub(crate) const DIAL_CAP: Duration = Duration::from_secs(5);
+/// Wait before an address that turned out to be our own is tried again: DNS may lead elsewhere by then.
+pub(crate) const OWN_ADDRESS_RETRY: Duration = Duration::from_secs(60);
+/// Failed dials after which an address told by a peer is dropped; it is told again if it is of use.
+pub(crate) const HINT_DIALS: u32 = 10;

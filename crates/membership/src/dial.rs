@@ -1,0 +1,259 @@
+//! Which addresses to dial, and when again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use flagship_types::{Instant, MemberName, PeerAddress};
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use crate::config::{DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_MEMBERS, MAX_SEEDS, OWN_ADDRESS_RETRY};
+
+/// Where an address stands.
+#[derive(Debug, Default)]
+struct Attempt {
+    /// The last wait; zero before the first failure.
+    backoff: Duration,
+    /// When to dial; `None` while an attempt is under way or while it is not wanted.
+    due: Option<Instant>,
+    in_flight: bool,
+    /// The last wait was set by a refusal and holds even if the address is wanted anew.
+    not_before: Instant,
+}
+
+/// The table of addresses. Bounded by seeds, members and hints.
+#[derive(Debug)]
+pub(crate) struct Dials {
+    /// Seeds, and the member each one led to.
+    seeds: BTreeMap<PeerAddress, Option<MemberName>>,
+    /// Addresses told by peers of members we do not know, and how often they failed.
+    hints: BTreeMap<MemberName, (PeerAddress, u32)>,
+    attempts: BTreeMap<PeerAddress, Attempt>,
+    rng: Pcg64Mcg,
+}
+
+impl Dials {
+    pub(crate) fn new(seed: u64) -> Self {
+        let rng = Pcg64Mcg::seed_from_u64(seed);
+        Self { seeds: BTreeMap::new(), hints: BTreeMap::new(), attempts: BTreeMap::new(), rng }
+    }
+
+    /// A point in [0, bound).
+    pub(crate) fn draw(&mut self, bound: Duration) -> Duration {
+        let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.rng.next_u64() % nanos)
+    }
+
+    pub(crate) fn set_seeds(&mut self, seeds: Vec<PeerAddress>) {
+        let mut old = std::mem::take(&mut self.seeds);
+        for seed in seeds.into_iter().take(MAX_SEEDS) {
+            let led_to = old.remove(&seed).flatten();
+            self.seeds.insert(seed, led_to);
+        }
+    }
+
+    /// Seeds and the member each led to.
+    pub(crate) fn seeds(&self) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>)> {
+        self.seeds.iter().map(|(address, member)| (address, member.as_ref()))
+    }
+
+    /// Takes a hint where an unknown member may be found. False if there is no room.
+    pub(crate) fn hint(&mut self, member: MemberName, address: PeerAddress) -> bool {
+        let room = self.hints.len() < MAX_MEMBERS;
+        match self.hints.get_mut(&member) {
+            Some(old) if old.0 == address => true,
+            Some(old) => {
+                *old = (address, 0);
+                true
+            }
+            None if room => {
+                self.hints.insert(member, (address, 0));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The member is known now: its hint is of no use any more.
+    pub(crate) fn forget_hint(&mut self, member: &MemberName) -> Option<PeerAddress> {
+        self.hints.remove(member).map(|(address, _)| address)
+    }
+
+    pub(crate) fn hints(&self) -> impl Iterator<Item = &PeerAddress> {
+        self.hints.values().map(|(address, _)| address)
+    }
+
+    /// Brings the table in line with what is to be dialled. `kept` are addresses that may be wanted again, whose
+    /// backoff is remembered.
+    pub(crate) fn refresh(&mut self, wanted: &BTreeSet<PeerAddress>, kept: &BTreeSet<PeerAddress>, now: Instant) {
+        self.attempts.retain(|address, attempt| {
+            attempt.in_flight || wanted.contains(address) || kept.contains(address)
+        });
+        for (address, attempt) in &mut self.attempts {
+            if !wanted.contains(address) {
+                attempt.due = None;
+            }
+        }
+        for address in wanted {
+            let attempt = self.attempts.entry(address.clone()).or_default();
+            if attempt.due.is_none() && !attempt.in_flight {
+                let wait = next_backoff(&mut self.rng, attempt);
+                attempt.due = Some((now + wait).max(attempt.not_before));
+            }
+        }
+    }
+
+    /// The link that was found here is gone. A short-lived link does not earn an immediate redial: a peer that
+    /// accepts and closes at once would be dialled without a pause.
+    pub(crate) fn lost(&mut self, address: &PeerAddress, immediate: bool) {
+        let attempt = self.attempts.entry(address.clone()).or_default();
+        attempt.not_before = Instant::ZERO;
+        if immediate {
+            attempt.backoff = Duration::ZERO;
+            attempt.due = None;
+        } else if attempt.backoff.is_zero() {
+            // The next wait is drawn from here on; zero would mean at once.
+            attempt.backoff = DIAL_BASE / 2;
+        }
+    }
+
+    /// The attempt led to a link.
+    pub(crate) fn connected(&mut self, address: &PeerAddress, member: &MemberName) {
+        if let Some(attempt) = self.attempts.get_mut(address) {
+            attempt.in_flight = false;
+            attempt.due = None;
+            // Not zero: the address may prove to be another member's and be wanted again at once.
+            attempt.backoff = attempt.backoff.max(DIAL_BASE / 2);
+        }
+        if let Some(led_to) = self.seeds.get_mut(address) {
+            *led_to = Some(member.clone());
+        }
+    }
+
+    /// The attempt led nowhere; it is made again after the next backoff.
+    pub(crate) fn failed(&mut self, address: &PeerAddress, now: Instant) {
+        let Some(attempt) = self.attempts.get_mut(address) else { return };
+        attempt.in_flight = false;
+        attempt.due = Some(now + next_failed_backoff(&mut self.rng, attempt));
+        self.count_hint(address);
+    }
+
+    /// The peer refused us; it will not change its mind soon.
+    pub(crate) fn rejected(&mut self, address: &PeerAddress, own: bool, now: Instant) {
+        let Some(attempt) = self.attempts.get_mut(address) else { return };
+        attempt.in_flight = false;
+        attempt.backoff = DIAL_CAP;
+        attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { DIAL_CAP };
+        attempt.due = Some(attempt.not_before);
+        self.count_hint(address);
+    }
+
+    fn count_hint(&mut self, address: &PeerAddress) {
+        self.hints.retain(|_, hint| {
+            hint.1 += u32::from(hint.0 == *address);
+            hint.1 < HINT_DIALS
+        });
+    }
+
+    /// Moves what is overdue to now.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        for due in self.attempts.values_mut().filter_map(|attempt| attempt.due.as_mut()) {
+            *due = (*due).max(now);
+        }
+    }
+
+    /// An address that is to be dialled now; it counts as under way from here on.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<PeerAddress> {
+        let (address, attempt) =
+            self.attempts.iter_mut().find(|(_, attempt)| attempt.due.is_some_and(|due| due <= now))?;
+        attempt.due = None;
+        attempt.in_flight = true;
+        Some(address.clone())
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.attempts.values().filter_map(|attempt| attempt.due).min()
+    }
+}
+
+/// The wait before an address that is wanted anew: none, unless it failed before.
+fn next_backoff(rng: &mut Pcg64Mcg, attempt: &mut Attempt) -> Duration {
+    match attempt.backoff.is_zero() {
+        true => Duration::ZERO,
+        false => next_failed_backoff(rng, attempt),
+    }
+}
+
+/// Decorrelated jitter: between the base and three times the last wait. The first wait is the base itself: the
+/// second refused dial confirms an exit and should not come late.
+fn next_failed_backoff(rng: &mut Pcg64Mcg, attempt: &mut Attempt) -> Duration {
+    let span = (attempt.backoff * 3).saturating_sub(DIAL_BASE);
+    let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let jitter = if attempt.backoff < DIAL_BASE { 0 } else { rng.next_u64() % nanos.max(1) };
+    attempt.backoff = (DIAL_BASE + Duration::from_nanos(jitter)).min(DIAL_CAP);
+    attempt.backoff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u16) -> PeerAddress {
+        PeerAddress::parse("10.0.0.1", n).unwrap()
+    }
+
+    fn set(addresses: &[PeerAddress]) -> BTreeSet<PeerAddress> {
+        addresses.iter().cloned().collect()
+    }
+
+    #[test]
+    fn waits_grow_to_the_cap_and_never_end() {
+        let mut dials = Dials::new(7);
+        let a = address(1);
+        let mut now = Instant::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..200 {
+            dials.refresh(&set(std::slice::from_ref(&a)), &BTreeSet::new(), now);
+            let due = dials.next_timeout().unwrap();
+            waits.push(due.since(now));
+            now = due;
+            assert_eq!(dials.take_due(now), Some(a.clone()));
+            assert_eq!(dials.take_due(now), None);
+            dials.failed(&a, now);
+        }
+        assert_eq!(waits[..2], [Duration::ZERO, DIAL_BASE]);
+        assert!(waits.iter().all(|wait| *wait <= DIAL_CAP));
+        assert!(waits[50..].iter().sum::<Duration>() > DIAL_CAP * 50, "{waits:?}");
+    }
+
+    #[test]
+    fn a_link_that_lived_is_redialled_at_once_and_one_that_did_not_is_not() {
+        let mut dials = Dials::new(7);
+        let (a, wanted) = (address(1), set(&[address(1)]));
+        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        dials.take_due(Instant::ZERO).unwrap();
+        dials.connected(&a, &MemberName::new("a").unwrap());
+        dials.lost(&a, false);
+        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        assert!(dials.next_timeout().unwrap() >= Instant::ZERO + DIAL_BASE);
+        dials.lost(&a, true);
+        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        assert_eq!(dials.next_timeout(), Some(Instant::ZERO));
+    }
+
+    #[test]
+    fn a_hint_that_leads_nowhere_is_dropped() {
+        let mut dials = Dials::new(7);
+        assert!(dials.hint(MemberName::new("x").unwrap(), address(1)));
+        for _ in 0..HINT_DIALS {
+            let wanted = dials.hints().cloned().collect();
+            dials.refresh(&wanted, &BTreeSet::new(), Instant::ZERO);
+            dials.failed(&address(1), Instant::ZERO);
+        }
+        assert_eq!(dials.hints().count(), 0);
+        for n in 0..100 {
+            dials.hint(MemberName::new(&format!("x{n}")).unwrap(), address(1));
+        }
+        assert_eq!(dials.hints().count(), MAX_MEMBERS);
+    }
+}

@@ -1,0 +1,186 @@
+//! What this member says of itself: its record, its refutations, its epoch and its name (rules 7 and 9).
+
+use flagship_types::{Epoch, Incarnation, Instant, MemberName, Metadata, PeerAddress};
+
+use crate::config::{AWAY_CAP, MAX_EPOCH_AHEAD_MS, MAX_INCARNATION_JUMP, REFUTE_INTERVAL};
+use crate::{CloseCode, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, State};
+
+/// Whether this member takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Beats, observes, dials.
+    Active,
+    /// Announced a pause: silent, so that no beat ends it.
+    Away,
+    /// Said good-bye.
+    Left,
+    /// Another process has this name: silent until the process (or the core) is started anew.
+    Stalled,
+}
+
+impl Membership {
+    /// This member's record as it is now.
+    pub(crate) fn own_record(&self) -> Message {
+        Message::Record(Record {
+            member: self.config.name.clone(),
+            epoch: self.epoch,
+            incarnation: self.incarnation,
+            version: self.version,
+            status: self.status,
+            metadata: self.metadata.clone(),
+        })
+    }
+
+    pub(crate) fn set_metadata(&mut self, metadata: Metadata) {
+        if self.metadata == metadata {
+            return;
+        }
+        self.dials_dirty |= self.metadata.address != metadata.address;
+        self.metadata = metadata;
+        self.spread_record();
+    }
+
+    /// Says the own record, under a new version, to everyone.
+    fn spread_record(&mut self) {
+        self.version += 1;
+        let record = self.own_record();
+        self.send_all(&record);
+    }
+
+    pub(crate) fn go_away(&mut self, grace: std::time::Duration) {
+        if self.standing != Standing::Active {
+            return;
+        }
+        self.status = SelfState::Away { grace: grace.min(AWAY_CAP) };
+        self.spread_record();
+        self.become_standing(Standing::Away);
+    }
+
+    pub(crate) fn leave(&mut self) {
+        if !matches!(self.standing, Standing::Active | Standing::Away) {
+            return;
+        }
+        self.status = SelfState::Left;
+        self.spread_record();
+        self.become_standing(Standing::Left);
+    }
+
+    fn become_standing(&mut self, standing: Standing) {
+        self.standing = standing;
+        self.refute_due = None;
+        self.dials_dirty = true;
+    }
+
+    /// Whether an epoch can be true: not more than a day ahead of the wall clock.
+    pub(crate) fn plausible(&self, epoch: Epoch, now: Instant) -> bool {
+        let run = u64::try_from(now.since(self.started).as_millis()).unwrap_or(u64::MAX);
+        epoch.0 <= self.config.wall_ms.saturating_add(run).saturating_add(MAX_EPOCH_AHEAD_MS)
+    }
+
+    /// A peer says what it believes of us.
+    pub(crate) fn told(&mut self, from: LinkId, epoch: Epoch, incarnation: Incarnation, state: State, now: Instant) {
+        if epoch < self.epoch {
+            // It has not read our record yet, or lost it.
+            let record = self.own_record();
+            return self.send(from, record);
+        }
+        if epoch > self.epoch || state == State::Left {
+            return self.raise_epoch(epoch, now);
+        }
+        match state {
+            State::Suspect | State::Down | State::Away => self.refute(from, incarnation, now),
+            State::Alive | State::Left => {}
+        }
+    }
+
+    /// Goes on under a higher incarnation than the one that is held against us.
+    pub(crate) fn refute(&mut self, from: LinkId, against: Incarnation, now: Instant) {
+        if against < self.incarnation {
+            let record = self.own_record();
+            return self.send(from, record);
+        }
+        if against.0 - self.incarnation.0 > MAX_INCARNATION_JUMP {
+            self.stats.refused_records += 1;
+            return;
+        }
+        self.refute_above = self.refute_above.max(against);
+        let due = self.raised_at.map_or(now, |at| at + REFUTE_INTERVAL);
+        if due <= now {
+            self.refute_now(now);
+        } else {
+            self.refute_due = Some(due);
+        }
+    }
+
+    pub(crate) fn refute_now(&mut self, now: Instant) {
+        self.refute_due = None;
+        self.raised_at = Some(now);
+        self.incarnation = self.incarnation.max(self.refute_above).next();
+        self.stats.refutations += 1;
+        self.rehash();
+        self.spread_record();
+    }
+
+    /// Goes on from the epoch that a peer knows, for example after a clock that jumped back (rule 9).
+    fn raise_epoch(&mut self, known: Epoch, now: Instant) {
+        let next = Epoch(known.0.saturating_add(1));
+        if !self.plausible(next, now) {
+            self.stats.refused_records += 1;
+            return;
+        }
+        // Not more often than refutations; whoever still holds the old epoch says so again with our next beat.
+        if self.raised_at.is_some_and(|at| now < at + REFUTE_INTERVAL) {
+            return;
+        }
+        self.raised_at = Some(now);
+        self.refute_due = None;
+        self.epoch = next;
+        self.incarnation = Incarnation(0);
+        self.refute_above = Incarnation(0);
+        self.stats.epochs_raised += 1;
+        self.rehash();
+        self.event(Event::EpochRaised(next));
+        self.spread_record();
+    }
+
+    /// The peer of this stream has our name. With our epoch it is ourselves; otherwise the older process stops.
+    pub(crate) fn met_own_name(&mut self, link: LinkId, hello: &PeerHello, dialled: Option<&PeerAddress>, now: Instant) {
+        if let Some(address) = dialled {
+            self.dials.rejected(address, true, now);
+        }
+        let ourselves = hello.epoch == self.epoch;
+        let code = if ourselves { CloseCode::Duplicate } else { CloseCode::NameInUse };
+        self.disconnect(link, code);
+        if hello.epoch > self.epoch {
+            self.stall(hello.epoch);
+        }
+    }
+
+    /// A peer refused us because it hears another process with our name. One peer's word is not enough as long as
+    /// more peers hear us; with two members there is no other word to wait for.
+    pub(crate) fn refused_name(&mut self, by: MemberName, said_epoch: Epoch, now: Instant) {
+        // It refused an epoch that we have left behind: the next Hello carries the newer one.
+        if said_epoch < self.epoch || self.standing != Standing::Active {
+            return;
+        }
+        self.refusers.insert(by);
+        let h = self.config.beat_interval;
+        let hear_us = self.members.values().filter(|m| m.link.is_some() && now < m.late_at(h)).count();
+        if self.refusers.len() > hear_us {
+            self.stall(self.epoch);
+        }
+    }
+
+    fn stall(&mut self, epoch: Epoch) {
+        if self.standing != Standing::Active {
+            return;
+        }
+        self.become_standing(Standing::Stalled);
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.disconnect(link, CloseCode::ShuttingDown);
+            self.drop_link(link);
+        }
+        self.event(Event::NameInUse { epoch });
+    }
+}

@@ -1,0 +1,322 @@
+//! One API server: every request with a timeout, every write with a permit, and the kinds it serves.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use flagship_k8s_api::{FIELD_MANAGER, PayloadSource, SourceKind};
+use flagship_types::Term;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::{ApiResource, PartialObjectMeta};
+use kube::discovery::Discovery;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::error::ApiError;
+use crate::gate::{Denied, Gate, Purpose};
+use crate::inventory::Inventory;
+use crate::object::{Manifest, ObjectId};
+use crate::observer::{Observer, Verb};
+use crate::parse::{SourceText, parse};
+use crate::plan::{Objection, Objections, Owner, Plan, PlannedObject, Reach};
+
+/// How long one request may take unless told otherwise.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests under way at once: an API server's fair queue gives one client about as many seats, more would only wait.
+const CONCURRENCY: usize = 16;
+/// The most bytes of payload from all sources together: far above any payload of [`crate::MAX_OBJECTS`] people wrote.
+const MAX_TOTAL_BYTES: usize = 8 << 20;
+
+/// How far the work is: the inventory, and what is being waited for. Kept current while apply and delete run, so that
+/// it can be written to the status meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// What was applied and is not known to be gone.
+    pub inventory: Inventory,
+    /// What is being waited for, as a sentence.
+    pub waiting_for: Option<String>,
+}
+
+/// Where progress is kept. One worker at a time.
+pub type Tracker = watch::Sender<Progress>;
+
+/// Why a payload could not be planned. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A source could not be read.
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    /// The text is no payload.
+    #[error("{0}")]
+    Parse(#[from] crate::ParseError),
+    /// Objects cannot be part of it.
+    #[error("{0}")]
+    Objections(#[from] Objections),
+    /// The API server could not be asked for its kinds.
+    #[error("{0}")]
+    Api(#[from] ApiError),
+}
+
+impl PlanError {
+    /// Whether trying again later may help although nobody changes anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Source(SourceError::Api { error, .. }) | Self::Api(error) => error.is_transient(),
+            Self::Source(_) | Self::Parse(_) | Self::Objections(_) => false,
+        }
+    }
+}
+
+/// Why a source of the payload could not be read. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// The object is not there.
+    #[error("{path}: {what} does not exist: create it, or correct the name")]
+    Missing {
+        /// The field that asks for it.
+        path: String,
+        /// Which object.
+        what: String,
+    },
+    /// It has no such key.
+    #[error("{path}: {what} has no key {key:?} (it has: {known}): add it, or correct the key")]
+    NoKey {
+        /// The field that asks for it.
+        path: String,
+        /// Which object.
+        what: String,
+        /// The key asked for.
+        key: String,
+        /// The keys it has.
+        known: String,
+    },
+    /// The value is no text.
+    #[error("{path}: the value of {key:?} in {what} is not UTF-8 text")]
+    NotText {
+        /// The field that asks for it.
+        path: String,
+        /// Which object.
+        what: String,
+        /// The key.
+        key: String,
+    },
+    /// All sources together are too long.
+    #[error("the payload's sources have more than {MAX_TOTAL_BYTES} bytes together: split the payload over several MultiClusters")]
+    TooLong,
+    /// The API server could not be asked, or refused.
+    #[error("{path}: {error}")]
+    Api {
+        /// The field that asks for it.
+        path: String,
+        /// Why.
+        error: ApiError,
+    },
+}
+
+/// A connection to one API server. Its client's own retries must be off and its read timeout set.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    call_timeout: Duration,
+    observer: Arc<dyn Observer>,
+    catalog: Arc<RwLock<Option<Arc<Catalog>>>>,
+}
+
+impl Cluster {
+    /// Over a client; nothing is asked yet.
+    pub fn new(client: kube::Client, call_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
+        Self { client, call_timeout, observer, catalog: Arc::default() }
+    }
+
+    pub(crate) fn observer(&self) -> &dyn Observer {
+        self.observer.as_ref()
+    }
+
+    /// Runs a request with the timeout, and counts it.
+    pub(crate) async fn call<T>(
+        &self,
+        verb: Verb,
+        what: impl std::fmt::Display,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ApiError> {
+        let begin = Instant::now();
+        let result = match tokio::time::timeout(self.call_timeout, request).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(ApiError::from_kube(verb, what.to_string(), &error)),
+            Err(_) => Err(ApiError::Timeout { verb, what: what.to_string(), after: self.call_timeout }),
+        };
+        let code = result.as_ref().err().map_or(200, ApiError::code);
+        self.observer.request(verb, code, begin.elapsed());
+        result
+    }
+
+    pub(crate) fn api(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+        match namespace {
+            "" => Api::all_with(self.client.clone(), resource),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, resource),
+        }
+    }
+
+    /// The kinds the cluster serves; asked for once and kept until refreshed.
+    pub async fn catalog(&self) -> Result<Arc<Catalog>, ApiError> {
+        let known = self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(catalog) => Ok(catalog),
+            None => self.refresh_catalog().await,
+        }
+    }
+
+    /// Asks again which kinds the cluster serves.
+    pub async fn refresh_catalog(&self) -> Result<Arc<Catalog>, ApiError> {
+        let discovery = Discovery::new(self.client.clone()).run_aggregated();
+        let discovery = self.call(Verb::Discover, "the served kinds", discovery).await?;
+        let catalog = Arc::new(Catalog::from_discovery(&discovery));
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some(catalog.clone());
+        Ok(catalog)
+    }
+
+    /// Reads the sources of a payload, in order.
+    pub async fn read_sources(&self, namespace: &str, sources: &[PayloadSource]) -> Result<Vec<SourceText>, SourceError> {
+        let mut texts = Vec::new();
+        let mut total = 0;
+        for source in sources {
+            let text = match source {
+                PayloadSource::Inline(text) => SourceText { origin: "spec.payload".into(), text: text.clone() },
+                PayloadSource::Key { kind, key, path } => {
+                    let what = format!("{} {namespace}/{}", source_kind(*kind), key.name);
+                    let data = self.read_keys(*kind, namespace, &key.name, &what, path).await?;
+                    let known = data.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let (path, key) = (path.clone(), key.key.clone());
+                    let Some(value) = data.get(&key) else {
+                        return Err(SourceError::NoKey { path, what, key, known });
+                    };
+                    let origin = format!("{path} ({what}, key {key})");
+                    let text = String::from_utf8(value.clone()).map_err(|_| SourceError::NotText { path, what, key })?;
+                    SourceText { origin, text }
+                }
+            };
+            total += text.text.len();
+            if total > MAX_TOTAL_BYTES {
+                return Err(SourceError::TooLong);
+            }
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+
+    async fn read_keys(
+        &self,
+        kind: SourceKind,
+        namespace: &str,
+        name: &str,
+        what: &str,
+        path: &str,
+    ) -> Result<std::collections::BTreeMap<String, Vec<u8>>, SourceError> {
+        let failed = |error| SourceError::Api { path: path.into(), error };
+        let missing = || SourceError::Missing { path: path.into(), what: what.into() };
+        let data: Vec<(String, Vec<u8>)> = match kind {
+            SourceKind::Secret => {
+                let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+                let secret = self.call(Verb::Get, what, api.get_opt(name)).await.map_err(failed)?.ok_or_else(missing)?;
+                secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
+            }
+            SourceKind::ConfigMap => {
+                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+                let map = self.call(Verb::Get, what, api.get_opt(name)).await.map_err(failed)?.ok_or_else(missing)?;
+                let texts = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+                texts.chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0))).collect()
+            }
+        };
+        Ok(data.into_iter().collect())
+    }
+
+    /// Reads and plans. Kinds that are not known are asked for once more.
+    pub async fn plan(&self, sources: &[SourceText], owner: &Owner, reach: Reach) -> Result<Plan, PlanError> {
+        let manifests: Vec<Manifest> = parse(sources)?;
+        let catalog = self.catalog().await?;
+        let first = Plan::build(manifests.clone(), &catalog, owner.clone(), reach);
+        let unknown = |one: &Objection| matches!(one, Objection::UnknownKind { .. });
+        match first {
+            Err(objections) if objections.0.iter().any(unknown) => {
+                let catalog = self.refresh_catalog().await?;
+                Ok(Plan::build(manifests, &catalog, owner.clone(), reach)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    pub(crate) async fn read(&self, object: &PlannedObject) -> Result<Option<DynamicObject>, ApiError> {
+        let api = self.api(&object.resource, &object.id.namespace);
+        self.call(Verb::Get, &object.id, api.get_opt(&object.id.name)).await
+    }
+
+    pub(crate) async fn dry_run(&self, object: &PlannedObject, body: &Value, force: bool) -> Result<DynamicObject, ApiError> {
+        let api = self.api(&object.resource, &object.id.namespace);
+        let params = apply_params(force).dry_run();
+        self.call(Verb::DryRun, &object.id, api.patch(&object.id.name, &params, &Patch::Apply(body))).await
+    }
+
+    /// Waits for leave to write and checks that it has not lapsed. Call it right before the request.
+    pub(crate) async fn permitted(gate: &dyn Gate, purpose: Purpose, term: Option<Term>) -> Result<(), Denied> {
+        let permit = gate.permit(purpose).await?;
+        if let Some(work) = term.filter(|work| *work != permit.term) {
+            return Err(Denied::OtherTerm { work, permit: permit.term });
+        }
+        match gate.now() > permit.not_after {
+            true => Err(Denied::Lapsed),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) async fn write(&self, object: &PlannedObject, body: &Value, force: bool) -> Result<DynamicObject, ApiError> {
+        let api = self.api(&object.resource, &object.id.namespace);
+        let params = apply_params(force);
+        self.call(Verb::Apply, &object.id, api.patch(&object.id.name, &params, &Patch::Apply(body))).await
+    }
+
+    /// Asks for one deletion in the background, only of that uid. Returns whether it is gone already.
+    pub(crate) async fn delete_one(&self, api: &Api<DynamicObject>, id: &ObjectId, uid: &str) -> Result<bool, ApiError> {
+        let uid = Preconditions { uid: Some(uid.into()), resource_version: None };
+        let params = DeleteParams::background().preconditions(uid);
+        match self.call(Verb::Delete, id, api.delete(&id.name, &params)).await {
+            Ok(answer) => Ok(answer.right().is_some()),
+            // 409: another uid has taken the name, so the one that was meant is gone.
+            Err(error) if matches!(error.code(), 404 | 409) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn list_metadata(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        selector: Option<&str>,
+    ) -> Result<Vec<PartialObjectMeta<DynamicObject>>, ApiError> {
+        let params = selector.map_or_else(ListParams::default, |selector| ListParams::default().labels(selector));
+        let what = match namespace {
+            "" => resource.plural.clone(),
+            namespace => format!("{} in {namespace}", resource.plural),
+        };
+        let api = self.api(resource, namespace);
+        Ok(self.call(Verb::List, what, api.list_metadata(&params)).await?.items)
+    }
+}
+
+/// Runs requests side by side, a bounded number at once; results come in the order of completion.
+pub(crate) async fn side_by_side<T>(requests: Vec<impl Future<Output = T>>) -> Vec<T> {
+    futures::stream::iter(requests).buffer_unordered(CONCURRENCY).collect().await
+}
+
+fn apply_params(force: bool) -> PatchParams {
+    let params = PatchParams::apply(FIELD_MANAGER).validation_strict();
+    if force { params.force() } else { params }
+}
+
+fn source_kind(kind: SourceKind) -> &'static str {
+    match kind {
+        SourceKind::Secret => "Secret",
+        SourceKind::ConfigMap => "ConfigMap",
+    }
+}
