@@ -6,7 +6,7 @@ use flagship_types::{Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::electors::{Elector, Tally, select, tally};
-use crate::io::{Claim, Event, Message, Presence, Refusal, Vote};
+use crate::io::{Claim, Event, Message, Presence, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
 use crate::stage::{Campaign, Lead, Phase, Stage};
@@ -180,7 +180,7 @@ impl Election {
         let claim = Claim {
             term: campaign.term,
             rank: self.spec.rank,
-            config: self.stored_config,
+            config: self.stored_config.version,
             released: campaign.released,
         };
         let is_pre = campaign.phase == Phase::Pre;
@@ -241,7 +241,7 @@ impl Election {
         let took = self.now.since(campaign.vacant_since);
         let resumed = campaign.found.is_some();
         let lead =
-            Lead { term: campaign.term, after, resumed, hold: None, raise: None, raised_at: None, begun: false };
+            Lead { term: campaign.term, after, resumed, since: self.now, hold: None, raise: None, raised_at: None, begun: false };
         self.become_leader(lead);
         self.event(match campaign.found {
             Some(_) => Event::Resumed { term: campaign.term },
@@ -308,6 +308,11 @@ impl Election {
             // It remembers nothing that a grant could contradict, so it has no say.
             peer.ask.granted = true;
             return;
+        }
+        let leads = refusal == Refusal::Leading && peer.announced.is_some();
+        if let (Some(found), true) = (campaign.found, leads) {
+            // What was found without a record gives way to any live leader.
+            return self.stop_payload(found, ResignReason::Superseded, None);
         }
         peer.ask.refused_until = Some(until);
         if campaign.phase != Phase::Refused {

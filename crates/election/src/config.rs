@@ -26,6 +26,13 @@ impl Election {
         self.store_config();
     }
 
+    /// This member may vote from now on, and what it knows becomes its record.
+    pub(crate) fn gain_vote(&mut self) {
+        self.may_vote = true;
+        self.record.leader = self.leader.clone().filter(|l| *l != self.me || self.record.held.is_some());
+        self.persist_then(Gated::ConfigStored { version: self.record.config.version });
+    }
+
     fn store_config(&mut self) {
         let config = self.record.config;
         if self.may_vote {
@@ -35,7 +42,9 @@ impl Election {
     }
 
     pub(crate) fn on_config_stored_here(&mut self, version: ConfigVersion) {
-        self.stored_config = self.stored_config.max(version);
+        if self.record.config.version == version {
+            self.stored_config = self.record.config;
+        }
         if let Some(leader) = self.leader.clone().filter(|l| *l != self.me) {
             self.acknowledge_config(&leader, version);
         }
@@ -43,7 +52,7 @@ impl Election {
 
     /// Tells the leader that its configuration is stored here, if it is.
     pub(crate) fn acknowledge_config(&mut self, leader: &MemberName, version: ConfigVersion) {
-        if self.stored_config == version && self.record.config.version == version {
+        if self.stored_config.version == version {
             self.send(leader, Message::ConfigStored { version });
         }
     }

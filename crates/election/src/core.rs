@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flagship_types::{ConfigVersion, Health, Instant, MemberName, Term};
+use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Term};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
@@ -65,7 +65,7 @@ pub struct Election {
     outputs: VecDeque<Output>,
     pub(crate) directive: Directive,
     standing: Standing,
-    pub(crate) stored_config: ConfigVersion,
+    pub(crate) stored_config: FleetConfig,
     deadline: Option<Instant>,
     pub(crate) vacancy: Option<Vacancy>,
     pub(crate) reservation: Option<Reservation>,
@@ -101,13 +101,13 @@ impl Election {
         record.forgotten.truncate(MAX_FORGOTTEN);
         // What a user wrote into an annotation is believed no more than a peer.
         let found = found_running.filter(|_| !may_vote).map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
-        let recorded = record.held.map(|term| Held { term, recorded: true });
+        let recorded = record.held.or(record.stopping).map(|term| Held { term, recorded: true });
         let held = recorded.or(found.map(|term| Held { term, recorded: false }));
         record.term = [record.held, record.stopping, found, record.vote.as_ref().map(|v| v.term)]
             .into_iter()
             .flatten()
             .fold(record.term, Term::max);
-        let stored_config = record.config.version;
+        let stored_config = record.config;
         let leader = if held.is_some() { Some(config.name.clone()) } else { record.leader.clone() };
         // An own lead that ended is no lead to follow.
         let leader = leader.filter(|l| held.is_some() || *l != config.name);
@@ -300,8 +300,7 @@ impl Election {
 
     fn on_admit(&mut self, member: &MemberName) {
         if *member == self.me {
-            self.may_vote = true;
-            self.persist();
+            self.gain_vote();
         }
         if let Some(at) = self.record.forgotten.iter().position(|f| f == member) {
             self.record.forgotten.remove(at);
@@ -358,8 +357,11 @@ impl Election {
     /// Persists, and does `then` once that is durable.
     pub(crate) fn persist_then(&mut self, then: Gated) {
         let version = self.persist();
-        let waits = self.gated.iter().any(|(_, gated)| *gated == then);
-        if !waits && self.gated.len() < MAX_GATED {
+        // Only the newest configuration counts, so at most one of these waits, whatever else does.
+        if let Gated::ConfigStored { .. } = then {
+            self.gated.retain(|(_, gated)| !matches!(gated, Gated::ConfigStored { .. }));
+            self.gated.push_back((version, then));
+        } else if self.gated.len() < MAX_GATED && !self.gated.iter().any(|(_, gated)| *gated == then) {
             self.gated.push_back((version, then));
         }
     }
@@ -421,7 +423,7 @@ fn empty_record(spec: &Spec) -> Record {
         stopping: None,
         term: Term::NONE,
         leader: None,
-        config: flagship_types::FleetConfig { version: ConfigVersion(0), ..spec.proposal },
+        config: FleetConfig { version: ConfigVersion(0), ..spec.proposal },
         forgotten: Vec::new(),
     }
 }

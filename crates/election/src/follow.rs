@@ -64,16 +64,21 @@ impl Election {
         self.acknowledge_config(from, config.version);
         match &self.stage {
             Stage::Joining(joining) => match joining.held {
-                Some(held) => self.heed(held.term, &Vote { term, candidate: from.clone() }),
+                Some(held) if held.recorded => self.heed(held.term, &Vote { term, candidate: from.clone() }),
+                // What was found without a record gives way to any live leader.
+                Some(held) => self.supersede(held.term, &Vote { term, candidate: from.clone() }),
                 None => self.follow(from, term),
             },
+            Stage::Leader(lead) if self.is_interrupted() => {
+                self.heed(lead.term, &Vote { term, candidate: from.clone() });
+            }
             // Two leaders: the evaluation compares them.
             Stage::Leader(_) => {}
             Stage::Standby | Stage::Stopping(_) => self.follow(from, term),
             Stage::Candidate(campaign) => {
                 let found = campaign.found;
                 match found {
-                    Some(held) => self.heed(held, &Vote { term, candidate: from.clone() }),
+                    Some(held) => self.supersede(held, &Vote { term, candidate: from.clone() }),
                     None => {
                         self.follow(from, term);
                         self.become_standby();

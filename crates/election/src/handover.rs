@@ -158,7 +158,7 @@ impl Election {
         self.handover_failed(term, reason.to_owned());
         self.record.stopping = None;
         let after = self.persist();
-        self.become_leader(Lead { term, after, resumed: false, hold: None, raise: None, raised_at: None, begun: false });
+        self.become_leader(Lead { term, after, resumed: false, since: self.now, hold: None, raise: None, raised_at: None, begun: false });
     }
 
     fn handover_failed(&mut self, term: Term, reason: String) {

@@ -5,12 +5,14 @@ use std::time::Duration;
 use flagship_types::{Failback, FleetConfig, Instant, MemberName, Rank, Role, Term};
 
 use crate::core::Election;
-use crate::io::{Event, Message, Presence, ResignReason, Vote};
+use crate::io::{Directive, Event, Message, Presence, ResignReason, Vote};
 use crate::peer::{Paced, Peer};
 use crate::stage::{Lead, Stage};
 
 /// The lead is announced again to who does not show that it knows.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// How long a member that won waits until its lead is durable.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 /// Two leaders whose views differ for a moment would outbid each other: at most so often.
 const RAISE_EVERY: Duration = Duration::from_millis(500);
 /// A leader that meets a used-up higher term takes a fresh one, at most so often: a faulty peer may name many.
@@ -54,7 +56,7 @@ impl Election {
             return self.stop_payload(lead.term, reason, None);
         }
         if !self.is_durable(lead.after) {
-            return;
+            return self.await_record(lead);
         }
         if !lead.begun {
             let begun = Lead { begun: true, ..lead };
@@ -74,6 +76,23 @@ impl Election {
             return;
         }
         self.announce(lead.term);
+    }
+
+    /// The lead is not durable yet, so nothing was done under it: if that takes too long, others may have it.
+    fn await_record(&mut self, lead: Lead) {
+        let until = lead.since + RECORD_PATIENCE;
+        if lead.begun || lead.resumed || lead.hold.is_some() || self.directive != Directive::Absent {
+            return;
+        }
+        if self.now < until {
+            return self.wake(until);
+        }
+        self.record.held = None;
+        self.record.leader = None;
+        self.persist();
+        self.leader = None;
+        self.released = Some((lead.term, None));
+        self.step_back();
     }
 
     fn update_lead(&mut self, lead: Lead) {
@@ -188,10 +207,7 @@ impl Election {
 
     /// Tells everybody who does not show that it knows.
     fn announce(&mut self, term: Term) {
-        let config = *self.fleet_config();
-        if config.version != self.stored_config {
-            return;
-        }
+        let config = self.stored_config;
         let me = &self.me;
         let knows = |p: &Peer| {
             let metadata = p.metadata().filter(|m| m.leader.as_ref() == Some(me) && m.term == term);
@@ -241,13 +257,12 @@ impl Election {
 
     /// Whether any higher term supersedes this leader.
     pub(crate) fn is_interrupted(&self) -> bool {
-        let held = match &self.stage {
+        match &self.stage {
             Stage::Joining(joining) => joining.held.is_some(),
             Stage::Leader(lead) if lead.hold.is_some() => true,
             Stage::Leader(_) => self.peers.values().any(|p| p.unconfirmed && p.view.presence != Presence::Left),
             Stage::Standby | Stage::Candidate(_) | Stage::Stopping(_) => false,
-        };
-        held
+        }
     }
 }
 

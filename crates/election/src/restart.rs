@@ -55,7 +55,7 @@ impl Election {
         if self.now < found_at {
             self.wake(found_at);
         } else if self.spec.ready {
-            self.may_vote = true;
+            self.gain_vote();
             self.become_standby();
         }
     }
@@ -70,9 +70,7 @@ impl Election {
         }
         let mut present = self.peers.values().filter(|p| p.is_present()).peekable();
         if present.peek().is_some() && present.all(|p| p.told) {
-            self.may_vote = true;
-            self.record.leader = self.leader.clone();
-            self.persist();
+            self.gain_vote();
         }
     }
 
@@ -91,12 +89,14 @@ impl Election {
             return;
         }
         if !held.recorded {
-            self.may_vote = true;
+            if !self.may_vote {
+                self.gain_vote();
+            }
             return self.begin_campaign(self.now, false, None, Some(held.term));
         }
         self.follow_self(held.term);
         let (term, after) = (held.term, self.durable);
-        self.become_leader(Lead { term, after, resumed: true, hold: None, raise: None, raised_at: None, begun: false });
+        self.become_leader(Lead { term, after, resumed: true, since: self.now, hold: None, raise: None, raised_at: None, begun: false });
         self.event(Event::Resumed { term });
     }
 

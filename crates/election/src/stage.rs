@@ -62,6 +62,7 @@ pub(crate) struct Lead {
     /// The record version that holds this term: until it is durable nothing may run.
     pub(crate) after: u64,
     pub(crate) resumed: bool,
+    pub(crate) since: Instant,
     /// Since when nothing is written because the process paused.
     pub(crate) hold: Option<Instant>,
     /// A higher term that is being taken without disturbing the payload: the term, and its record version.
@@ -102,9 +103,14 @@ impl Stage {
 }
 
 impl Election {
-    /// Knows who leads or waits for it; nothing runs here.
+    /// Knows who leads or waits for it; nothing runs here. A leader comes here only if it never began.
     pub(crate) fn become_standby(&mut self) {
-        self.become_stage(Stage::Standby, &[Role::Joining, Role::Candidate, Role::Stopping]);
+        let is_idle = !matches!(&self.stage, Stage::Leader(lead) if lead.begun);
+        let legal: &[Role] = match is_idle {
+            true => &[Role::Joining, Role::Candidate, Role::Stopping, Role::Leader],
+            false => &[],
+        };
+        self.become_stage(Stage::Standby, legal);
     }
 
     /// Asks for the lead.

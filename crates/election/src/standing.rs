@@ -81,11 +81,11 @@ impl Election {
     pub(crate) fn standing(&self) -> Standing {
         // A lead counts, for others too, once it is durable.
         let role = match &self.stage {
-            Stage::Leader(lead) if !lead.begun && !lead.resumed => Role::Candidate,
+            Stage::Leader(lead) if !lead.begun => Role::Candidate,
             stage => stage.role(),
         };
         let leader = self.leader.clone();
-        let (term, config, interrupted) = (self.term(), self.stored_config, self.is_interrupted());
+        let (term, config, interrupted) = (self.term(), self.stored_config.version, self.is_interrupted());
         Standing { role, term, leader, config, interrupted }
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use flagship_types::{MemberName, Role, Term};
+use flagship_types::{MemberName, Term};
 
 use crate::core::{Election, Gated};
 use crate::io::{Claim, Message, Refusal, Vote};
 use crate::outlook::{Outlook, preference_of};
-use crate::stage::{Campaign, Phase, Stage};
+use crate::stage::{Campaign, Stage};
 
 /// When to ask again whether a leader is still there: views differ for about a round trip and a window.
 const RETRY_SOON: Duration = Duration::from_millis(150);
@@ -50,6 +50,9 @@ impl Election {
             self.record.vote = vote;
         }
         self.yielding = Some((to.clone(), self.now + YIELD));
+        if matches!(self.stage, Stage::Candidate(_)) {
+            self.step_back();
+        }
         self.persist_then(Gated::Grant { to: to.clone(), term });
     }
 
@@ -121,9 +124,8 @@ impl Election {
         let Some(peer) = self.peers.get(from) else {
             return;
         };
-        let is_asking = campaign.phase != Phase::Refused || peer.metadata().is_some_and(|m| m.role == Role::Candidate);
         let is_believable = self.believable(claim.term).is_some();
-        if campaign.found.is_none() && is_asking && is_believable && preference_of(peer, claim.rank) > self.own_preference()
+        if campaign.found.is_none() && is_believable && preference_of(peer, claim.rank) > self.own_preference()
         {
             self.step_back();
         }

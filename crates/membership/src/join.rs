@@ -113,7 +113,7 @@ impl Membership {
             SelfState::Away { .. } | SelfState::Alive => {}
         }
         if let Some(address) = moved {
-            self.set_address(name, address);
+            self.set_address(name, &address);
         }
     }
 
@@ -158,7 +158,7 @@ impl Membership {
     }
 
     /// Where a member can be dialled; the others are told.
-    pub(crate) fn set_address(&mut self, name: &MemberName, address: PeerAddress) {
+    pub(crate) fn set_address(&mut self, name: &MemberName, address: &PeerAddress) {
         let Some(member) = self.members.get_mut(name) else { return };
         member.address = Some(address.clone());
         let own = member.link;

@@ -222,7 +222,7 @@ impl Membership {
             self.send(id, Message::Addresses(others));
         }
         if let Some(address) = news {
-            self.set_address(&name, address);
+            self.set_address(&name, &address);
         }
         self.tell_known(&name, id);
         self.ping(id, now);

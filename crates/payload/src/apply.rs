@@ -67,7 +67,9 @@ impl Cluster {
             if work.is_empty() {
                 continue;
             }
-            let writes = work.into_iter().map(|(object, action)| self.write_one(plan, object, action, gate, term, options));
+            let writes = work
+                .into_iter()
+                .map(|(object, action)| self.write_one(plan, object, action, gate, term, options));
             let results = side_by_side(writes.collect::<Vec<_>>()).await;
             self.account(results, tracker, &mut applied)?;
             if stage == Stage::Foundation {
@@ -110,7 +112,13 @@ impl Cluster {
                         self.observer().object(&object.id, outcome);
                         tracing::info!(object = %object.id, ?outcome, "applied");
                     }
-                    tracker.send_modify(|progress| progress.inventory.insert(object.id.clone(), entry));
+                    tracker.send_modify(|progress| {
+                        let known = progress.inventory.get(&object.id).filter(|known| known.uid == entry.uid);
+                        // Readiness of what was not touched is still known.
+                        if outcome.is_some() || known.is_none() {
+                            progress.inventory.insert(object.id.clone(), entry);
+                        }
+                    });
                 }
                 Written::Denied(why) => denied = Some(why),
                 Written::Failed(error) => failures.push(Failure { id: object.id.clone(), error }),
@@ -147,7 +155,9 @@ impl Cluster {
     ) -> Result<Written, ObjectError> {
         let action = self.settle(plan, object, action, term, options).await?;
         let (uid, outcome) = match action {
-            Action::Keep { uid, generation } => return Ok(Written::Done(entry(object, uid, generation), None)),
+            Action::Keep { uid, generation } => {
+                return Ok(Written::Done(entry(object, uid, generation), None));
+            }
             Action::Update { uid } => (Some(uid), Outcome::Updated),
             Action::Create | Action::AwaitDeletion | Action::Later => (None, Outcome::Created),
         };
@@ -160,7 +170,8 @@ impl Cluster {
             return Ok(Written::Denied(denied));
         }
         let live = self.write(object, &body, options.force).await.map_err(refusal)?;
-        let (uid, generation) = (live.metadata.uid.unwrap_or_default(), live.metadata.generation.unwrap_or_default());
+        let (uid, generation) =
+            (live.metadata.uid.unwrap_or_default(), live.metadata.generation.unwrap_or_default());
         Ok(Written::Done(entry(object, uid, generation), Some(outcome)))
     }
 
@@ -185,7 +196,10 @@ impl Cluster {
                 if begin.elapsed() > options.timeout {
                     return Err(ObjectError::Api(ApiError::Timeout {
                         verb: crate::observer::Verb::Get,
-                        what: format!("{} (it is still being deleted, or what it lives in is not there)", object.id),
+                        what: format!(
+                            "{} (it is still being deleted, or what it lives in is not there)",
+                            object.id
+                        ),
                         after: options.timeout,
                     }));
                 }
@@ -195,13 +209,22 @@ impl Cluster {
     }
 
     /// Waits until the plan's CRDs are established and their kinds served.
-    async fn await_established(&self, plan: &Plan, timeout: Duration, tracker: &Tracker) -> Result<(), ApplyError> {
+    async fn await_established(
+        &self,
+        plan: &Plan,
+        timeout: Duration,
+        tracker: &Tracker,
+    ) -> Result<(), ApplyError> {
         let begin = Instant::now();
         let crds = plan.objects().iter().filter(|object| object.id.kind == "CustomResourceDefinition");
         let mut new_kinds = false;
         for crd in crds {
             loop {
-                let live = self.read(crd).await?.and_then(|live| serde_json::to_value(live).ok()).unwrap_or(Value::Null);
+                let live = self
+                    .read(crd)
+                    .await?
+                    .and_then(|live| serde_json::to_value(live).ok())
+                    .unwrap_or(Value::Null);
                 let why = match assess(&crd.id.group_kind(), &live) {
                     Readiness::Ready => break,
                     Readiness::InProgress(why) | Readiness::Failed(why) => why,
@@ -225,7 +248,8 @@ impl Cluster {
             let Some(missing) = missing else { break };
             let waited = begin.elapsed();
             if waited > timeout {
-                let (what, why) = (missing.id.to_string(), "its kind is not served although its CRD is established".into());
+                let (what, why) =
+                    (missing.id.to_string(), "its kind is not served although its CRD is established".into());
                 return Err(ApplyError::NotInTime { what, why, waited });
             }
             tokio::time::sleep(POLL).await;
@@ -249,7 +273,9 @@ fn announce(plan: &Plan, checked: &Checked, tracker: &Tracker) {
                     Entry { generation: *generation, ..known }
                 }
                 (_, Action::Keep { uid, generation }) => entry(object, uid.clone(), *generation),
-                (_, Action::Update { uid }) => Entry { state: ObjectState::Pending, ..entry(object, uid.clone(), 0) },
+                (_, Action::Update { uid }) => {
+                    Entry { state: ObjectState::Pending, ..entry(object, uid.clone(), 0) }
+                }
                 (Some(known), _) => Entry { state: ObjectState::Pending, ..known },
                 (None, _) => Entry { state: ObjectState::Pending, ..entry(object, String::new(), 0) },
             };

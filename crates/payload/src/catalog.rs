@@ -64,15 +64,17 @@ impl Catalog {
     /// Every `apiVersion` that serves a kind of this name, whatever its group: for a hint.
     pub fn api_versions_of(&self, kind: &str) -> Vec<String> {
         let named = self.kinds.iter().filter(|(key, _)| key.kind == kind);
-        named.flat_map(|(_, versions)| versions.iter().map(|known| known.resource.api_version.clone())).collect()
+        named
+            .flat_map(|(_, versions)| versions.iter().map(|known| known.resource.api_version.clone()))
+            .collect()
     }
 
     /// The kinds and those that the payload's own CRDs define.
     pub fn with_crds_of(&self, manifests: &[Manifest]) -> Self {
         let mut catalog = self.clone();
-        let crds = manifests
-            .iter()
-            .filter(|manifest| manifest.kind == "CustomResourceDefinition" && manifest.group == "apiextensions.k8s.io");
+        let crds = manifests.iter().filter(|manifest| {
+            manifest.kind == "CustomResourceDefinition" && manifest.group == "apiextensions.k8s.io"
+        });
         for manifest in crds {
             defined_by(manifest).into_iter().for_each(|kind| catalog.add(kind));
         }
@@ -92,12 +94,17 @@ fn defined_by(crd: &Manifest) -> Vec<Kind> {
     let (Some(group), Some(kind), Some(plural)) = fields else { return Vec::new() };
     let namespaced = spec["scope"] == "Namespaced";
     let versions = spec["versions"].as_array().into_iter().flatten();
-    let served = versions.filter(|version| version["served"] == true).filter_map(|version| text(&version["name"]));
+    let served =
+        versions.filter(|version| version["served"] == true).filter_map(|version| text(&version["name"]));
     served
         .map(|version| {
             let api_version = format!("{group}/{version}");
             let (group, kind, plural) = (group.clone(), kind.clone(), plural.clone());
-            Kind { resource: ApiResource { group, version, api_version, kind, plural }, namespaced, served: false }
+            Kind {
+                resource: ApiResource { group, version, api_version, kind, plural },
+                namespaced,
+                served: false,
+            }
         })
         .collect()
 }

@@ -69,7 +69,8 @@ impl Cluster {
             return Ok(Checked { actions });
         }
         failures.sort_by_key(|(at, _)| *at);
-        let named = failures.into_iter().map(|(at, error)| Failure { id: plan.objects()[at].id.clone(), error });
+        let named =
+            failures.into_iter().map(|(at, error)| Failure { id: plan.objects()[at].id.clone(), error });
         Err(Failures(named.collect()))
     }
 
@@ -123,7 +124,9 @@ fn blocked(plan: &Plan, object: &PlannedObject, error: ApiError) -> Result<Actio
 /// A refusal with the other managers' names, where it is a conflict of fields.
 pub(crate) fn refusal(error: ApiError) -> ObjectError {
     match error {
-        ApiError::Refused { code: 409, reason, message, .. } if reason == "Conflict" && message.contains("conflict with") => {
+        ApiError::Refused { code: 409, reason, message, .. }
+            if reason == "Conflict" && message.contains("conflict with") =>
+        {
             let mut managers: Vec<&str> =
                 message.split("conflict with ").skip(1).filter_map(|rest| rest.split('"').nth(1)).collect();
             managers.sort_unstable();
@@ -157,7 +160,8 @@ fn who(metadata: &ObjectMeta) -> String {
     if let Some(other) = labelled.filter(|_| manages(metadata)) {
         return format!(" (it belongs to the MultiCluster {other})");
     }
-    let mut managers: Vec<&str> = metadata.managed_fields.iter().flatten().filter_map(|e| e.manager.as_deref()).collect();
+    let mut managers: Vec<&str> =
+        metadata.managed_fields.iter().flatten().filter_map(|e| e.manager.as_deref()).collect();
     managers.sort_unstable();
     managers.dedup();
     managers.truncate(MAX_MANAGERS);
@@ -202,17 +206,28 @@ mod tests {
         assert!(ours(json!({"labels": label, "managedFields": manager("flagship")})));
         assert!(!ours(json!({"labels": label, "managedFields": manager("kubectl")})));
         assert!(!ours(json!({"managedFields": manager("flagship")})));
-        let other = json!({"labels": {"kube-vip.io/multicluster": "a.b"}, "managedFields": manager("flagship")});
+        let other =
+            json!({"labels": {"kube-vip.io/multicluster": "a.b"}, "managedFields": manager("flagship")});
         assert!(!ours(other.clone()));
         assert_eq!(who(&metadata(other)), " (it belongs to the MultiCluster a.b)");
-        assert_eq!(who(&metadata(json!({"managedFields": manager("kubectl-create")}))), " (but by kubectl-create)");
+        assert_eq!(
+            who(&metadata(json!({"managedFields": manager("kubectl-create")}))),
+            " (but by kubectl-create)"
+        );
     }
 
     #[test]
     fn conflicts_name_the_other_managers() {
         let message = "Apply failed with 2 conflicts: conflict with \"kubectl\" using apps/v1: .spec.replicas\nconflict with \"hpa\" using apps/v1: .spec.replicas";
         let (what, reason) = ("Deployment default/web".into(), "Conflict".into());
-        let error = ApiError::Refused { verb: Verb::DryRun, what, code: 409, reason, message: message.into(), hint: "" };
+        let error = ApiError::Refused {
+            verb: Verb::DryRun,
+            what,
+            code: 409,
+            reason,
+            message: message.into(),
+            hint: "",
+        };
         match refusal(error) {
             ObjectError::Conflict { managers, .. } => assert_eq!(managers, "hpa, kubectl"),
             other => panic!("{other}"),

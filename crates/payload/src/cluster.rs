@@ -103,7 +103,9 @@ pub enum SourceError {
         key: String,
     },
     /// All sources together are too long.
-    #[error("the payload's sources have more than {MAX_TOTAL_BYTES} bytes together: split the payload over several MultiClusters")]
+    #[error(
+        "the payload's sources have more than {MAX_TOTAL_BYTES} bytes together: split the payload over several MultiClusters"
+    )]
     TooLong,
     /// The API server could not be asked, or refused.
     #[error("{path}: {error}")]
@@ -178,12 +180,18 @@ impl Cluster {
     }
 
     /// Reads the sources of a payload, in order.
-    pub async fn read_sources(&self, namespace: &str, sources: &[PayloadSource]) -> Result<Vec<SourceText>, SourceError> {
+    pub async fn read_sources(
+        &self,
+        namespace: &str,
+        sources: &[PayloadSource],
+    ) -> Result<Vec<SourceText>, SourceError> {
         let mut texts = Vec::new();
         let mut total = 0;
         for source in sources {
             let text = match source {
-                PayloadSource::Inline(text) => SourceText { origin: "spec.payload".into(), text: text.clone() },
+                PayloadSource::Inline(text) => {
+                    SourceText { origin: "spec.payload".into(), text: text.clone() }
+                }
                 PayloadSource::Key { kind, key, path } => {
                     let what = format!("{} {namespace}/{}", source_kind(*kind), key.name);
                     let data = self.read_keys(*kind, namespace, &key.name, &what, path).await?;
@@ -193,7 +201,11 @@ impl Cluster {
                         return Err(SourceError::NoKey { path, what, key, known });
                     };
                     let origin = format!("{path} ({what}, key {key})");
-                    let text = String::from_utf8(value.clone()).map_err(|_| SourceError::NotText { path, what, key })?;
+                    let text = String::from_utf8(value.clone()).map_err(|_| SourceError::NotText {
+                        path,
+                        what,
+                        key,
+                    })?;
                     SourceText { origin, text }
                 }
             };
@@ -219,14 +231,25 @@ impl Cluster {
         let data: Vec<(String, Vec<u8>)> = match kind {
             SourceKind::Secret => {
                 let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-                let secret = self.call(Verb::Get, what, api.get_opt(name)).await.map_err(failed)?.ok_or_else(missing)?;
+                let secret = self
+                    .call(Verb::Get, what, api.get_opt(name))
+                    .await
+                    .map_err(failed)?
+                    .ok_or_else(missing)?;
                 secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
             }
             SourceKind::ConfigMap => {
                 let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-                let map = self.call(Verb::Get, what, api.get_opt(name)).await.map_err(failed)?.ok_or_else(missing)?;
-                let texts = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
-                texts.chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0))).collect()
+                let map = self
+                    .call(Verb::Get, what, api.get_opt(name))
+                    .await
+                    .map_err(failed)?
+                    .ok_or_else(missing)?;
+                let texts =
+                    map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+                texts
+                    .chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)))
+                    .collect()
             }
         };
         Ok(data.into_iter().collect())
@@ -252,14 +275,23 @@ impl Cluster {
         self.call(Verb::Get, &object.id, api.get_opt(&object.id.name)).await
     }
 
-    pub(crate) async fn dry_run(&self, object: &PlannedObject, body: &Value, force: bool) -> Result<DynamicObject, ApiError> {
+    pub(crate) async fn dry_run(
+        &self,
+        object: &PlannedObject,
+        body: &Value,
+        force: bool,
+    ) -> Result<DynamicObject, ApiError> {
         let api = self.api(&object.resource, &object.id.namespace);
         let params = apply_params(force).dry_run();
         self.call(Verb::DryRun, &object.id, api.patch(&object.id.name, &params, &Patch::Apply(body))).await
     }
 
     /// Waits for leave to write and checks that it has not lapsed. Call it right before the request.
-    pub(crate) async fn permitted(gate: &dyn Gate, purpose: Purpose, term: Option<Term>) -> Result<(), Denied> {
+    pub(crate) async fn permitted(
+        gate: &dyn Gate,
+        purpose: Purpose,
+        term: Option<Term>,
+    ) -> Result<(), Denied> {
         let permit = gate.permit(purpose).await?;
         if let Some(work) = term.filter(|work| *work != permit.term) {
             return Err(Denied::OtherTerm { work, permit: permit.term });
@@ -270,14 +302,24 @@ impl Cluster {
         }
     }
 
-    pub(crate) async fn write(&self, object: &PlannedObject, body: &Value, force: bool) -> Result<DynamicObject, ApiError> {
+    pub(crate) async fn write(
+        &self,
+        object: &PlannedObject,
+        body: &Value,
+        force: bool,
+    ) -> Result<DynamicObject, ApiError> {
         let api = self.api(&object.resource, &object.id.namespace);
         let params = apply_params(force);
         self.call(Verb::Apply, &object.id, api.patch(&object.id.name, &params, &Patch::Apply(body))).await
     }
 
     /// Asks for one deletion in the background, only of that uid. Returns whether it is gone already.
-    pub(crate) async fn delete_one(&self, api: &Api<DynamicObject>, id: &ObjectId, uid: &str) -> Result<bool, ApiError> {
+    pub(crate) async fn delete_one(
+        &self,
+        api: &Api<DynamicObject>,
+        id: &ObjectId,
+        uid: &str,
+    ) -> Result<bool, ApiError> {
         let uid = Preconditions { uid: Some(uid.into()), resource_version: None };
         let params = DeleteParams::background().preconditions(uid);
         match self.call(Verb::Delete, id, api.delete(&id.name, &params)).await {
@@ -294,7 +336,8 @@ impl Cluster {
         namespace: &str,
         selector: Option<&str>,
     ) -> Result<Vec<PartialObjectMeta<DynamicObject>>, ApiError> {
-        let params = selector.map_or_else(ListParams::default, |selector| ListParams::default().labels(selector));
+        let params =
+            selector.map_or_else(ListParams::default, |selector| ListParams::default().labels(selector));
         let what = match namespace {
             "" => resource.plural.clone(),
             namespace => format!("{} in {namespace}", resource.plural),

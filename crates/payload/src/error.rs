@@ -158,7 +158,11 @@ impl fmt::Display for Failures {
 
 impl std::error::Error for Failures {}
 
-pub(crate) fn write_some<T: fmt::Display>(f: &mut fmt::Formatter<'_>, all: &[T], shown: usize) -> fmt::Result {
+pub(crate) fn write_some<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    all: &[T],
+    shown: usize,
+) -> fmt::Result {
     for (at, one) in all.iter().take(shown).enumerate() {
         write!(f, "{}{one}", if at > 0 { "; " } else { "" })?;
     }

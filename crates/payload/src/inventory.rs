@@ -31,7 +31,8 @@ impl Inventory {
     /// As the status has it.
     pub fn from_status(status: &[InventoryEntry]) -> Self {
         let entries = status.iter().map(|entry| {
-            let InventoryEntry { group, version, kind, namespace, name, uid, generation, state } = entry.clone();
+            let InventoryEntry { group, version, kind, namespace, name, uid, generation, state } =
+                entry.clone();
             (ObjectId { group, kind, namespace, name }, Entry { version, uid, generation, state })
         });
         Self { entries: entries.collect() }
@@ -110,7 +111,10 @@ impl Inventory {
         // One object may be served by two groups, as Ingress once was: it is the same one if its uid is.
         let kept = planned.iter().filter_map(|id| self.entries.get(id)).map(|entry| entry.uid.as_str());
         let kept: BTreeSet<&str> = kept.filter(|uid| !uid.is_empty()).collect();
-        let stale = self.entries.iter().filter(|(id, entry)| !planned.contains(id) && !kept.contains(entry.uid.as_str()));
+        let stale = self
+            .entries
+            .iter()
+            .filter(|(id, entry)| !planned.contains(id) && !kept.contains(entry.uid.as_str()));
         stale.map(|(id, _)| id.clone()).collect()
     }
 

@@ -42,7 +42,9 @@ pub enum ParseError {
         message: String,
     },
     /// A document that is no object.
-    #[error("{place}: expected a Kubernetes object (a mapping with apiVersion, kind and metadata), found {found}")]
+    #[error(
+        "{place}: expected a Kubernetes object (a mapping with apiVersion, kind and metadata), found {found}"
+    )]
     NotAnObject {
         /// Where.
         place: Place,
@@ -77,7 +79,9 @@ pub enum ParseError {
     )]
     Empty,
     /// More objects than a status can list.
-    #[error("the payload has more than {MAX_OBJECTS} objects: split it over several MultiClusters, or wrap it in a chart or operator")]
+    #[error(
+        "the payload has more than {MAX_OBJECTS} objects: split it over several MultiClusters, or wrap it in a chart or operator"
+    )]
     TooMany,
 }
 
@@ -152,7 +156,9 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     let mut parts = Vec::new();
     let (mut begin, mut begin_line, mut offset) = (0, 1, 0);
     for (at, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
         let head_is_blank = text[begin..offset].lines().all(is_blank);
         if marker && !head_is_blank {
             parts.push((begin_line, &text[begin..offset]));
@@ -243,7 +249,12 @@ fn collect(
     Ok(())
 }
 
-fn manifest(place: Place, mut body: Map<String, Value>, api_version: &str, kind: String) -> Result<Manifest, ParseError> {
+fn manifest(
+    place: Place,
+    mut body: Map<String, Value>,
+    api_version: &str,
+    kind: String,
+) -> Result<Manifest, ParseError> {
     let metadata = body.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     let name = text(&metadata, "name").unwrap_or_default();
     let named = |kind: &str| match (kind, name.as_str()) {
@@ -252,7 +263,8 @@ fn manifest(place: Place, mut body: Map<String, Value>, api_version: &str, kind:
         (kind, "") => format!("the {kind}"),
         (kind, name) => format!("{kind} {name:?}"),
     };
-    let field = |field, expected| ParseError::Field { place: place.clone(), object: named(&kind), field, expected };
+    let field =
+        |field, expected| ParseError::Field { place: place.clone(), object: named(&kind), field, expected };
     if api_version.is_empty() {
         return Err(field("apiVersion", "write it as a text, for example `apiVersion: apps/v1`"));
     }
@@ -285,7 +297,8 @@ fn manifest(place: Place, mut body: Map<String, Value>, api_version: &str, kind:
 fn strip_server_fields(body: &mut Map<String, Value>) {
     body.remove("status");
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
-        let fields = ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
+        let fields =
+            ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
         fields.into_iter().for_each(|field| {
             metadata.remove(field);
         });

@@ -117,7 +117,8 @@ data:
 
 #[test]
 fn syntax_errors_name_document_line_and_column() {
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\nkind: ConfigMap\ndata:\n  a: b: c\n";
+    let yaml =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\nkind: ConfigMap\ndata:\n  a: b: c\n";
     match read(yaml).unwrap_err() {
         ParseError::Syntax { document, line, column, message, .. } => {
             assert_eq!((document, line), (2, 7), "{message}");

@@ -152,7 +152,9 @@ pub enum Objection {
         second: Place,
     },
     /// Deleting it with the payload would delete the MultiCluster itself.
-    #[error("{place}: {id} holds the MultiCluster itself, which would go with it when the lead moves: take it out of the payload")]
+    #[error(
+        "{place}: {id} holds the MultiCluster itself, which would go with it when the lead moves: take it out of the payload"
+    )]
     HoldsItself {
         /// Where.
         place: Place,
@@ -186,7 +188,12 @@ pub struct Plan {
 
 impl Plan {
     /// Decides. `catalog` holds the cluster's kinds; those of the payload's own CRDs are added here.
-    pub fn build(manifests: Vec<Manifest>, catalog: &Catalog, owner: Owner, reach: Reach) -> Result<Self, Objections> {
+    pub fn build(
+        manifests: Vec<Manifest>,
+        catalog: &Catalog,
+        owner: Owner,
+        reach: Reach,
+    ) -> Result<Self, Objections> {
         let catalog = catalog.with_crds_of(&manifests);
         let mut objections = Vec::new();
         let mut places: BTreeMap<ObjectId, Place> = BTreeMap::new();
@@ -244,7 +251,8 @@ impl Plan {
 
     /// The namespaces it makes.
     pub(crate) fn made_namespaces(&self) -> BTreeSet<&str> {
-        let made = self.objects.iter().filter(|object| object.id.group.is_empty() && object.id.kind == "Namespace");
+        let made =
+            self.objects.iter().filter(|object| object.id.group.is_empty() && object.id.kind == "Namespace");
         made.map(|object| object.id.name.as_str()).collect()
     }
 
@@ -293,14 +301,22 @@ fn unknown(manifest: Manifest, catalog: &Catalog) -> Objection {
         false => format!("it serves {} in {}", manifest.kind, elsewhere.join(", ")),
         true => "correct kind and apiVersion, or install its CRD (which may be part of the payload)".into(),
     };
-    Objection::UnknownKind { api_version: manifest.api_version(), kind: manifest.kind, place: manifest.place, hint }
+    Objection::UnknownKind {
+        api_version: manifest.api_version(),
+        kind: manifest.kind,
+        place: manifest.place,
+        hint,
+    }
 }
 
 fn out_of_reach(object: &PlannedObject, owner: &Owner, reach: Reach) -> Option<Objection> {
     let (place, id, own) = (object.place.clone(), object.id.clone(), owner.namespace.clone());
     let its_crd = id.kind == "CustomResourceDefinition" && id.name == "multiclusters.kube-vip.io";
     let its_namespace = id.group.is_empty() && id.kind == "Namespace" && id.name == own;
-    let itself = id.group == "kube-vip.io" && id.kind == "MultiCluster" && id.namespace == own && id.name == owner.name;
+    let itself = id.group == "kube-vip.io"
+        && id.kind == "MultiCluster"
+        && id.namespace == own
+        && id.name == owner.name;
     match object.namespaced {
         _ if its_crd || its_namespace || itself => Some(Objection::HoldsItself { place, id }),
         _ if reach.cross_namespace => None,

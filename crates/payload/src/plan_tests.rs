@@ -7,7 +7,8 @@ use flagship_k8s_api::ObjectState;
 fn kind(group: &str, kind: &str, namespaced: bool) -> Kind {
     let api_version = if group.is_empty() { "v1".into() } else { format!("{group}/v1") };
     let plural = format!("{}s", kind.to_lowercase());
-    let resource = ApiResource { group: group.into(), version: "v1".into(), api_version, kind: kind.into(), plural };
+    let resource =
+        ApiResource { group: group.into(), version: "v1".into(), api_version, kind: kind.into(), plural };
     Kind { resource, namespaced, served: true }
 }
 
@@ -119,7 +120,12 @@ fn unknown_kinds_and_duplicates_are_named() {
     let text = plan(wrong, false).unwrap_err().to_string();
     assert!(text.contains("it serves Deployment in apps/v1"), "{text}");
     assert!(text.contains("no kind Deplyoment in v1: correct kind and apiVersion"), "{text}");
-    assert!(text.contains("document 4 (line 7): ConfigMap default/a is there already, in spec.payload, document 3"), "{text}");
+    assert!(
+        text.contains(
+            "document 4 (line 7): ConfigMap default/a is there already, in spec.payload, document 3"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

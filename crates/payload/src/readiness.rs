@@ -77,7 +77,8 @@ fn deployment(object: &Value) -> Readiness {
     }
     let wanted = count(&spec["replicas"], 1);
     let [all, updated, ready, available] =
-        ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"].map(|key| count(&status[key], 0));
+        ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"]
+            .map(|key| count(&status[key], 0));
     if updated < wanted {
         return waiting(format!("{updated} of {wanted} replicas are updated"));
     }
@@ -130,7 +131,12 @@ fn daemon_set(object: &Value) -> Readiness {
     }
     let wanted = count(&status["desiredNumberScheduled"], 0);
     let on_delete = object["spec"]["updateStrategy"]["type"] == "OnDelete";
-    let counts = [("currentNumberScheduled", "scheduled"), ("updatedNumberScheduled", "updated"), ("numberAvailable", "available"), ("numberReady", "ready")];
+    let counts = [
+        ("currentNumberScheduled", "scheduled"),
+        ("updatedNumberScheduled", "updated"),
+        ("numberAvailable", "available"),
+        ("numberReady", "ready"),
+    ];
     for (key, word) in counts {
         let have = count(&status[key], 0);
         if have < wanted && !(on_delete && word == "updated") {
@@ -186,7 +192,9 @@ fn service(object: &Value) -> Readiness {
 }
 
 fn crd(status: &Value) -> Readiness {
-    if let Some(refused) = condition(status, "NamesAccepted").filter(|condition| condition["status"] == "False") {
+    if let Some(refused) =
+        condition(status, "NamesAccepted").filter(|condition| condition["status"] == "False")
+    {
         return Readiness::Failed(message(refused));
     }
     match holds(condition(status, "Established")) {
@@ -227,7 +235,8 @@ mod tests {
 
     #[test]
     fn deployments() {
-        let with = |status: Value| json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": status});
+        let with =
+            |status: Value| json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": status});
         in_progress("Deployment.apps", with(json!({})), "not looked");
         in_progress("Deployment.apps", with(json!({"observedGeneration": 1})), "generation 2");
         let mut status = json!({"observedGeneration": 2, "replicas": 4, "updatedReplicas": 2});
@@ -254,11 +263,13 @@ mod tests {
         assert_eq!(judge("DaemonSet.apps", json!({"status": {"observedGeneration": 1}})), Readiness::Ready);
         in_progress("Job.batch", json!({"status": {}}), "not started");
         assert_eq!(judge("Job.batch", json!({"status": {"startTime": "x"}})), Readiness::Ready);
-        let failed = json!({"status": {"conditions": [{"type": "Failed", "status": "True", "message": "boom"}]}});
+        let failed =
+            json!({"status": {"conditions": [{"type": "Failed", "status": "True", "message": "boom"}]}});
         assert_eq!(judge("Job.batch", failed), Readiness::Failed("boom".into()));
         let unscheduled = json!({"status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "no node"}]}});
         in_progress("Pod", unscheduled, "no node");
-        let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        let running =
+            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
         assert_eq!(judge("Pod", running), Readiness::Ready);
     }
 
@@ -269,9 +280,7 @@ mod tests {
         assert_eq!(judge("Service", json!({"spec": {"type": "ClusterIP"}})), Readiness::Ready);
         in_progress("CustomResourceDefinition.apiextensions.k8s.io", json!({}), "established");
         assert_eq!(judge("ConfigMap", json!({"data": {}})), Readiness::Ready);
-        let custom = |which: &str, status: &str| {
-            json!({"status": {"conditions": [{"type": which, "status": status, "message": "m"}]}})
-        };
+        let custom = |which: &str, status: &str| json!({"status": {"conditions": [{"type": which, "status": status, "message": "m"}]}});
         in_progress("Gadget.example.org", custom("Ready", "False"), "m");
         in_progress("Gadget.example.org", custom("Reconciling", "True"), "m");
         assert_eq!(judge("Gadget.example.org", custom("Stalled", "True")), Readiness::Failed("m".into()));

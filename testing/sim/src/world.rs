@@ -213,7 +213,7 @@ impl World {
         let tail = lines[lines.len().saturating_sub(120)..].join("\n");
         let mut out = format!("seed {}\n{tail}\n", self.seed);
         for host in &self.hosts {
-            let role = host.machine.as_ref().map(|m| (m.election().role(), m.election().term(), m.election().waiting_for()));
+            let role = host.machine.as_ref().map(|m| (m.election().role(), m.election().term(), m.election().waiting_for(self.now)));
             let _ = writeln!(out, "{}: {role:?} payload {:?} frozen {} api {}", host.spec.name, host.payload, host.frozen, host.api_up);
         }
         out

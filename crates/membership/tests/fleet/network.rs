@@ -1,0 +1,585 @@
+//! A fleet in virtual time: cores joined by streams that behave as TCP does (order, retransmission, a timeout for
+//! unacknowledged data), with cuts in either direction, crashes with and without a living host, and frozen
+//! processes. A run is a pure function of its seed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use flagship_membership::{
+    Config, ConnectFailure, Event, Evidence, Input, KnownMember, LinkEnd, LinkId, Membership, Message, Output,
+    PeerHello, State,
+};
+use flagship_types::{
+    CloseCode, ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank, Role,
+    Term, Verified,
+};
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+/// Unacknowledged for this long: the stream is reset (TCP_USER_TIMEOUT).
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const WALL_MS: u64 = 1_800_000_000_000;
+
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(crate) fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+pub(crate) fn name(i: usize) -> MemberName {
+    MemberName::new(&format!("m{i}")).unwrap()
+}
+
+pub(crate) fn address(i: usize) -> PeerAddress {
+    PeerAddress::parse(&format!("10.0.0.{}", i + 1), 9990).unwrap()
+}
+
+pub(crate) fn metadata(i: usize) -> Metadata {
+    Metadata {
+        address: Some(address(i)),
+        rank: Rank(0),
+        candidate: true,
+        health: Health::default(),
+        role: Role::Joining,
+        term: Term::NONE,
+        leader: None,
+        config: ConfigVersion(0),
+        interrupted: false,
+    }
+}
+
+/// What a host does with a process that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    Running,
+    /// Killed; its host resets streams and refuses connections.
+    Killed,
+    /// The host is gone with it.
+    Silent,
+    /// Stopped until then: the host acknowledges, the process does nothing.
+    Frozen(Instant),
+}
+
+struct Node {
+    core: Membership,
+    /// Whose name it has; its own number, but for a twin.
+    of: usize,
+    process: Process,
+    epoch: u64,
+    /// What waits for a frozen process.
+    waiting: VecDeque<Input>,
+    timer: Option<Instant>,
+}
+
+struct Stream {
+    ends: [(usize, LinkId); 2],
+    /// Whether each end still holds it.
+    open: [bool; 2],
+    last_arrival: [Instant; 2],
+    held: [VecDeque<Wire>; 2],
+}
+
+#[derive(Debug, Clone)]
+enum Wire {
+    Frame(Message),
+    Close(CloseCode),
+    Reset,
+}
+
+enum Happening {
+    Timer(usize),
+    Thaw(usize),
+    Deliver { stream: usize, to: usize, wire: Wire },
+    Dial { from: usize, address: PeerAddress, answer: Result<usize, ConnectFailure> },
+    Accepted { stream: usize, epochs: [u64; 2] },
+    Dialled { stream: usize, address: PeerAddress, epochs: [u64; 2] },
+    UserTimeout { stream: usize, end: usize, cut_at: Instant },
+}
+
+/// A change in somebody's view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) at: Instant,
+    pub(crate) observer: usize,
+    pub(crate) subject: usize,
+    pub(crate) epoch: Epoch,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) state: State,
+    pub(crate) evidence: Option<Evidence>,
+}
+
+type Tamper = Box<dyn FnMut(usize, usize, &mut Message)>;
+
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    nodes: Vec<Node>,
+    streams: Vec<Stream>,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    order: u64,
+    next_link: u64,
+    rng: Pcg64Mcg,
+    pub(crate) one_way: Duration,
+    pub(crate) jitter: Duration,
+    /// Share of frames that are lost and sent again, in a thousand.
+    pub(crate) lost_per_mille: u64,
+    /// Directions that deliver nothing, and since when.
+    cuts: BTreeMap<(usize, usize), Instant>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) events: Vec<(Instant, usize, Event)>,
+    /// Every output, if asked for.
+    pub(crate) trace: Option<String>,
+    pub(crate) tamper: Option<Tamper>,
+    /// Faults that really happened, to be asserted.
+    pub(crate) retransmitted: u64,
+}
+
+impl Net {
+    /// `n` members that know member 0 as their seed.
+    pub(crate) fn new(n: usize, seed: u64) -> Self {
+        let rng = Pcg64Mcg::seed_from_u64(seed);
+        let mut net = Self {
+            now: at(0),
+            nodes: Vec::new(),
+            streams: Vec::new(),
+            queue: BTreeMap::new(),
+            order: 0,
+            next_link: 0,
+            rng,
+            one_way: ms(20),
+            jitter: ms(2),
+            lost_per_mille: 0,
+            cuts: BTreeMap::new(),
+            changes: Vec::new(),
+            events: Vec::new(),
+            trace: None,
+            tamper: None,
+            retransmitted: 0,
+        };
+        for i in 0..n {
+            net.add(i, WALL_MS, Vec::new());
+        }
+        net
+    }
+
+    /// Runs until everybody sees everybody.
+    pub(crate) fn settled(n: usize, seed: u64) -> Self {
+        let mut net = Self::new(n, seed);
+        let extra = net.draw(ms(1000));
+        net.run_for(ms(8_000) + extra);
+        assert!(net.complete(), "boot: {:?}", net.changes);
+        net.changes.clear();
+        net
+    }
+
+    fn add(&mut self, i: usize, epoch: u64, known: Vec<KnownMember>) {
+        let seed = self.rng.next_u64();
+        let config = Config::new(name(i), Epoch(epoch), WALL_MS + self.now.as_nanos() / 1_000_000);
+        let mut core = Membership::new(config, metadata(i), known, seed, self.now);
+        let seeds = if i == 0 { Vec::new() } else { vec![address(0)] };
+        core.handle(Input::SetSeeds(seeds), self.now);
+        let node = Node { core, of: i, process: Process::Running, epoch, waiting: VecDeque::new(), timer: None };
+        if i == self.nodes.len() {
+            self.nodes.push(node);
+        } else {
+            self.nodes[i] = node;
+        }
+        self.drain(i);
+    }
+
+    pub(crate) fn draw(&mut self, bound: Duration) -> Duration {
+        let nanos = u64::try_from(bound.as_nanos()).unwrap().max(1);
+        Duration::from_nanos(self.rng.next_u64() % nanos)
+    }
+
+    pub(crate) fn core(&self, i: usize) -> &Membership {
+        &self.nodes[i].core
+    }
+
+    pub(crate) fn state(&self, observer: usize, subject: usize) -> Option<State> {
+        self.core(observer).member(&name(subject)).map(|view| view.state)
+    }
+
+    /// Whether all running members see all running members Alive, with metadata and a link.
+    pub(crate) fn complete(&self) -> bool {
+        let running: Vec<_> = self.running().collect();
+        let sees = |a: usize, b: usize| {
+            let view = self.core(a).member(&name(b));
+            view.is_some_and(|v| v.state == State::Alive && v.metadata.is_some() && v.link.is_some())
+        };
+        running.iter().all(|a| running.iter().all(|b| a == b || sees(*a, *b)))
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|i| matches!(self.nodes[*i].process, Process::Running | Process::Frozen(_)))
+    }
+
+    pub(crate) fn tell(&mut self, i: usize, input: Input) {
+        self.nodes[i].core.handle(input, self.now);
+        self.drain(i);
+    }
+
+    /// Sends a message on the link from one to another as if its core had.
+    pub(crate) fn inject(&mut self, from: usize, to: usize, message: Message) {
+        if let Some(link) = self.core(from).link_to(&name(to)) {
+            self.send(from, link, Wire::Frame(message));
+        }
+    }
+
+    // Faults.
+
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        self.cuts.entry((from, to)).or_insert(self.now);
+    }
+
+    pub(crate) fn cut_both(&mut self, a: usize, b: usize) {
+        self.cut(a, b);
+        self.cut(b, a);
+    }
+
+    pub(crate) fn heal(&mut self) {
+        let cuts = std::mem::take(&mut self.cuts);
+        for s in 0..self.streams.len() {
+            for to in 0..2 {
+                let (sender, receiver) = (self.streams[s].ends[1 - to].0, self.streams[s].ends[to].0);
+                let Some(since) = cuts.get(&(sender, receiver)) else { continue };
+                // TCP's retransmissions back off: up to as long again as the cut was.
+                let wait = self.draw(self.now.since(*since));
+                let held = std::mem::take(&mut self.streams[s].held[to]);
+                for wire in held {
+                    self.deliver(s, to, wire, self.now + wait);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn kill(&mut self, i: usize, process: Process) {
+        self.nodes[i].process = process;
+        self.nodes[i].timer = None;
+        for s in 0..self.streams.len() {
+            for end in 0..2 {
+                if self.streams[s].ends[end].0 == i && self.streams[s].open[end] {
+                    self.streams[s].open[end] = false;
+                    if process == Process::Killed {
+                        self.transmit(s, 1 - end, Wire::Reset);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn freeze(&mut self, i: usize, time: Duration) {
+        let until = self.now + time;
+        self.nodes[i].process = Process::Frozen(until);
+        self.schedule(until, Happening::Thaw(i));
+    }
+
+    /// Continues a frozen process before its time.
+    pub(crate) fn thaw_now(&mut self, i: usize) {
+        self.thaw(i);
+    }
+
+    /// Closes the link from one to another with a code, as if its core had.
+    pub(crate) fn close_from(&mut self, from: usize, to: usize, code: CloseCode) {
+        let link = self.core(from).link_to(&name(to)).unwrap();
+        self.send(from, link, Wire::Close(code));
+    }
+
+    /// Starts a second process with the name and the certificate of member `of`, on a host of its own.
+    pub(crate) fn start_twin(&mut self, of: usize, epoch: u64) {
+        let seed = self.rng.next_u64();
+        let i = self.nodes.len();
+        let config = Config::new(name(of), Epoch(epoch), WALL_MS + self.now.as_nanos() / 1_000_000);
+        let mut core = Membership::new(config, metadata(i), Vec::new(), seed, self.now);
+        core.handle(Input::SetSeeds(vec![address(0)]), self.now);
+        let node =
+            Node { core, of, process: Process::Running, epoch, waiting: VecDeque::new(), timer: None };
+        self.nodes.push(node);
+        self.drain(i);
+    }
+
+    /// Starts a process again, with what its object's status knew.
+    pub(crate) fn restart(&mut self, i: usize, epoch: u64, known: &[usize]) {
+        let known = known
+            .iter()
+            .map(|k| KnownMember { name: name(*k), epoch: Epoch(self.nodes[*k].epoch), address: Some(address(*k)) })
+            .collect();
+        self.add(i, epoch, known);
+    }
+
+    // Time.
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time);
+    }
+
+    pub(crate) fn run_until(&mut self, end: Instant) {
+        while let Some((&key, _)) = self.queue.first_key_value() {
+            if key.0 > end {
+                break;
+            }
+            self.now = key.0;
+            let happening = self.queue.remove(&key).unwrap();
+            self.happen(happening);
+        }
+        self.now = end;
+    }
+
+    /// Runs until it holds; the time it took.
+    pub(crate) fn run_while(&mut self, limit: Duration, mut going_on: impl FnMut(&Self) -> bool) -> Duration {
+        let start = self.now;
+        while going_on(self) {
+            assert!(self.now.since(start) < limit, "not within {limit:?}: {:#?}", self.changes);
+            self.run_for(ms(5));
+        }
+        self.now.since(start)
+    }
+
+    fn schedule(&mut self, at: Instant, happening: Happening) {
+        self.order += 1;
+        self.queue.insert((at, self.order), happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Timer(i) => {
+                if self.nodes[i].process == Process::Running && self.nodes[i].timer == Some(self.now) {
+                    self.nodes[i].timer = None;
+                    self.nodes[i].core.handle_timeout(self.now);
+                    self.drain(i);
+                }
+            }
+            Happening::Thaw(i) => self.thaw(i),
+            Happening::Deliver { stream, to, wire } => self.arrive(stream, to, wire),
+            Happening::Dial { from, address, answer } => self.dialled(from, address, answer),
+            Happening::Accepted { stream, epochs } => {
+                let (acceptor, link) = self.streams[stream].ends[1];
+                let dialler = self.streams[stream].ends[0].0;
+                let input = link_up(link, self.nodes[dialler].of, dialler, epochs[0], None);
+                self.input(acceptor, input);
+            }
+            Happening::Dialled { stream, address, epochs } => {
+                let (dialler, link) = self.streams[stream].ends[0];
+                let acceptor = self.streams[stream].ends[1].0;
+                let input = link_up(link, self.nodes[acceptor].of, acceptor, epochs[1], Some(address));
+                self.input(dialler, input);
+            }
+            Happening::UserTimeout { stream, end, cut_at } => {
+                let (me, link) = self.streams[stream].ends[end];
+                let peer = self.streams[stream].ends[1 - end].0;
+                let dead = self.nodes[peer].process == Process::Silent;
+                let cut = [(me, peer), (peer, me)].iter().any(|way| self.cuts.get(way) == Some(&cut_at));
+                if (dead || cut) && self.streams[stream].open[end] {
+                    self.streams[stream].open[end] = false;
+                    self.input(me, Input::LinkDown { link, end: LinkEnd::Lost });
+                }
+            }
+        }
+    }
+
+    fn thaw(&mut self, i: usize) {
+        if !matches!(self.nodes[i].process, Process::Frozen(_)) {
+            return;
+        }
+        self.nodes[i].process = Process::Running;
+        // Whether its timers or its sockets come first is anybody's guess.
+        if self.draw(ms(2)) < ms(1) {
+            self.nodes[i].core.handle_timeout(self.now);
+        }
+        while let Some(input) = self.nodes[i].waiting.pop_front() {
+            self.nodes[i].core.handle(input, self.now);
+        }
+        self.drain(i);
+    }
+
+    fn input(&mut self, i: usize, input: Input) {
+        match self.nodes[i].process {
+            Process::Running => {
+                self.nodes[i].core.handle(input, self.now);
+                self.drain(i);
+            }
+            Process::Frozen(_) => self.nodes[i].waiting.push_back(input),
+            Process::Killed | Process::Silent => {}
+        }
+    }
+
+    /// Carries out what a core wants.
+    fn drain(&mut self, i: usize) {
+        while let Some(output) = self.nodes[i].core.poll_output() {
+            if let Some(trace) = &mut self.trace {
+                trace.push_str(&format!("{:?} m{i} {output:?}\n", self.now));
+            }
+            match output {
+                Output::Connect { address } => self.dial(i, address),
+                Output::Send { link, message } => self.send(i, link, Wire::Frame(message)),
+                Output::Disconnect { link, code } => {
+                    self.send(i, link, Wire::Close(code));
+                    if let Some((stream, end)) = self.find(i, link) {
+                        self.streams[stream].open[end] = false;
+                    }
+                }
+                Output::Event(event) => self.note(i, event),
+            }
+        }
+        let next = self.nodes[i].core.next_timeout().map(|next| next.max(self.now));
+        if next != self.nodes[i].timer {
+            self.nodes[i].timer = next;
+            if let Some(next) = next {
+                self.schedule(next, Happening::Timer(i));
+            }
+        }
+    }
+
+    fn note(&mut self, i: usize, event: Event) {
+        if let Event::Changed(subject) = &event {
+            let view = self.nodes[i].core.member(subject).map(|view| Change {
+                at: self.now,
+                observer: i,
+                subject: subject.as_str()[1..].parse().unwrap(),
+                epoch: view.epoch,
+                incarnation: view.incarnation,
+                state: view.state,
+                evidence: view.evidence,
+            });
+            self.changes.extend(view);
+        } else if !matches!(event, Event::Heard { .. }) {
+            self.events.push((self.now, i, event));
+        }
+    }
+
+    fn dial(&mut self, from: usize, address: PeerAddress) {
+        let to = (0..self.nodes.len()).find(|i| super::network::address(*i) == address);
+        let cut = |to| self.cuts.contains_key(&(from, to)) || self.cuts.contains_key(&(to, from));
+        let unanswered = (CONNECT_TIMEOUT, Err(ConnectFailure::Unanswered));
+        let (after, answer) = match to {
+            None => unanswered,
+            Some(to) if cut(to) => unanswered,
+            Some(to) => match self.nodes[to].process {
+                Process::Silent => unanswered,
+                Process::Killed => (self.one_way * 2, Err(ConnectFailure::Refused)),
+                Process::Frozen(_) => (CONNECT_TIMEOUT, Err(ConnectFailure::Unanswered)),
+                Process::Running => (self.one_way * 3, Ok(to)),
+            },
+        };
+        let wait = after + self.draw(self.jitter);
+        self.schedule(self.now + wait, Happening::Dial { from, address, answer });
+    }
+
+    fn dialled(&mut self, from: usize, address: PeerAddress, answer: Result<usize, ConnectFailure>) {
+        match answer {
+            Ok(to) if self.nodes[to].process == Process::Running && self.nodes[from].process == Process::Running => {
+                self.next_link += 2;
+                let ends = [(from, LinkId(self.next_link)), (to, LinkId(self.next_link + 1))];
+                let stream = self.streams.len();
+                let last_arrival = [self.now + self.one_way * 2; 2];
+                self.streams.push(Stream { ends, open: [true; 2], last_arrival, held: Default::default() });
+                let epochs = [self.core(from).epoch().0, self.core(to).epoch().0];
+                self.schedule(self.now, Happening::Accepted { stream, epochs });
+                self.schedule(self.now + self.one_way, Happening::Dialled { stream, address, epochs });
+            }
+            Ok(_) => self.input(from, Input::ConnectFailed { address, failure: ConnectFailure::Unanswered }),
+            Err(failure) => self.input(from, Input::ConnectFailed { address, failure }),
+        }
+    }
+
+    fn find(&self, i: usize, link: LinkId) -> Option<(usize, usize)> {
+        let stream = self.streams.iter().rposition(|s| s.ends.contains(&(i, link)))?;
+        let end = usize::from(self.streams[stream].ends[1] == (i, link));
+        Some((stream, end))
+    }
+
+    fn send(&mut self, from: usize, link: LinkId, wire: Wire) {
+        let Some((stream, end)) = self.find(from, link) else { return };
+        if !self.streams[stream].open[end] {
+            return;
+        }
+        let mut wire = wire;
+        if let (Wire::Frame(message), Some(tamper)) = (&mut wire, &mut self.tamper) {
+            tamper(from, self.streams[stream].ends[1 - end].0, message);
+        }
+        self.transmit(stream, 1 - end, wire);
+    }
+
+    fn transmit(&mut self, stream: usize, to: usize, wire: Wire) {
+        let (sender, receiver) = (self.streams[stream].ends[1 - to].0, self.streams[stream].ends[to].0);
+        let cut = self.cuts.get(&(sender, receiver)).copied();
+        let unacknowledged = cut.or(self.cuts.get(&(receiver, sender)).copied());
+        let dead = self.nodes[receiver].process == Process::Silent;
+        if unacknowledged.is_some() || dead {
+            let cut_at = unacknowledged.unwrap_or_default();
+            self.schedule(self.now + USER_TIMEOUT, Happening::UserTimeout { stream, end: 1 - to, cut_at });
+        }
+        if cut.is_some() {
+            self.streams[stream].held[to].push_back(wire);
+        } else if !dead {
+            let mut wait = self.draw(self.jitter);
+            // A lost segment is sent again after 200 ms, 400 ms, …
+            let mut again = ms(200);
+            while self.rng.next_u64() % 1000 < self.lost_per_mille {
+                self.retransmitted += 1;
+                wait += again;
+                again *= 2;
+            }
+            self.deliver(stream, to, wire, self.now + self.one_way + wait);
+        }
+    }
+
+    /// In order: nothing overtakes what was sent before.
+    fn deliver(&mut self, stream: usize, to: usize, wire: Wire, at: Instant) {
+        let at = at.max(self.streams[stream].last_arrival[to]);
+        self.streams[stream].last_arrival[to] = at;
+        self.schedule(at, Happening::Deliver { stream, to, wire });
+    }
+
+    fn arrive(&mut self, stream: usize, to: usize, wire: Wire) {
+        let (me, link) = self.streams[stream].ends[to];
+        if !self.streams[stream].open[to] {
+            // Nobody holds this end any more: the host resets the other, unless it is gone too.
+            let alive = self.nodes[me].process != Process::Silent;
+            if alive && !matches!(wire, Wire::Reset) && self.streams[stream].open[1 - to] {
+                self.transmit(stream, 1 - to, Wire::Reset);
+            }
+            return;
+        }
+        let input = match wire {
+            Wire::Frame(message) => Input::Message { link, message: Verified::first_hand(message) },
+            Wire::Close(code) => {
+                self.streams[stream].open = [false; 2];
+                Input::LinkDown { link, end: LinkEnd::Closed(code) }
+            }
+            Wire::Reset => {
+                self.streams[stream].open = [false; 2];
+                Input::LinkDown { link, end: LinkEnd::Lost }
+            }
+        };
+        self.input(me, input);
+    }
+}
+
+fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<PeerAddress>) -> Input {
+    let hello = PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0 };
+    Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
+}
+
+/// Downs of members that were alive and reachable all the time.
+pub(crate) fn false_downs(changes: &[Change], dead: &BTreeSet<usize>) -> Vec<Change> {
+    changes.iter().filter(|c| c.state == State::Down && !dead.contains(&c.subject)).cloned().collect()
+}
+
+/// A member's record only grows in everyone's view; a beat may end an announced pause.
+pub(crate) fn shrinking_records(changes: &[Change]) -> Vec<(Change, Change)> {
+    let mut last: BTreeMap<(usize, usize), &Change> = BTreeMap::new();
+    let mut found = Vec::new();
+    for change in changes {
+        if let Some(old) = last.insert((change.observer, change.subject), change) {
+            let key = |c: &Change| (c.epoch, c.incarnation, c.state);
+            let back = old.state == State::Away && change.state == State::Alive && old.epoch == change.epoch;
+            if key(change) < key(old) && !back {
+                found.push((old.clone(), change.clone()));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,242 @@
+//! Starts, finds and removes clusters.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::assets::{Assets, user_dir};
+use crate::cluster::{Cluster, Options};
+use crate::components::{self, Addresses};
+use crate::credentials::Credentials;
+use crate::kubeconfig;
+use crate::network::{self, Mode, Network};
+use crate::record::{self, Record};
+use crate::supervisor::Supervisor;
+
+/// Starts, finds and removes clusters under one state directory.
+#[derive(Debug)]
+pub struct Harness {
+    state_dir: PathBuf,
+    assets: Assets,
+    mode: Mode,
+    network: Option<Network>,
+}
+
+impl Harness {
+    /// Finds or builds the programs, and makes the bridges in [`Mode::Namespaces`].
+    ///
+    /// # Errors
+    /// If a program cannot be built or the network cannot be made: another network has the addresses, or no right.
+    pub fn open(state_dir: &Path, mode: Mode) -> Result<Self> {
+        let harness = Self::for_removal(state_dir, mode)?;
+        if let Some(network) = &harness.network {
+            network.open()?;
+        }
+        Ok(harness)
+    }
+
+    /// As [`Harness::open`], but changes nothing on the network: for [`Harness::remove`] alone.
+    ///
+    /// # Errors
+    /// If a program cannot be built.
+    pub fn for_removal(state_dir: &Path, mode: Mode) -> Result<Self> {
+        let assets = Assets::prepare()?;
+        fs::create_dir_all(state_dir).with_context(|| format!("create {}", state_dir.display()))?;
+        let state_dir = state_dir.canonicalize().context("resolve --state-dir")?;
+        let network = (mode == Mode::Namespaces).then(|| Network::existing(&assets.supervisor));
+        Ok(Self { state_dir, assets, mode, network })
+    }
+
+    /// `$XDG_STATE_HOME/flagship/clusters`, else `~/.cache/flagship/clusters`.
+    ///
+    /// # Errors
+    /// If neither variable is set.
+    pub fn default_state_dir() -> Result<PathBuf> {
+        Ok(user_dir("XDG_STATE_HOME", ".cache")?.join("flagship/clusters"))
+    }
+
+    /// Where its clusters live.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The kubeconfig with one context for each of its clusters.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.state_dir.join("kubeconfig")
+    }
+
+    /// The directory that holds everything.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Names of all clusters with a directory here, running or not.
+    ///
+    /// # Errors
+    /// If the state directory cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.state_dir).context("read the state directory")? {
+            let entry = entry?;
+            if entry.path().join("cluster.json").is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Starts a cluster, or returns the healthy one that already has this name. What a crash left behind under the
+    /// name is removed first.
+    ///
+    /// # Errors
+    /// If it does not become ready: with the end of the log of the component that failed. Nothing of it is left then.
+    pub async fn start(&self, options: Options) -> Result<Cluster> {
+        check_name(&options.name)?;
+        if self.mode == Mode::Namespaces {
+            network::check_member_address(options.service_address)?;
+        }
+        let _lock = self.lock(&options.name)?;
+        if let Some(found) = self.find(&options.name).await? {
+            if self.mode == Mode::Namespaces && found.service_address() != options.service_address {
+                bail!(
+                    "cluster {} runs with address {}, not {}: remove it with --force-clean first",
+                    options.name,
+                    found.service_address(),
+                    options.service_address
+                );
+            }
+            return Ok(found);
+        }
+        self.remove_unlocked(&options.name).await?;
+        let started = self.start_new(&options).await;
+        if started.is_err() {
+            // Logs are what the error is about, and it repeats their ends; the processes ended with the supervisor.
+            let _ = self.remove_unlocked(&options.name).await;
+        }
+        started.with_context(|| format!("start cluster {}", options.name))
+    }
+
+    /// The cluster of this name, if it was started completely and its API server answers.
+    ///
+    /// # Errors
+    /// If its files cannot be read.
+    pub async fn find(&self, name: &str) -> Result<Option<Cluster>> {
+        let dir = self.state_dir.join(name);
+        let Some(record) = read_record(&dir)? else { return Ok(None) };
+        let Ok(supervisor) = Supervisor::connect(&dir.join("supervisor.sock")).await else { return Ok(None) };
+        if !record.complete || record.own_network != (self.mode == Mode::Namespaces) {
+            return Ok(None);
+        }
+        let entry =
+            serde_json::from_slice(&fs::read(dir.join("admin.json")).context("read the admin's access")?)
+                .context("the admin's access")?;
+        let cluster = Cluster { record, dir, supervisor, entry, found_running: true };
+        Ok(cluster.is_ready().await.then_some(cluster))
+    }
+
+    /// Removes a cluster: its processes, its interfaces, its files and its context. It need not exist or be whole.
+    ///
+    /// # Errors
+    /// If a process cannot be ended or a file not be removed.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let lock = self.lock(name)?;
+        self.remove_unlocked(name).await?;
+        drop(lock);
+        let _ = fs::remove_file(self.state_dir.join(format!("{name}.lock")));
+        Ok(())
+    }
+
+    /// Removes the bridges, unless a cluster still uses them.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn close_network(&self) -> Result<()> {
+        self.network.as_ref().map_or(Ok(()), Network::close)
+    }
+
+    async fn remove_unlocked(&self, name: &str) -> Result<()> {
+        let dir = self.state_dir.join(name);
+        let record = read_record(&dir).unwrap_or_default();
+        if let (Some(network), Some(record)) =
+            (&self.network, record.as_ref().filter(|record| record.own_network))
+        {
+            network.unplug(record.service_address)?;
+        }
+        let asked = match Supervisor::connect(&dir.join("supervisor.sock")).await {
+            Ok(supervisor) => supervisor.shut_down().await,
+            Err(error) => Err(error),
+        };
+        if let (Err(_), Some(record)) = (asked, &record) {
+            kill_exactly(record.supervisor_pid, record.supervisor_start)?;
+        }
+        kubeconfig::remove(&self.kubeconfig(), name)?;
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", dir.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn start_new(&self, options: &Options) -> Result<Cluster> {
+        let dir = self.state_dir.join(&options.name);
+        fs::create_dir_all(dir.join("logs")).with_context(|| format!("create {}", dir.display()))?;
+        let own_network = self.network.is_some();
+        let supervisor = Supervisor::start(
+            &self.assets.supervisor,
+            &dir.join("supervisor.sock"),
+            &dir.join("logs/supervisor.log"),
+            own_network,
+        )
+        .await?;
+        let addresses = if own_network {
+            Addresses::in_namespace(options.service_address)
+        } else {
+            Addresses::on_loopback()?
+        };
+        let credentials = Credentials::create(&dir.join("pki"), &addresses.certified())?;
+        let mut record = Record {
+            name: options.name.clone(),
+            service_address: addresses.member,
+            own_network,
+            server: addresses.server(),
+            supervisor_pid: supervisor.pid(),
+            supervisor_start: start_time(supervisor.pid()),
+            api_server: components::api_server(&self.assets, &addresses, &credentials),
+            lease_namespace: "default".to_owned(),
+            restricted_daemon: false,
+            complete: false,
+        };
+        write_record(&dir, &record)?;
+        if let Some(network) = &self.network {
+            network.plug(options.service_address, supervisor.pid())?;
+        }
+        let entry = access(&options.name, &record.server, &credentials, &credentials.tokens.admin)?;
+        let mut cluster = Cluster { record: record.clone(), dir, supervisor, entry, found_running: false };
+        cluster.start_components(&self.assets, &addresses, &credentials, options.nodes).await?;
+        record = cluster.install_daemon_access(record).await?;
+        record.complete = true;
+        write_record(&cluster.dir, &record)?;
+        cluster.record = record;
+        let _lock = self.lock("kubeconfig")?;
+        cluster.entry.merge_into(&self.kubeconfig())?;
+        Ok(cluster)
+    }
+
+    /// One process at a time works on a name.
+    fn lock(&self, name: &str) -> Result<File> {
+        let path = self.state_dir.join(format!("{name}.lock"));
+        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+        Ok(file)
+    }
+}
+

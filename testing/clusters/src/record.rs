@@ -1,0 +1,101 @@
+//! What the state directory remembers of a cluster, and the process that it names.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::credentials::write_private;
+
+/// The file that makes a directory a cluster's. It is written first and removed last.
+const FILE: &str = "cluster.json";
+
+/// What the state directory remembers of a cluster, so that another process can find and remove it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) service_address: Ipv4Addr,
+    pub(crate) own_network: bool,
+    pub(crate) server: String,
+    pub(crate) supervisor_pid: u32,
+    /// In clock ticks after boot: with the pid, it names a process for ever.
+    pub(crate) supervisor_start: Option<u64>,
+    pub(crate) api_server: Vec<String>,
+    pub(crate) lease_namespace: String,
+    pub(crate) restricted_daemon: bool,
+    pub(crate) complete: bool,
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let edges = name.starts_with('-') || name.ends_with('-');
+    if name.is_empty() || name.len() > 40 || edges || !name.bytes().all(legal) || name == "kubeconfig" {
+        bail!(
+            "--name {name:?}: expected up to 40 lower-case letters, digits and inner dashes, other than \"kubeconfig\""
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn read_record(dir: &Path) -> Result<Option<Record>> {
+    let path = dir.join(FILE);
+    match fs::read(&path) {
+        Ok(text) => {
+            Ok(Some(serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+pub(crate) fn write_record(dir: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_string_pretty(record).context("encode cluster.json")?;
+    write_private(&dir.join(FILE), &text)
+}
+
+/// Field 22 of `/proc/PID/stat`, which comes after the name in parentheses; `None` if there is no such process.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Kills a process that does not answer, if it still is the one that was started. The kernel then kills its children.
+pub(crate) fn kill_exactly(pid: u32, started: Option<u64>) -> Result<()> {
+    if started.is_none() || start_time(pid) != started {
+        return Ok(());
+    }
+    let number = i32::try_from(pid).context("pid")?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(number), nix::sys::signal::Signal::SIGKILL)
+        .with_context(|| format!("kill process {pid} (supervisor)"))?;
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while start_time(pid) == started && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["newyork", "a-1"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "New", "a/b", "..", "kubeconfig", &"x".repeat(41)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pid_that_was_given_to_another_process_is_not_killed() {
+        let me = std::process::id();
+        let started = start_time(me);
+        assert!(started.is_some());
+        kill_exactly(me, started.map(|ticks| ticks + 1)).unwrap();
+    }
+}
