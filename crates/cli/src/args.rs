@@ -189,6 +189,9 @@ pub struct PkiInitArgs {
     /// Name of a member (metadata.name of its MultiCluster); give it once per member
     #[arg(long = "member", value_name = "NAME", required = true)]
     pub members: Vec<flagship_types::MemberName>,
+    /// SPIFFE trust domain of all certificates
+    #[arg(long, value_name = "DOMAIN", default_value = flagship_types::TrustDomain::DEFAULT, value_parser = flagship_types::TrustDomain::new)]
+    pub trust_domain: flagship_types::TrustDomain,
     /// Where to write; must not hold an authority yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -223,6 +226,9 @@ pub struct IssueArgs {
     /// How many days the members' certificates are valid
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `flagship pki show`.

@@ -5,13 +5,13 @@ use std::io::IsTerminal as _;
 
 /// Whether and how text is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
+pub(crate) struct Style {
     colours: bool,
 }
 
 /// What a piece of text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     /// As it is.
     Plain,
     /// Heads and the leader.
@@ -28,10 +28,11 @@ pub enum Tone {
 
 impl Style {
     /// No marks at all.
-    pub const PLAIN: Self = Self { colours: false };
+    #[cfg(test)]
+    pub(crate) const PLAIN: Self = Self { colours: false };
 
     /// For standard output as it is now.
-    pub fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         Self { colours: wanted && able && std::io::stdout().is_terminal() }
@@ -41,7 +42,7 @@ impl Style {
     pub(crate) const COLOURED: Self = Self { colours: true };
 
     /// The text in its tone.
-    pub fn paint(self, tone: Tone, text: &str) -> String {
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Plain => return text.into(),
             Tone::Strong => "1",

@@ -12,8 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::OnShutdown;
-use crate::commands::{self, Order};
+use crate::commands::{self, Annotation, Order};
 use crate::departure::{Departure, Why, can_hand_over};
 use crate::events::Notice;
 use crate::finalizer;
@@ -21,6 +20,7 @@ use crate::happenings::{self, Happening};
 use crate::member::{Change, change, node_spec};
 use crate::payload_worker::Target;
 use crate::request::Reachability;
+use crate::supervisor::OnShutdown;
 use crate::tenure::{Member, Tenure, invalid_spec};
 use crate::worker::End;
 
@@ -114,7 +114,7 @@ impl Tenure {
             self.context.observer.payload_objects(callsign, &self.identity.member, objects);
         }
         let departure = attention.departure.as_mut();
-        let over = departure.filter(|_| true).and_then(|departure| {
+        let over = departure.and_then(|departure| {
             departure.is_over(&snapshot, &progress, Self::now()).then_some(Outcome::Departed(departure.why))
         });
         self.show(Some(member), self.shown_generation(member));
@@ -220,29 +220,34 @@ impl Tenure {
         let annotations = commands::read(object);
         attention.obeyed.retain(|key, _| annotations.iter().any(|annotation| annotation.key == *key));
         for annotation in annotations {
-            if attention.obeyed.get(annotation.key) == Some(&annotation.value) {
-                continue;
+            if attention.obeyed.get(annotation.key) != Some(&annotation.value) {
+                let happening = self.carry_out(&annotation, member).await;
+                self.chronicle.tell(happening);
+                attention.obeyed.insert(annotation.key, annotation.value);
             }
-            self.chronicle.tell(match annotation.order {
-                Err(error) => Happening::new(Notice::warning("CommandRefused", format!("{}: {error}", annotation.key))),
-                Ok(Order::Admit { member: who, reason }) => {
-                    member.node.tell(Command::Admit(who.clone())).await;
-                    Happening::new(Notice::normal("Admitted", format!("an operator admitted {who}: {reason}")))
-                }
-                Ok(Order::Forget { member: who, reason }) if who == self.identity.member => {
-                    let note = format!("{who} cannot forget itself ({reason}): delete its MultiCluster instead");
-                    Happening::new(Notice::warning("CommandRefused", note))
-                }
-                Ok(Order::Forget { member: who, reason }) => {
-                    member.node.tell(Command::Forget(who.clone())).await;
-                    Happening::new(Notice::normal("Forgotten", format!("an operator declared {who} gone: {reason}")))
-                }
-            });
-            attention.obeyed.insert(annotation.key, annotation.value);
             if let Err(error) = commands::remove(&self.api, &self.caller, object, annotation.key).await {
-                // The watch shows the object again, with the annotation that is known to be obeyed.
-                warn!(key = annotation.key, %error, "annotation not removed");
-                attention.obeyed.remove(annotation.key);
+                // The watch shows the object again, and it is tried again.
+                warn!(key = annotation.key, %error, "annotation not removed yet");
+            }
+        }
+    }
+
+    async fn carry_out(&self, annotation: &Annotation, member: &Member) -> Happening {
+        match &annotation.order {
+            Err(error) => {
+                Happening::new(Notice::warning("CommandRefused", format!("{}: {error}", annotation.key)))
+            }
+            Ok(Order::Admit { member: who, reason }) => {
+                member.node.tell(Command::Admit(who.clone())).await;
+                Happening::new(Notice::normal("Admitted", format!("an operator admitted {who}: {reason}")))
+            }
+            Ok(Order::Forget { member: who, reason }) if *who == self.identity.member => {
+                let note = format!("{who} cannot forget itself ({reason}): delete its MultiCluster instead");
+                Happening::new(Notice::warning("CommandRefused", note))
+            }
+            Ok(Order::Forget { member: who, reason }) => {
+                member.node.tell(Command::Forget(who.clone())).await;
+                Happening::new(Notice::normal("Forgotten", format!("an operator declared {who} gone: {reason}")))
             }
         }
     }

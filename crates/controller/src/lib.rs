@@ -1,1 +1,34 @@
-//! Watches MultiClusters, owns their status, finalizer and Events, and carries out promotion and demotion.
+//! Watches MultiClusters and serves each in a task of its own: owns their status, finalizer, local Lease and Events,
+//! tells the node what the object says, and carries out what the node directs for the payload. It decides neither who
+//! leads nor how members talk, and every payload write asks the node first.
+
+mod attend;
+mod chronicle;
+mod commands;
+mod departure;
+mod discovery;
+mod drift;
+mod events;
+mod finalizer;
+#[cfg(test)]
+mod fixtures;
+mod gate;
+mod happenings;
+mod judge;
+mod lease;
+mod member;
+mod memory;
+mod payload_worker;
+mod ports;
+mod progress;
+mod request;
+mod running;
+mod status;
+mod status_writer;
+mod stopping;
+mod supervisor;
+mod tenure;
+mod worker;
+
+pub use ports::{JoinError, Joined, Joiner, MemberStart, Observer, PayloadResult};
+pub use supervisor::{Controller, OnShutdown, Options};

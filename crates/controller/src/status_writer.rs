@@ -65,6 +65,7 @@ pub(crate) enum WriteError {
 enum Request {
     Persist(Callsign, Box<DurableRecord>, oneshot::Sender<Result<(), WriteError>>),
     Begin(oneshot::Sender<Result<Start, WriteError>>),
+    Read(oneshot::Sender<Result<MultiClusterStatus, WriteError>>),
     ForgetRecord(oneshot::Sender<Result<(), WriteError>>),
     Flush(oneshot::Sender<Result<(), WriteError>>),
 }
@@ -108,6 +109,11 @@ impl StatusHandle {
     /// Forgets what another fleet had agreed on.
     pub(crate) async fn forget_record(&self) -> Result<(), WriteError> {
         self.ask(Request::ForgetRecord).await
+    }
+
+    /// What the status says now.
+    pub(crate) async fn read(&self) -> Result<MultiClusterStatus, WriteError> {
+        self.ask(Request::Read).await
     }
 
     /// Writes the newest picture now.
@@ -220,6 +226,12 @@ impl StatusWriter {
             Request::Begin(reply) => {
                 // Whoever asked may have been cancelled; the write stands.
                 let _ = reply.send(self.begin().await);
+                return;
+            }
+            Request::Read(reply) => {
+                let read = self.read().await.map(|()| self.server.clone());
+                // As above.
+                let _ = reply.send(read);
                 return;
             }
             Request::ForgetRecord(reply) => (self.write(memory::forget).await, reply),

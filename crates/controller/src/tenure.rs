@@ -22,6 +22,7 @@ use crate::events::{Notice, Publisher};
 use crate::finalizer;
 use crate::happenings::Happening;
 use crate::member::machine_config;
+use crate::discovery;
 use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart};
 use crate::progress::Progress;
@@ -234,7 +235,7 @@ impl Tenure {
     async fn discover(&self, status: &MultiClusterStatus) -> Result<(Inventory, Option<Term>), PrepareError> {
         let mut inventory = Inventory::from_status(&status.inventory);
         let object = self.object.borrow().clone();
-        let found = payload_worker::discover(&self.context, &object, &self.owner(), &inventory);
+        let found = discovery::discover(&self.context, &object, &self.owner(), &inventory);
         let (found, term) = found.await.map_err(PrepareError::Inventory)?;
         inventory.unite(&found);
         Ok((inventory, (!found.is_empty()).then_some(term)))
@@ -356,7 +357,7 @@ impl Tenure {
 
     async fn try_remove_leftovers(&mut self) -> Result<(), String> {
         let status = self.open_status().await.map_err(|error| error.to_string())?;
-        let stored = status.flush_and_read().await.map_err(|error| error.to_string())?;
+        let stored = status.read().await.map_err(|error| error.to_string())?;
         let (inventory, _) = self.discover(&stored).await.map_err(|error| error.to_string())?;
         if !inventory.is_empty() {
             payload_worker::clear(&self.context, &self.owner(), inventory).await?;

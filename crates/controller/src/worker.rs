@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
-use crate::Options;
+use crate::supervisor::Options;
 use crate::events::Publisher;
 use crate::lease::{LocalLease, lease_name};
 use crate::ports::{Joiner, Observer};

@@ -6,6 +6,7 @@ use flagship_types::{Failback, FleetConfig, Instant, MemberName, Rank, Role, Ter
 
 use crate::core::Election;
 use crate::io::{Directive, Event, Message, Presence, ResignReason, Vote};
+use crate::outlook::Outlook;
 use crate::peer::{Paced, Peer};
 use crate::stage::{Lead, Stage};
 
@@ -59,6 +60,10 @@ impl Election {
             return self.await_record(lead);
         }
         if !lead.begun {
+            // Storing the lead may have taken long: nothing is started beside somebody who leads by now.
+            if self.is_idle(&lead) && matches!(self.outlook(None), Outlook::Held(_)) {
+                return self.abandon(lead.term);
+            }
             let begun = Lead { begun: true, ..lead };
             return self.update_lead(begun);
         }
@@ -81,17 +86,24 @@ impl Election {
     /// The lead is not durable yet, so nothing was done under it: if that takes too long, others may have it.
     fn await_record(&mut self, lead: Lead) {
         let until = lead.since + RECORD_PATIENCE;
-        if lead.begun || lead.resumed || lead.hold.is_some() || self.directive != Directive::Absent {
-            return;
+        if self.is_idle(&lead) && self.now >= until {
+            self.abandon(lead.term);
+        } else {
+            self.wake(until);
         }
-        if self.now < until {
-            return self.wake(until);
-        }
+    }
+
+    /// Won, and no object was touched yet.
+    fn is_idle(&self, lead: &Lead) -> bool {
+        !lead.begun && !lead.resumed && self.directive == Directive::Absent
+    }
+
+    fn abandon(&mut self, term: Term) {
         self.record.held = None;
         self.record.leader = None;
         self.persist();
         self.leader = None;
-        self.released = Some((lead.term, None));
+        self.released = Some((term, None));
         self.step_back();
     }
 

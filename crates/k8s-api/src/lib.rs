@@ -13,7 +13,7 @@ mod status;
 pub use conditions::ConditionType;
 pub use crd::{crd, crd_yaml};
 pub use marks::{
-    ADMIT_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION, MULTICLUSTER_LABEL,
+    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION, MULTICLUSTER_LABEL,
     TERM_ANNOTATION, owner_label,
 };
 pub use settings::{ApplySettings, FieldError, PayloadSource, Settings, SourceKind};

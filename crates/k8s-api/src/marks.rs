@@ -9,6 +9,8 @@ pub const FIELD_MANAGER: &str = "flagship";
 pub const MULTICLUSTER_LABEL: &str = "kube-vip.io/multicluster";
 /// Annotation on every payload object: the term under which it was last written.
 pub const TERM_ANNOTATION: &str = "kube-vip.io/term";
+/// Annotation on every payload object: a hash of what was applied, to tell drift from an edited payload.
+pub const APPLIED_ANNOTATION: &str = "kube-vip.io/applied-hash";
 /// Finalizer of a MultiCluster whose payload may still run.
 pub const FINALIZER: &str = "kube-vip.io/payload";
 /// Annotation on a MultiCluster: an operator admits a member without a voter record. Its value is a [`Command`].

@@ -85,7 +85,12 @@ impl Dials {
 
     /// Brings the table in line with what is to be dialled. `kept` are addresses that may be wanted again, whose
     /// backoff is remembered.
-    pub(crate) fn refresh(&mut self, wanted: &BTreeSet<PeerAddress>, kept: &BTreeSet<PeerAddress>, now: Instant) {
+    pub(crate) fn refresh(
+        &mut self,
+        wanted: &BTreeSet<PeerAddress>,
+        kept: &BTreeSet<PeerAddress>,
+        now: Instant,
+    ) {
         self.attempts.retain(|address, attempt| {
             attempt.in_flight || wanted.contains(address) || kept.contains(address)
         });

@@ -58,9 +58,9 @@ impl Freshness {
         Self { lateness: [Duration::ZERO; SAMPLES], next: 0, worst: Duration::ZERO, rtt: None }
     }
 
-    /// A young link has not yet shown its jitter: it begins with one sample of a fifth of the beat interval.
+    /// A young link has not yet shown its jitter: it begins with one sample of a tenth of the beat interval.
     pub(crate) fn begin(&mut self, beat_interval: Duration) {
-        self.late_by(beat_interval / 5);
+        self.late_by(beat_interval / 10);
     }
 
     /// A beat came this long after one interval.
@@ -130,7 +130,7 @@ mod tests {
         freshness.round_trip(ms(40));
         assert_eq!(freshness.slack(H), ms(100));
         freshness.begin(H);
-        assert_eq!(freshness.slack(H), ms(300));
+        assert_eq!(freshness.slack(H), ms(150));
         freshness.late_by(ms(600));
         assert_eq!(freshness.slack(H), ms(900));
         for _ in 0..63 {

@@ -78,7 +78,14 @@ impl Membership {
     }
 
     /// A peer says what it believes of us.
-    pub(crate) fn told(&mut self, from: LinkId, epoch: Epoch, incarnation: Incarnation, state: State, now: Instant) {
+    pub(crate) fn told(
+        &mut self,
+        from: LinkId,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        state: State,
+        now: Instant,
+    ) {
         if epoch < self.epoch {
             // It has not read our record yet, or lost it.
             let record = self.own_record();
@@ -144,7 +151,13 @@ impl Membership {
     }
 
     /// The peer of this stream has our name. With our epoch it is ourselves; otherwise the older process stops.
-    pub(crate) fn met_own_name(&mut self, link: LinkId, hello: &PeerHello, dialled: Option<&PeerAddress>, now: Instant) {
+    pub(crate) fn met_own_name(
+        &mut self,
+        link: LinkId,
+        hello: &PeerHello,
+        dialled: Option<&PeerAddress>,
+        now: Instant,
+    ) {
         if let Some(address) = dialled {
             self.dials.rejected(address, true, now);
         }

@@ -45,13 +45,18 @@ impl Membership {
 
     /// What a member says of itself. Only from itself, and only if it is newer than what is known.
     pub(crate) fn record(&mut self, id: LinkId, record: Record, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let name = link.peer.clone();
-        if record.member != name || record.epoch < link.epoch || !self.plausible(record.epoch, now) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (name, contested, epoch) = (link.peer.clone(), link.contested.is_some(), link.epoch);
+        if record.member != name || record.epoch < epoch || !self.plausible(record.epoch, now) {
             self.stats.refused_records += 1;
             return;
         }
         let Some(member) = self.members.get(&name) else { return };
+        if contested && record.epoch <= member.epoch {
+            // It is told what is known of it when the contest is decided, not before.
+            self.stats.frames_ignored += 1;
+            return;
+        }
         if record.epoch > member.epoch {
             if !member.counts() && self.is_full() {
                 self.stats.refused_full += 1;
@@ -101,7 +106,9 @@ impl Membership {
         match status {
             SelfState::Left if state != State::Left => self.left(name, now),
             SelfState::Left => {}
-            SelfState::Away { grace } if !away_used && (refuted || matches!(state, State::Alive | State::Suspect)) => {
+            SelfState::Away { grace }
+                if !away_used && (refuted || matches!(state, State::Alive | State::Suspect)) =>
+            {
                 self.become_state(name, State::Away, None, now);
                 if let Some(member) = self.members.get_mut(name) {
                     member.away_used = true;
@@ -256,7 +263,8 @@ impl Membership {
         match failure {
             ConnectFailure::Rejected(code) => {
                 // Of all that refuse without a link only we ourselves have our name and no place among the members.
-                let own = here.is_empty() && matches!(code, CloseCode::NameInUse | CloseCode::IdentityMismatch);
+                let own =
+                    here.is_empty() && matches!(code, CloseCode::NameInUse | CloseCode::IdentityMismatch);
                 self.dials.rejected(address, own, now);
             }
             ConnectFailure::Refused | ConnectFailure::Unanswered => self.dials.failed(address, now),

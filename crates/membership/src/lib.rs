@@ -22,8 +22,8 @@ use config::{MAX_LEFT, MAX_MEMBERS, MAX_OUTPUTS};
 use dial::Dials;
 use identity::Standing;
 pub use io::{
-    Accusation, ConnectFailure, Echo, Event, Evidence, Input, LinkEnd, LinkId, Message, Output, PeerHello, Record,
-    SelfState, State, Verdict,
+    Accusation, ConnectFailure, Echo, Event, Evidence, Input, LinkEnd, LinkId, Message, Output, PeerHello,
+    Record, SelfState, State, Verdict,
 };
 use links::Link;
 pub use members::MemberView;
@@ -237,7 +237,8 @@ impl Membership {
 
     fn message(&mut self, id: LinkId, message: Message, now: Instant) {
         let contested = self.links.get(&id).map(|link| link.contested.is_some());
-        let may_speak = contested == Some(false) || matches!((contested, &message), (Some(_), Message::Record(_)));
+        let may_speak =
+            contested == Some(false) || matches!((contested, &message), (Some(_), Message::Record(_)));
         if !may_speak || self.standing != Standing::Active {
             self.stats.frames_ignored += 1;
             return;
@@ -261,7 +262,9 @@ impl Membership {
             Message::Query { id: query, subject, epoch, deadline } => {
                 self.queried(id, (query, subject, epoch), deadline, now);
             }
-            Message::Answer { id: query, subject, verdict } => self.answered(id, query, &subject, verdict, now),
+            Message::Answer { id: query, subject, verdict } => {
+                self.answered(id, query, &subject, verdict, now)
+            }
             Message::Accuse(accusation) if accusation.subject == self.config.name => {
                 if accusation.epoch == self.epoch {
                     self.refute(id, accusation.incarnation, now);

@@ -62,7 +62,13 @@ fn next_in_phase(origin: Instant, step: Duration, phase: Duration, after: Instan
 
 impl Membership {
     /// A stream came up: takes it, refuses it, or decides which of two stays.
-    pub(crate) fn link_up(&mut self, id: LinkId, hello: &PeerHello, dialled: Option<PeerAddress>, now: Instant) {
+    pub(crate) fn link_up(
+        &mut self,
+        id: LinkId,
+        hello: &PeerHello,
+        dialled: Option<PeerAddress>,
+        now: Instant,
+    ) {
         if self.links.contains_key(&id) {
             return;
         }
@@ -122,7 +128,13 @@ impl Membership {
 
     /// Two streams to the same process. Both sides must come to the same result: the one dialled by the smaller
     /// name stays, unless the old one is silent. If both were dialled by the same side, that side decides.
-    fn keep_new(&mut self, old_id: LinkId, dialled: &Option<PeerAddress>, name: &MemberName, now: Instant) -> bool {
+    fn keep_new(
+        &mut self,
+        old_id: LinkId,
+        dialled: &Option<PeerAddress>,
+        name: &MemberName,
+        now: Instant,
+    ) -> bool {
         let h = self.config.beat_interval;
         let Some(old) = self.links.get(&old_id) else { return true };
         let slack = self.members.get(name).map_or(Duration::ZERO, |m| m.freshness.slack(h));
@@ -157,7 +169,14 @@ impl Membership {
     }
 
     /// A Hello with an older epoch while the newer process seems to be heard: ask that one first (rule 9).
-    fn contest(&mut self, id: LinkId, old: LinkId, hello: &PeerHello, dialled: Option<PeerAddress>, now: Instant) {
+    fn contest(
+        &mut self,
+        id: LinkId,
+        old: LinkId,
+        hello: &PeerHello,
+        dialled: Option<PeerAddress>,
+        now: Instant,
+    ) {
         let name = &hello.member;
         if self.links_of(name) >= MAX_LINKS_PER_PEER {
             return self.disconnect(id, CloseCode::NameInUse);
@@ -173,7 +192,7 @@ impl Membership {
     fn refuse_contested(&mut self, name: &MemberName, proof: Instant) {
         let contested = self.links.iter().find(|(_, l)| l.peer == *name && l.contested.is_some());
         if let Some((&id, link)) = contested
-            && proof > link.up_at
+            && proof >= link.up_at
         {
             self.disconnect(id, CloseCode::NameInUse);
             self.drop_link(id);

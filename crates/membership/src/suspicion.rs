@@ -84,6 +84,7 @@ impl Member {
                 (None, Some(requery)) => requery.at,
                 (None, None) => self.late_at(beat_interval),
             }),
+            State::Suspect if self.query.is_none() => Some(self.window_from),
             State::Suspect => Some(self.down_at(beat_interval)),
             State::Away => self.away_until,
             State::Down | State::Left => None,
@@ -94,11 +95,7 @@ impl Member {
 
     /// When a Suspect is Down: at the end of its window, but never while fresh beats keep coming.
     fn down_at(&self, beat_interval: Duration) -> Instant {
-        let window = match self.evidence {
-            Some(Evidence::Exit) => self.freshness.strong_window(),
-            _ => self.freshness.window(beat_interval, self.accusers.len()),
-        };
-        let end = self.window_from + window;
+        let end = self.window_from + self.window(beat_interval);
         match self.heard_at {
             Some(heard) if heard > self.since => {
                 end.max(heard + beat_interval + self.freshness.slack(beat_interval))
@@ -107,21 +104,36 @@ impl Member {
         }
     }
 
+    /// How long a Suspect may refute. An exit that only others saw does not shorten it: one of them may lie.
+    fn window(&self, beat_interval: Duration) -> Duration {
+        match self.exited() {
+            true => self.freshness.strong_window(),
+            false => self.freshness.window(beat_interval, self.accusers.len()),
+        }
+    }
+
+    /// Whether it can be asked about others.
+    fn observes(&self) -> bool {
+        self.link.is_some() && matches!(self.state, State::Alive | State::Suspect)
+    }
+
     /// Whether this observer itself does not hear the member.
     fn late(&self, beat_interval: Duration, now: Instant) -> bool {
         self.mute || self.exited() || now >= self.late_at(beat_interval)
     }
 
-    /// Forgets what a proof of life makes void. True if a query ended.
-    pub(crate) fn calm(&mut self, beat_interval: Duration, now: Instant) -> bool {
+    /// Forgets what a proof of life makes void.
+    pub(crate) fn calm(&mut self, beat_interval: Duration, now: Instant) {
         self.lost = false;
         self.refused = None;
         self.mute = false;
         if now >= self.late_at(beat_interval) {
-            return false;
+            return;
         }
         self.requery = None;
-        self.query.take().is_some()
+        if self.state == State::Alive {
+            self.query = None;
+        }
     }
 
     /// Nothing that was learnt before a pause of this process counts any more.
@@ -153,10 +165,11 @@ impl Membership {
                 }
                 _ => {}
             },
-            State::Suspect if member.down_at(h) <= now => {
-                let evidence = member.evidence;
-                self.stats.downs += 1;
-                self.become_state(name, State::Down, evidence, now);
+            State::Suspect if member.query.is_none() && member.window_from <= now => {
+                self.ask_during_window(name, now);
+            }
+            State::Suspect if member.query.is_some() && member.down_at(h) <= now => {
+                self.end_window(name, now)
             }
             State::Away if member.away_until.is_some_and(|until| until <= now) => {
                 let evidence = Some(member.seen_evidence());
@@ -167,23 +180,34 @@ impl Membership {
         }
     }
 
-    /// Pings the subject and asks all co-observers.
+    /// A beat is late, or the process is gone: asks the co-observers, and decides if there is nobody to wait for.
     pub(crate) fn ask(&mut self, name: &MemberName, now: Instant) {
-        let h = self.config.beat_interval;
         let Some(member) = self.members.get(name) else { return };
         if member.state != State::Alive || member.query.is_some() {
             return;
         }
+        let first = member.requery.is_none();
+        self.open_query(name, Duration::ZERO, now);
+        if first {
+            self.event(Event::Querying(name.clone()));
+        }
+        self.conclude(name, false, now);
+    }
+
+    /// Pings the subject and asks all co-observers; they have at least `time`.
+    fn open_query(&mut self, name: &MemberName, time: Duration, now: Instant) {
+        let h = self.config.beat_interval;
+        let Some(member) = self.members.get(name) else { return };
         let (epoch, link) = (member.epoch, member.link);
         let co: Vec<(MemberName, LinkId)> = self
             .members
             .iter()
-            .filter(|(other, m)| *other != name && matches!(m.state, State::Alive | State::Suspect))
+            .filter(|(other, m)| *other != name && m.observes())
             .filter_map(|(other, m)| m.link.map(|link| (other.clone(), link)))
             .collect();
         let slowest = co.iter().filter_map(|(other, _)| self.members.get(other)).map(|m| m.freshness.rtt());
         let rtt = slowest.chain([member.freshness.rtt()]).max().unwrap_or_default();
-        let deadline = rtt * 2 + QUERY_EXTRA;
+        let deadline = time.max(rtt * 2 + QUERY_EXTRA);
         self.next_query += 1;
         let id = self.next_query;
         let recent = now - h * PROOF_BEATS;
@@ -192,12 +216,8 @@ impl Membership {
         let accused = member.accusers.iter().filter(|(_, (at, _))| *at >= recent);
         let answers = accused.map(|(by, (_, evidence))| (by.clone(), Verdict::Mute(*evidence))).collect();
         let asked = co.iter().map(|(other, _)| other.clone()).collect();
-        let first = member.requery.is_none();
         member.query = Some(Query { id, asked, answers, deadline: now + deadline });
         self.stats.queries += 1;
-        if first {
-            self.event(Event::Querying(name.clone()));
-        }
         if let Some(link) = link {
             self.ping(link, now);
         }
@@ -205,16 +225,16 @@ impl Membership {
             let subject = name.clone();
             self.send(link, Message::Query { id, subject, epoch, deadline });
         }
-        self.conclude(name, false, now);
     }
 
     /// Decides a query, if it can be decided: `over` says that nobody is waited for any more.
     fn conclude(&mut self, name: &MemberName, over: bool, now: Instant) {
         let (h, floor) = (self.config.beat_interval, self.config.silence_floor);
         let Some(member) = self.members.get_mut(name) else { return };
-        let Some(query) = &member.query else { return };
+        let Some(query) = member.query.as_ref().filter(|_| member.state == State::Alive) else { return };
         let count = query.count();
-        let confirmed_exit = member.lost && member.refused.as_ref().is_some_and(|(_, times)| *times >= EXIT_DIALS);
+        let confirmed_exit =
+            member.lost && member.refused.as_ref().is_some_and(|(_, times)| *times >= EXIT_DIALS);
         // Alone: nobody else can tell. An exit that was seen twice is not waited with (docs/decisions/0001).
         if count.alone() && count.open == 0 && confirmed_exit {
             return self.suspect(name, Evidence::Exit, now);
@@ -253,6 +273,32 @@ impl Membership {
         self.become_state(name, State::Suspect, Some(evidence), now);
         let subject = name.clone();
         self.send_all(&Message::Accuse(Accusation { subject, epoch, incarnation, evidence }));
+        self.ask_during_window(name, now);
+    }
+
+    /// The observers are asked once more while the window runs: a refutation comes first-hand only, so it may
+    /// have reached a co-observer and be held up on its way to us.
+    fn ask_during_window(&mut self, name: &MemberName, now: Instant) {
+        let Some(member) = self.members.get_mut(name) else { return };
+        member.window_from = now;
+        let window = member.window(self.config.beat_interval);
+        self.open_query(name, window, now);
+    }
+
+    /// The window is over without a refutation: Down, unless the others heard the member meanwhile. Then it
+    /// refuted where we do not hear it, and has one beat interval before the next window.
+    fn end_window(&mut self, name: &MemberName, now: Instant) {
+        let h = self.config.beat_interval;
+        let Some(member) = self.members.get_mut(name) else { return };
+        let count = member.query.take().map(|query| query.count());
+        if count.is_some_and(|count| !count.alone() && !count.majority_mute()) {
+            member.window_from = now + h;
+            member.accusers.clear();
+            return;
+        }
+        let evidence = member.evidence;
+        self.stats.downs += 1;
+        self.become_state(name, State::Down, evidence, now);
     }
 
     /// The member's address refused a connection: its host lives, and no process listens.
@@ -272,12 +318,17 @@ impl Membership {
     }
 
     fn has_co_observer(&self, subject: &MemberName) -> bool {
-        let observes = |m: &Member| m.link.is_some() && matches!(m.state, State::Alive | State::Suspect);
-        self.members.iter().any(|(other, m)| other != subject && observes(m))
+        self.members.iter().any(|(other, m)| other != subject && m.observes())
     }
 
     /// A co-observer asks what we know.
-    pub(crate) fn queried(&mut self, from: LinkId, question: (u64, MemberName, Epoch), wait: Duration, now: Instant) {
+    pub(crate) fn queried(
+        &mut self,
+        from: LinkId,
+        question: (u64, MemberName, Epoch),
+        wait: Duration,
+        now: Instant,
+    ) {
         let (id, subject, epoch) = question;
         let Some(asker) = self.peer_of(from).cloned() else { return };
         let verdict = match self.members.get(&subject) {
@@ -323,7 +374,8 @@ impl Membership {
             return;
         }
         if let Some(verdict) = self.verdict_now(member, now) {
-            while let Some((asker, pending)) = self.members.get_mut(name).and_then(|m| m.asked_by.pop_first()) {
+            while let Some((asker, pending)) = self.members.get_mut(name).and_then(|m| m.asked_by.pop_first())
+            {
                 self.answer(&asker, pending.id, name, verdict);
             }
         }
@@ -357,11 +409,20 @@ impl Membership {
     }
 
     /// A co-observer answered our query.
-    pub(crate) fn answered(&mut self, from: LinkId, id: u64, subject: &MemberName, verdict: Verdict, now: Instant) {
+    pub(crate) fn answered(
+        &mut self,
+        from: LinkId,
+        id: u64,
+        subject: &MemberName,
+        verdict: Verdict,
+        now: Instant,
+    ) {
         let Some(by) = self.peer_of(from).cloned() else { return };
         let Some(member) = self.members.get_mut(subject) else { return };
         let late = self.config.beat_interval + member.freshness.slack(self.config.beat_interval);
-        let Some(query) = member.query.as_mut().filter(|q| q.id == id && q.asked.contains(&by)) else { return };
+        let Some(query) = member.query.as_mut().filter(|q| q.id == id && q.asked.contains(&by)) else {
+            return;
+        };
         match verdict {
             // An old hearing is none; an abstention opens the way for the others.
             Verdict::Heard(age) if age > late => query.answers.insert(by, Verdict::Mute(Evidence::Silence)),

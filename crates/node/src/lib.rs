@@ -11,13 +11,14 @@ mod snapshot;
 pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
 pub use driver::spawn;
 pub use flagship_election::{
-    Directive, Event as ElectionEvent, Record as ElectionRecord, ResignReason, Restored, Spec as ElectionSpec, Vote,
+    Directive, Event as ElectionEvent, Record as ElectionRecord, ResignReason, Restored,
+    Spec as ElectionSpec, Vote,
 };
 pub use flagship_membership::{ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, State};
 pub use handle::{Command, NodeEvent, NodeHandle, NodeSpec};
 pub use machine::{Machine, MachineConfig, MachineOutput};
 pub use ports::{
-    Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose, RefusalReason, Store,
-    StoreError, WritePermit,
+    Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose,
+    RefusalReason, Store, StoreError, WritePermit,
 };
 pub use snapshot::{MemberSnapshot, Snapshot};

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use flagship_election::{self as election, Directive, Election, Restored, ResignReason};
-use flagship_membership::{self as membership, Evidence, KnownMember, Membership, MemberView, State};
+use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
+use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
 use flagship_types::{
-    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
-    format_duration,
+    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term,
+    Verified, format_duration,
 };
 use flagship_wire::PeerMessage;
 
@@ -260,7 +260,8 @@ impl Machine {
         let not_after = now + WritePermit::VALIDITY;
         match (self.election.permit(now), purpose) {
             // A leader also deletes: what left its payload.
-            (Some(election::Permit::Apply { term }), _) | (Some(election::Permit::Delete { term }), Purpose::Delete) => {
+            (Some(election::Permit::Apply { term }), _)
+            | (Some(election::Permit::Delete { term }), Purpose::Delete) => {
                 Ok(WritePermit { term, not_after })
             }
             (Some(election::Permit::Delete { .. }), Purpose::Apply) => Err(Denied::NotLeading),
@@ -307,8 +308,7 @@ impl Machine {
     /// The picture for status and metrics.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let leader = self.election.leader();
-        let members: Vec<_> =
-            self.membership.members().map(|view| self.member_snapshot(&view)).collect();
+        let members: Vec<_> = self.membership.members().map(|view| self.member_snapshot(&view)).collect();
         let other_leaders = members
             .iter()
             .filter(|m| m.name != self.member && m.linked && m.role == Some(Role::Leader))
@@ -325,7 +325,10 @@ impl Machine {
             leader: leader.map(|(name, _)| name),
             directive: self.effective_directive(),
             config: *self.election.config(),
-            config_conflict: self.election.config_conflict().map(|(leader, config)| conflict(&leader, &config)),
+            config_conflict: self
+                .election
+                .config_conflict()
+                .map(|(leader, config)| conflict(&leader, &config)),
             waiting_for: self.election.waiting_for(now),
             members,
             other_leaders,

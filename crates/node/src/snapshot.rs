@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use flagship_election::Directive;
 use flagship_membership::State;
-use flagship_types::{Callsign, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term};
+use flagship_types::{
+    Callsign, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term,
+};
 
 /// One member's picture of its fleet.
 #[derive(Debug, Clone)]

@@ -154,12 +154,12 @@ impl Cluster {
         options: ApplyOptions,
     ) -> Result<Written, ObjectError> {
         let action = self.settle(plan, object, action, term, options).await?;
-        let (uid, outcome) = match action {
+        let (uid, outcome, force) = match action {
             Action::Keep { uid, generation } => {
                 return Ok(Written::Done(entry(object, uid, generation), None));
             }
-            Action::Update { uid } => (Some(uid), Outcome::Updated),
-            Action::Create | Action::AwaitDeletion | Action::Later => (None, Outcome::Created),
+            Action::Update { uid, force } => (Some(uid), Outcome::Updated, force),
+            Action::Create | Action::AwaitDeletion | Action::Later => (None, Outcome::Created, options.force),
         };
         let mut body = object.body(term);
         if let (Some(uid), Some(metadata)) = (uid, body.get_mut("metadata").and_then(Value::as_object_mut)) {
@@ -169,7 +169,7 @@ impl Cluster {
         if let Err(denied) = Self::permitted(gate, Purpose::Apply, Some(term)).await {
             return Ok(Written::Denied(denied));
         }
-        let live = self.write(object, &body, options.force).await.map_err(refusal)?;
+        let live = self.write(object, &body, force).await.map_err(refusal)?;
         let (uid, generation) =
             (live.metadata.uid.unwrap_or_default(), live.metadata.generation.unwrap_or_default());
         Ok(Written::Done(entry(object, uid, generation), Some(outcome)))
@@ -185,13 +185,12 @@ impl Cluster {
         options: ApplyOptions,
     ) -> Result<Action, ObjectError> {
         let begin = Instant::now();
-        let served = PlannedObject { served: true, ..object.clone() };
         loop {
             match action {
                 Action::Later | Action::AwaitDeletion => {}
                 settled => return Ok(settled),
             }
-            action = self.check_one(plan, &served, term, options.force).await?;
+            action = self.check_one(plan, object, term, options.force).await?;
             if matches!(action, Action::Later | Action::AwaitDeletion) {
                 if begin.elapsed() > options.timeout {
                     return Err(ObjectError::Api(ApiError::Timeout {
@@ -273,7 +272,7 @@ fn announce(plan: &Plan, checked: &Checked, tracker: &Tracker) {
                     Entry { generation: *generation, ..known }
                 }
                 (_, Action::Keep { uid, generation }) => entry(object, uid.clone(), *generation),
-                (_, Action::Update { uid }) => {
+                (_, Action::Update { uid, .. }) => {
                     Entry { state: ObjectState::Pending, ..entry(object, uid.clone(), 0) }
                 }
                 (Some(known), _) => Entry { state: ObjectState::Pending, ..known },

@@ -142,9 +142,10 @@ impl<'a> Chain<'a> {
             if wanted.is_empty() {
                 return Ok(());
             }
+            let deletion = self.deletion;
             let lists: Vec<_> = (wanted.iter())
                 .map(|(key, resource)| async move {
-                    (key, self.deletion.cluster.list_metadata(resource, &key.1, None).await)
+                    (key, deletion.cluster.list_metadata(resource, &key.1, None).await)
                 })
                 .collect();
             let lists = side_by_side(lists).await;
@@ -198,10 +199,11 @@ impl<'a> Chain<'a> {
     /// Asks for the deletion of everything that is there and not yet being deleted, owners first.
     async fn ask_top_down(&mut self) -> Result<(), DeleteError> {
         let deepest = self.links.values().map(|link| link.level).max().unwrap_or(0);
+        let deletion = self.deletion;
         for level in 0..=deepest {
             let here = self.links.values().filter(|link| link.level == level && link.is_untouched());
             let asks: Vec<_> = here
-                .map(|link| async move { (&link.uid, self.deletion.ask(&link.id, &link.uid).await) })
+                .map(|link| async move { (&link.uid, deletion.ask(&link.id, &link.uid).await) })
                 .collect();
             let mut gone = Vec::new();
             for (uid, asked) in side_by_side(asks).await {

@@ -1,6 +1,6 @@
 //! What an apply would do, found out by server-side dry runs before the first write.
 
-use flagship_k8s_api::{FIELD_MANAGER, MULTICLUSTER_LABEL, TERM_ANNOTATION};
+use flagship_k8s_api::{APPLIED_ANNOTATION, FIELD_MANAGER, MULTICLUSTER_LABEL, TERM_ANNOTATION};
 use flagship_types::Term;
 use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
@@ -19,6 +19,8 @@ pub enum Action {
     Update {
         /// The uid that was seen.
         uid: String,
+        /// Whether fields that others have set since are taken back.
+        force: bool,
     },
     /// It is there as it should be; the term of its last write does not count.
     Keep {
@@ -55,8 +57,15 @@ impl Cluster {
     /// Finds out what an apply would do and whether the API server would take all of it. Writes nothing; a standby
     /// does it to know whether it could lead. `term` is the one new writes would get.
     pub async fn check(&self, plan: &Plan, term: Term, force: bool) -> Result<Checked, Failures> {
-        let one = |(at, object)| async move { (at, self.check_one(plan, object, term, force).await) };
-        let requests: Vec<_> = plan.objects().iter().enumerate().map(one).collect();
+        let objects = plan.objects().iter().enumerate();
+        let requests: Vec<_> = objects
+            .map(|(at, object)| async move {
+                match object.served {
+                    true => (at, self.check_one(plan, object, term, force).await),
+                    false => (at, Ok(Action::Later)),
+                }
+            })
+            .collect();
         let mut actions = vec![Action::Later; plan.objects().len()];
         let mut failures = Vec::new();
         for (at, result) in side_by_side(requests).await {
@@ -81,9 +90,6 @@ impl Cluster {
         term: Term,
         force: bool,
     ) -> Result<Action, ObjectError> {
-        if !object.served {
-            return Ok(Action::Later);
-        }
         let live = self.read(object).await?;
         if let Some(live) = &live {
             if live.metadata.deletion_timestamp.is_some() {
@@ -93,8 +99,14 @@ impl Cluster {
                 return Err(ObjectError::NotOurs { by: who(&live.metadata) });
             }
         }
+        // The same payload was applied to it before: whoever set one of these fields since did so behind our back.
+        // What an edited payload adds may belong to somebody else by right, and is asked for without force.
+        let metadata = live.as_ref().map(|live| &live.metadata);
+        let force = force
+            || metadata
+                .is_some_and(|metadata| annotation(metadata, APPLIED_ANNOTATION) == Some(object.hash()));
         // Compared under the term it was last written in: a new term alone is no reason to touch a running payload.
-        let written = live.as_ref().and_then(|live| written_term(&live.metadata)).unwrap_or(term);
+        let written = metadata.and_then(written_term).unwrap_or(term);
         let result = match self.dry_run(object, &object.body(written), force).await {
             Ok(result) => result,
             Err(error) => return blocked(plan, object, error),
@@ -106,7 +118,7 @@ impl Cluster {
                 let generation = live.metadata.generation.unwrap_or_default();
                 match manages(&live.metadata) && same(&live, &result) {
                     true => Action::Keep { uid, generation },
-                    false => Action::Update { uid },
+                    false => Action::Update { uid, force },
                 }
             }
         })
@@ -172,7 +184,11 @@ fn who(metadata: &ObjectMeta) -> String {
 }
 
 fn written_term(metadata: &ObjectMeta) -> Option<Term> {
-    metadata.annotations.as_ref()?.get(TERM_ANNOTATION)?.parse().ok().map(Term)
+    annotation(metadata, TERM_ANNOTATION)?.parse().ok().map(Term)
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 /// Whether a dry run would change nothing that counts.

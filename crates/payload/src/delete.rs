@@ -156,7 +156,23 @@ impl Deletion<'_> {
         if uid != entry.uid && !is_ours(&metadata, &owner.label()) {
             return Ok(if entry.uid.is_empty() { Look::Foreign } else { Look::Gone });
         }
+        if self.purpose == Purpose::Prune && self.serves_a_kept_object(&metadata) {
+            return Ok(Look::Foreign);
+        }
         Ok(Look::Live(Live { uid, metadata }))
+    }
+
+    /// Whether it is part of an object that stays: the entry of a ReplicaSet is left over from a stop that was called
+    /// off before its Deployment was touched.
+    fn serves_a_kept_object(&self, metadata: &ObjectMeta) -> bool {
+        let progress = self.tracker.borrow();
+        let kept = |uid: &str| {
+            progress
+                .inventory
+                .iter()
+                .any(|(_, entry)| entry.uid == uid && entry.state != ObjectState::Deleting)
+        };
+        metadata.owner_references.iter().flatten().any(|owner| kept(&owner.uid))
     }
 
     /// Asks for the deletion of exactly this object. Returns whether it is gone already.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use flagship_k8s_api::{MULTICLUSTER_LABEL, TERM_ANNOTATION, owner_label};
+use flagship_k8s_api::{APPLIED_ANNOTATION, MULTICLUSTER_LABEL, TERM_ANNOTATION, owner_label};
 use flagship_types::Term;
 use kube::core::ApiResource;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::catalog::Catalog;
 use crate::object::{GroupKind, Manifest, ObjectId, Place};
@@ -78,11 +79,17 @@ pub struct PlannedObject {
     pub stage: Stage,
     /// Where it stands in the payload.
     pub place: Place,
+    hash: String,
     body: Map<String, Value>,
 }
 
 impl PlannedObject {
-    /// The object as it is written under a term: the user's, with namespace, label and annotation.
+    /// Of what the payload says of it, whatever the term; stands in its annotation.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The object as it is written under a term: the user's, with namespace, label and annotations.
     pub fn body(&self, term: Term) -> Value {
         let mut body = self.body.clone();
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -289,10 +296,20 @@ fn planned(manifest: Manifest, catalog: &Catalog, owner: &Owner) -> Result<Plann
         };
         put(metadata, "labels", MULTICLUSTER_LABEL, owner.label());
     }
+    let hash = hash(&body);
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        put(metadata, "annotations", APPLIED_ANNOTATION, hash.clone());
+    }
     let id = ObjectId { group, kind, namespace, name };
     let stage = Stage::of(&id.group_kind());
     let (resource, namespaced, served) = (known.resource.clone(), known.namespaced, known.served);
-    Ok(PlannedObject { id, resource, namespaced, served, stage, place, body })
+    Ok(PlannedObject { id, resource, namespaced, served, stage, place, hash, body })
+}
+
+/// 64 bits, as hexadecimal digits. Keys of a JSON map come sorted, so the same object has the same hash.
+fn hash(body: &Map<String, Value>) -> String {
+    let digest = Sha256::digest(serde_json::to_vec(body).unwrap_or_default());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unknown(manifest: Manifest, catalog: &Catalog) -> Objection {

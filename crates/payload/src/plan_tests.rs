@@ -83,7 +83,7 @@ fn label_annotation_and_namespace_are_put_in_and_the_template_is_left_alone() {
         "name": "web",
         "namespace": "shop",
         "labels": { "kube-vip.io/multicluster": "default.newyork" },
-        "annotations": { "a": "b", "kube-vip.io/term": "7" },
+        "annotations": { "a": "b", "kube-vip.io/term": "7", "kube-vip.io/applied-hash": plan.objects()[5].hash() },
     });
     assert_eq!(body["metadata"], expected);
     assert!(body.get("spec").is_none());

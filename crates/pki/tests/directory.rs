@@ -64,7 +64,7 @@ fn show_reports_identity_and_no_warnings_on_fresh_certificates() {
     assert_eq!(leaf.uris, ["spiffe://flagship/fleet/federation/member/newyork"]);
     assert!(!leaf.is_authority && reports[0].is_authority);
     assert_eq!(leaf.fingerprint.len(), 95);
-    let later = Timestamp::now() + Duration::from_secs(300 * 86_400);
+    let later = Timestamp::now() + Duration::from_secs(300 * 86_400 + 3600);
     assert!(show(&leaf.path, later).unwrap()[0].warnings[0].contains("expires in 64 days"));
     let much_later = Timestamp::now() + Duration::from_secs(400 * 86_400);
     assert!(show(&leaf.path, much_later).unwrap()[0].warnings[0].contains("expired at"));

@@ -14,7 +14,9 @@ pub enum AddressError {
     #[error("port {0:?} is not a number from 1 to 65535")]
     Port(String),
     /// Neither an IP address nor a DNS name.
-    #[error("{0:?} is neither an IPv4 or IPv6 address nor a DNS name (an IPv6 address with a port is written [2001:db8::1]:9990)")]
+    #[error(
+        "{0:?} is neither an IPv4 or IPv6 address nor a DNS name (an IPv6 address with a port is written [2001:db8::1]:9990)"
+    )]
     Host(String),
 }
 
@@ -35,7 +37,11 @@ impl PeerAddress {
         let (host, port) = split(text)?;
         let port = match port {
             None => default_port,
-            Some(port) => port.parse().ok().filter(|p| *p > 0).ok_or_else(|| AddressError::Port(port.chars().take(16).collect()))?,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|p| *p > 0)
+                .ok_or_else(|| AddressError::Port(port.chars().take(16).collect()))?,
         };
         if host.parse::<IpAddr>().is_err() && !is_dns_name(host) {
             return Err(AddressError::Host(host.chars().take(260).collect()));

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_kubernetes() {
-        let table = [("500ms", 500), ("3s", 3000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0), ("0s", 0)];
+        let table =
+            [("500ms", 500), ("3s", 3000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0), ("0s", 0)];
         for (text, ms) in table {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }

@@ -1,6 +1,6 @@
 //! One local Kubernetes cluster: its processes, its address, its kubeconfigs.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,20 +8,24 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kube::api::DynamicObject;
 use kube::{Client, Config};
-use serde::{Deserialize, Serialize};
 
-use crate::assets::{Assets, user_dir};
+use crate::assets::Assets;
 use crate::components::{self, Addresses};
 use crate::credentials::{Credentials, Tokens};
 use crate::install;
 use crate::kubeconfig::{self, Entry};
-use crate::network::{self, Mode, Network};
+use crate::network::{self, Network};
 use crate::readiness::until;
+use crate::record::{self, Record};
 pub use crate::supervisor::Signal;
 use crate::supervisor::{Spawn, Supervisor};
 
 /// The process name of the API server, for [`Cluster::signal`].
 pub const API_SERVER: &str = "kube-apiserver";
+/// The administrator's [`Entry`] in a cluster's directory, for who finds it.
+const ADMIN_ACCESS: &str = "admin.json";
+/// The supervisor's socket in a cluster's directory.
+pub(crate) const SOCKET: &str = "supervisor.sock";
 /// A cluster that is not ready by then never will be: it takes 3 s on an idle machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// One request to a local API server.
@@ -34,7 +38,8 @@ const LOG_TAIL_BYTES: usize = 2_000;
 pub struct Options {
     /// Name of the cluster and its context: lower-case letters, digits and dashes.
     pub name: String,
-    /// The address that other members reach its daemon at, of 172.18.0.0/16. Not used in [`Mode::Loopback`].
+    /// The address that other members reach its daemon at, of 172.18.0.0/16. Not used in
+    /// [`crate::network::Mode::Loopback`].
     pub service_address: Ipv4Addr,
     /// How many nodes kwok plays.
     pub nodes: u8,
@@ -60,13 +65,59 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Makes a new one in an empty directory. If that fails, the processes have ended; the directory stays.
+    pub(crate) async fn make(
+        assets: &Assets,
+        network: Option<&Network>,
+        dir: PathBuf,
+        options: &Options,
+    ) -> Result<Self> {
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let own_network = network.is_some();
+        let addresses = if own_network {
+            Addresses::in_namespace(options.service_address)
+        } else {
+            Addresses::on_loopback()?
+        };
+        let mut record = Record::new(&options.name, addresses.member, own_network, addresses.server());
+        record.write(&dir)?;
+        fs::create_dir_all(dir.join("logs")).context("create the directory of logs")?;
+        let log = dir.join("logs/supervisor.log");
+        let supervisor = Supervisor::start(&assets.supervisor, &dir.join(SOCKET), &log, own_network).await?;
+        record.set_supervisor(supervisor.pid());
+        let credentials = Credentials::create(&dir.join("pki"), &addresses.certified())?;
+        record.api_server = components::api_server(assets, &addresses, &credentials);
+        record.write(&dir)?;
+        if let Some(network) = network {
+            network.plug(options.service_address, supervisor.pid())?;
+        }
+        let entry = access(&options.name, &record.server, &credentials, &credentials.tokens.admin)?;
+        let mut cluster = Self { record, dir, supervisor, entry, found_running: false };
+        cluster.start_components(assets, &addresses, &credentials, options.nodes).await?;
+        cluster.install_daemon_access().await?;
+        cluster.record.complete = true;
+        cluster.record.write(&cluster.dir)?;
+        Ok(cluster)
+    }
+
+    /// The one in this directory, if it was made completely and its API server answers.
+    pub(crate) async fn find(dir: &Path) -> Result<Option<Self>> {
+        let Some(record) = record::read(dir)?.filter(|record| record.complete) else { return Ok(None) };
+        let Ok(supervisor) = Supervisor::connect(&dir.join(SOCKET)).await else { return Ok(None) };
+        let access = fs::read(dir.join(ADMIN_ACCESS)).context("read the administrator's access")?;
+        let entry = serde_json::from_slice(&access).context("the administrator's access")?;
+        let cluster = Self { record, dir: dir.to_owned(), supervisor, entry, found_running: true };
+        Ok(cluster.is_ready().await.then_some(cluster))
+    }
+
     /// Its name, which is also its context.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.record.name
     }
 
-    /// Where its daemon is reached by others: 127.0.0.1 in [`Mode::Loopback`].
+    /// Where its daemon is reached by others: 127.0.0.1 in
+    /// [`crate::network::Mode::Loopback`].
     #[must_use]
     pub fn service_address(&self) -> Ipv4Addr {
         self.record.service_address
@@ -274,7 +325,7 @@ impl Cluster {
             entry.write(&self.dir.join(format!("{file}.kubeconfig")))?;
         }
         let entry = serde_json::to_string(&self.entry).context("the admin's access")?;
-        crate::credentials::write_private(&self.dir.join("admin.json"), &entry)?;
+        crate::credentials::write_private(&self.dir.join(ADMIN_ACCESS), &entry)?;
         let stages = components::kwok_stages(assets, &self.dir)?;
         self.wait_ready().await?;
         let controllers = components::controller_manager(assets, credentials, &self.dir);
@@ -321,15 +372,14 @@ impl Cluster {
         self.dir.join("logs").join(format!("{process}.log"))
     }
 
-    async fn install_daemon_access(&self, mut record: Record) -> Result<Record> {
+    async fn install_daemon_access(&mut self) -> Result<()> {
         let mut entry = self.entry.clone();
         if let Some(identity) = install::install(&self.client().await?, &install::deploy_dir()).await? {
             entry.token = identity.token;
-            record.lease_namespace = identity.namespace;
-            record.restricted_daemon = true;
+            self.record.lease_namespace = identity.namespace;
+            self.record.restricted_daemon = true;
         }
-        entry.write(&self.daemon_kubeconfig())?;
-        Ok(record)
+        entry.write(&self.daemon_kubeconfig())
     }
 }
 
@@ -346,4 +396,3 @@ fn access(name: &str, server: &str, credentials: &Credentials, token: &str) -> R
 fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
     http::Request::get(path).body(Vec::new()).context("make a request")
 }
-

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Harness;
 use crate::daemon::Flagship;
 use crate::fleet::{CALLSIGN, Fleet, Member, payload_ready, two_members};
+use crate::harness::Harness;
 use crate::network::Mode;
 use crate::scratch::Scratch;
 use crate::story::Story;

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kube::api::{Api, DeleteParams, DynamicObject};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::cluster::{self, Cluster, Harness};
+use crate::cluster::{self, Cluster};
 use crate::components::free_ports;
 use crate::daemon::{self, Daemon, Flagship};
+use crate::harness::Harness;
 use crate::install::read_objects;
 use crate::network::Mode;
 use crate::watch::{Payload, State, Watch};
@@ -132,6 +133,24 @@ impl Member {
         self.cluster.apply(object).await.map(drop)
     }
 
+    /// Changes its object with a JSON merge patch, as `kubectl patch --type merge` does.
+    ///
+    /// # Errors
+    /// If the API server refuses it.
+    pub async fn patch(&self, patch: &Value) -> Result<()> {
+        let (name, params) = (self.name(), PatchParams::default());
+        let api = self.objects().await?;
+        let call = timeout(CALL_TIMEOUT, api.patch(name, &params, &Patch::Merge(patch)));
+        call.await.context("patch: no answer")?.with_context(|| format!("patch MultiCluster {name}"))?;
+        Ok(())
+    }
+
+    /// The MultiCluster objects of its cluster.
+    async fn objects(&self) -> Result<Api<DynamicObject>> {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
+        Ok(Api::namespaced_with(self.cluster.client().await?, "default", &kind))
+    }
+
     /// Deletes its object and waits until it has gone, which needs its daemon.
     ///
     /// # Errors
@@ -148,8 +167,7 @@ impl Member {
     /// # Errors
     /// If the API server refuses.
     pub async fn request_deletion(&self) -> Result<()> {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.cluster.client().await?, "default", &kind);
+        let api = self.objects().await?;
         let (name, params) = (self.name(), DeleteParams::default());
         let call = timeout(CALL_TIMEOUT, api.delete(name, &params));
         call.await.context("delete: no answer")?.with_context(|| format!("delete MultiCluster {name}"))?;
@@ -225,6 +243,10 @@ impl Fleet {
         });
         let clusters = futures::future::try_join_all(starts).await?;
         let tls_dir = harness.state_dir().join("certificates");
+        // Of an earlier fleet under the same harness: its members may have been others.
+        if tls_dir.exists() {
+            std::fs::remove_dir_all(&tls_dir).context("remove the last fleet's certificates")?;
+        }
         let names: Vec<&str> = plans.iter().map(Plan::name).collect();
         flagship.make_certificates(CALLSIGN, &names, &tls_dir)?;
         let mut members = Vec::with_capacity(plans.len());

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::assets::{Assets, user_dir};
+use crate::cluster::SOCKET;
 use crate::cluster::{Cluster, Options};
-use crate::components::{self, Addresses};
-use crate::credentials::Credentials;
 use crate::kubeconfig;
 use crate::network::{self, Mode, Network};
-use crate::record::{self, Record};
+use crate::record::{self, check_name};
 use crate::supervisor::Supervisor;
 
 /// Starts, finds and removes clusters under one state directory.
@@ -82,7 +81,7 @@ impl Harness {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.state_dir).context("read the state directory")? {
             let entry = entry?;
-            if entry.path().join("cluster.json").is_file()
+            if record::is_cluster(&entry.path())
                 && let Ok(name) = entry.file_name().into_string()
             {
                 names.push(name);
@@ -128,17 +127,9 @@ impl Harness {
     /// # Errors
     /// If its files cannot be read.
     pub async fn find(&self, name: &str) -> Result<Option<Cluster>> {
-        let dir = self.state_dir.join(name);
-        let Some(record) = read_record(&dir)? else { return Ok(None) };
-        let Ok(supervisor) = Supervisor::connect(&dir.join("supervisor.sock")).await else { return Ok(None) };
-        if !record.complete || record.own_network != (self.mode == Mode::Namespaces) {
-            return Ok(None);
-        }
-        let entry =
-            serde_json::from_slice(&fs::read(dir.join("admin.json")).context("read the admin's access")?)
-                .context("the admin's access")?;
-        let cluster = Cluster { record, dir, supervisor, entry, found_running: true };
-        Ok(cluster.is_ready().await.then_some(cluster))
+        check_name(name)?;
+        let found = Cluster::find(&self.state_dir.join(name)).await?;
+        Ok(found.filter(|cluster| cluster.has_own_network() == (self.mode == Mode::Namespaces)))
     }
 
     /// Removes a cluster: its processes, its interfaces, its files and its context. It need not exist or be whole.
@@ -164,70 +155,35 @@ impl Harness {
 
     async fn remove_unlocked(&self, name: &str) -> Result<()> {
         let dir = self.state_dir.join(name);
-        let record = read_record(&dir).unwrap_or_default();
-        if let (Some(network), Some(record)) =
-            (&self.network, record.as_ref().filter(|record| record.own_network))
-        {
+        if !dir.exists() {
+            return Ok(());
+        }
+        let record = record::read(&dir)?;
+        let Some(record) = record else {
+            // Killed before it had written anything, or somebody else's directory: that is never empty.
+            return fs::remove_dir(&dir).with_context(|| {
+                format!("{} is not a cluster's directory: nothing was removed", dir.display())
+            });
+        };
+        if let Some(network) = self.network.as_ref().filter(|_| record.own_network) {
             network.unplug(record.service_address)?;
         }
-        let asked = match Supervisor::connect(&dir.join("supervisor.sock")).await {
+        let asked = match Supervisor::connect(&dir.join(SOCKET)).await {
             Ok(supervisor) => supervisor.shut_down().await,
             Err(error) => Err(error),
         };
-        if let (Err(_), Some(record)) = (asked, &record) {
-            kill_exactly(record.supervisor_pid, record.supervisor_start)?;
+        if asked.is_err() {
+            record.kill_supervisor()?;
         }
         kubeconfig::remove(&self.kubeconfig(), name)?;
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", dir.display()))
-            }
-            _ => Ok(()),
-        }
+        record::remove_directory(&dir)
     }
 
     async fn start_new(&self, options: &Options) -> Result<Cluster> {
         let dir = self.state_dir.join(&options.name);
-        fs::create_dir_all(dir.join("logs")).with_context(|| format!("create {}", dir.display()))?;
-        let own_network = self.network.is_some();
-        let supervisor = Supervisor::start(
-            &self.assets.supervisor,
-            &dir.join("supervisor.sock"),
-            &dir.join("logs/supervisor.log"),
-            own_network,
-        )
-        .await?;
-        let addresses = if own_network {
-            Addresses::in_namespace(options.service_address)
-        } else {
-            Addresses::on_loopback()?
-        };
-        let credentials = Credentials::create(&dir.join("pki"), &addresses.certified())?;
-        let mut record = Record {
-            name: options.name.clone(),
-            service_address: addresses.member,
-            own_network,
-            server: addresses.server(),
-            supervisor_pid: supervisor.pid(),
-            supervisor_start: start_time(supervisor.pid()),
-            api_server: components::api_server(&self.assets, &addresses, &credentials),
-            lease_namespace: "default".to_owned(),
-            restricted_daemon: false,
-            complete: false,
-        };
-        write_record(&dir, &record)?;
-        if let Some(network) = &self.network {
-            network.plug(options.service_address, supervisor.pid())?;
-        }
-        let entry = access(&options.name, &record.server, &credentials, &credentials.tokens.admin)?;
-        let mut cluster = Cluster { record: record.clone(), dir, supervisor, entry, found_running: false };
-        cluster.start_components(&self.assets, &addresses, &credentials, options.nodes).await?;
-        record = cluster.install_daemon_access(record).await?;
-        record.complete = true;
-        write_record(&cluster.dir, &record)?;
-        cluster.record = record;
+        let cluster = Cluster::make(&self.assets, self.network.as_ref(), dir, options).await?;
         let _lock = self.lock("kubeconfig")?;
-        cluster.entry.merge_into(&self.kubeconfig())?;
+        cluster.merge_kubeconfig(&self.kubeconfig())?;
         Ok(cluster)
     }
 
@@ -239,4 +195,3 @@ impl Harness {
         Ok(file)
     }
 }
-

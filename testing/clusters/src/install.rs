@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -43,32 +43,31 @@ pub(crate) fn deploy_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
 }
 
-/// Applies the CRD and the rights, and returns the daemon's identity, or `None` if this checkout has no manifests.
+/// Applies the CRD and the rights, and returns the daemon's identity, or `None` if this checkout has no
+/// `install.yaml`.
 pub(crate) async fn install(client: &Client, deploy: &Path) -> Result<Option<Identity>> {
-    let install = deploy.join("install.yaml");
-    if !install.is_file() {
-        return Ok(None);
-    }
-    let mut objects = read_objects(&install)?;
-    if !objects.iter().any(|object| object["kind"] == "CustomResourceDefinition") {
-        objects.splice(0..0, read_objects(&deploy.join("crds/multiclusters.yaml"))?);
-    }
     let mut account = None;
-    for object in objects {
-        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        if !INSTALLED_KINDS.contains(&kind.as_str()) {
+    for file in [deploy.join("crds/multiclusters.yaml"), deploy.join("install.yaml")] {
+        if !file.is_file() {
             continue;
         }
-        let applied = apply(client, object).await.with_context(|| format!("apply {}", install.display()))?;
-        match kind.as_str() {
-            "CustomResourceDefinition" => wait_established(client, &applied.name_any()).await?,
-            "ServiceAccount" => account = Some((applied.namespace().unwrap_or_default(), applied.name_any())),
-            _ => {}
+        for object in read_objects(&file)? {
+            let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+            if !INSTALLED_KINDS.contains(&kind.as_str()) {
+                continue;
+            }
+            let applied =
+                apply(client, object).await.with_context(|| format!("install {}", file.display()))?;
+            match kind.as_str() {
+                "CustomResourceDefinition" => wait_established(client, &applied.name_any()).await?,
+                "ServiceAccount" => {
+                    account = Some((applied.namespace().unwrap_or_default(), applied.name_any()));
+                }
+                _ => {}
+            }
         }
     }
-    let Some((namespace, name)) = account else {
-        bail!("{} has no ServiceAccount for the daemon", install.display());
-    };
+    let Some((namespace, name)) = account else { return Ok(None) };
     let token = request_token(client, &namespace, &name).await?;
     Ok(Some(Identity { namespace, token }))
 }

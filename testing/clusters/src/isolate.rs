@@ -1,15 +1,19 @@
 //! Runs a program again in user, network, process and mount namespaces of its own: it is root there over its own
 //! network, meets no other run, and nothing of it survives, whoever started it and however it ends.
 
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::assets::Assets;
+use crate::assets::{Assets, user_dir};
 use crate::daemon::Flagship;
 
+/// How often a test that waits for its turn asks again: short against the seconds that a test takes.
+const TURN_EVERY: Duration = Duration::from_millis(100);
 /// Marks the inner program. Its value says what it was started for.
 const MARKER: &str = "FLAGSHIP_ISOLATED";
 /// The flags of `unshare`: user (we are root inside), network, processes (the first one's end ends all), mounts and
@@ -34,7 +38,7 @@ pub enum Isolation {
 ///
 /// # Errors
 /// If something cannot be built or started.
-pub fn reexec_in_namespaces() -> Result<Isolation> {
+pub async fn reexec_in_namespaces() -> Result<Isolation> {
     if std::env::var_os(MARKER).is_some() {
         die_with_standard_input();
         return Ok(Isolation::Inside);
@@ -46,9 +50,16 @@ pub fn reexec_in_namespaces() -> Result<Isolation> {
     let daemon = prepare()?;
     let mut command = inner(flags, &daemon, "program")?;
     command.args(std::env::args_os().skip(1));
-    let mut child = command.spawn().context("start unshare")?;
-    let status = child.wait().context("wait for the inner program")?;
-    Ok(Isolation::Ran(status))
+    let mut child = tokio::process::Command::from(command).spawn().context("start unshare")?;
+    // Taken out, or waiting would close it. Closed when we end.
+    let _lifeline = child.stdin.take();
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(Isolation::Ran(status.context("wait for the inner program")?)),
+            // A terminal sends Ctrl-C to the inner program, too, and that tidies up: it ends soon.
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
 }
 
 /// The body of a test that needs networks which can be cut. `path` is the test's own full name, as `cargo test` prints
@@ -83,6 +94,7 @@ fn run_test_inside(path: &str) -> Result<()> {
         )
     })?;
     let daemon = prepare()?;
+    let _turn = take_turn()?;
     let mut command = inner(flags, &daemon, path)?;
     command.args(["--exact", path, "--nocapture", "--include-ignored", "--test-threads=1"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -103,6 +115,24 @@ fn run_test_inside(path: &str) -> Result<()> {
         bail!("{path}, inside of its namespaces ({status}):\n{said}\n{errors}");
     }
     Ok(())
+}
+
+/// Waits for one of the machine's places for such tests, over all processes of this user: each runs whole control
+/// planes and measures times, so more than one for two processors would only measure each other.
+fn take_turn() -> Result<File> {
+    let places = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let dir = user_dir("XDG_CACHE_HOME", ".cache")?.join("flagship/turns");
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    loop {
+        for place in 0..places {
+            let file =
+                File::create(dir.join(format!("{place}.lock"))).context("create a place for a test")?;
+            if file.try_lock().is_ok() {
+                return Ok(file);
+            }
+        }
+        std::thread::sleep(TURN_EVERY);
+    }
 }
 
 /// Builds what is needed while there is a network, and returns the daemon's path for the inner program.

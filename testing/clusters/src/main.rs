@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use clusters::cluster::{Cluster, Harness, Options};
+use clusters::cluster::{Cluster, Options};
+use clusters::harness::Harness;
 use clusters::isolate::{Isolation, reexec_in_namespaces};
 use clusters::network::Mode;
 use clusters::{demo, kubeconfig, measure};
@@ -74,14 +75,14 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Command::Demo) => {
-            let mode = match isolated(cli.cluster.state_dir.as_deref())? {
+            let mode = match isolated(cli.cluster.state_dir.as_deref()).await? {
                 Placement::Here(mode) => mode,
                 Placement::Done(code) => return Ok(code),
             };
             interruptible(demo::run(mode)).await
         }
         Some(Command::Measure(arguments)) => {
-            let mode = match isolated(cli.cluster.state_dir.as_deref())? {
+            let mode = match isolated(cli.cluster.state_dir.as_deref()).await? {
                 Placement::Here(Mode::Namespaces) => Mode::Namespaces,
                 Placement::Here(Mode::Loopback) if arguments.needs_cuts() => {
                     bail!(
@@ -103,13 +104,13 @@ enum Placement {
 }
 
 /// Moves this program into namespaces of its own, or says why not.
-fn isolated(state_dir: Option<&Path>) -> Result<Placement> {
+async fn isolated(state_dir: Option<&Path>) -> Result<Placement> {
     if state_dir.is_some() {
         bail!(
             "--state-dir is for clusters that stay: demo and measure keep their files in a temporary directory"
         );
     }
-    Ok(match reexec_in_namespaces()? {
+    Ok(match reexec_in_namespaces().await? {
         Isolation::Inside => Placement::Here(Mode::Namespaces),
         Isolation::Ran(status) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok());

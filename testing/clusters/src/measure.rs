@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde_json::json;
 
-use crate::cluster::Harness;
 use crate::daemon::Flagship;
 use crate::demo::log_tails;
 use crate::fleet::{Fleet, Member, Plan, three_members, two_members};
+use crate::harness::Harness;
 use crate::network::Mode;
 use crate::scratch::Scratch;
 use crate::story::Story;

@@ -40,7 +40,8 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn read_record(dir: &Path) -> Result<Option<Record>> {
+/// The record in a directory; `None` if that is not a cluster's.
+pub(crate) fn read(dir: &Path) -> Result<Option<Record>> {
     let path = dir.join(FILE);
     match fs::read(&path) {
         Ok(text) => {
@@ -51,19 +52,71 @@ pub(crate) fn read_record(dir: &Path) -> Result<Option<Record>> {
     }
 }
 
-pub(crate) fn write_record(dir: &Path, record: &Record) -> Result<()> {
-    let text = serde_json::to_string_pretty(record).context("encode cluster.json")?;
-    write_private(&dir.join(FILE), &text)
+/// Whether the directory is a cluster's, running or not.
+pub(crate) fn is_cluster(dir: &Path) -> bool {
+    dir.join(FILE).is_file()
+}
+
+/// Removes a cluster's directory, so that it stays one until all else in it has gone.
+pub(crate) fn remove_directory(dir: &Path) -> Result<()> {
+    let remove = || -> std::io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else if entry.file_name() != FILE {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        fs::remove_file(dir.join(FILE))?;
+        fs::remove_dir(dir)
+    };
+    remove().with_context(|| format!("remove {}", dir.display()))
+}
+
+impl Record {
+    /// Of a cluster of which nothing runs yet.
+    pub(crate) fn new(name: &str, service_address: Ipv4Addr, own_network: bool, server: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            service_address,
+            own_network,
+            server,
+            supervisor_pid: 0,
+            supervisor_start: None,
+            api_server: Vec::new(),
+            lease_namespace: "default".to_owned(),
+            restricted_daemon: false,
+            complete: false,
+        }
+    }
+
+    /// Writes it into the cluster's directory.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).context("encode the record")?;
+        write_private(&dir.join(FILE), &text)
+    }
+
+    /// Notes which process the supervisor is.
+    pub(crate) fn set_supervisor(&mut self, pid: u32) {
+        (self.supervisor_pid, self.supervisor_start) = (pid, start_time(pid));
+    }
+
+    /// Kills a supervisor that does not answer, if it still is the process that was started. The kernel then kills
+    /// its children.
+    pub(crate) fn kill_supervisor(&self) -> Result<()> {
+        kill_exactly(self.supervisor_pid, self.supervisor_start)
+    }
 }
 
 /// Field 22 of `/proc/PID/stat`, which comes after the name in parentheses; `None` if there is no such process.
-pub(crate) fn start_time(pid: u32) -> Option<u64> {
+fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Kills a process that does not answer, if it still is the one that was started. The kernel then kills its children.
-pub(crate) fn kill_exactly(pid: u32, started: Option<u64>) -> Result<()> {
+/// Kills a process, if it still is the one that was started at that time.
+fn kill_exactly(pid: u32, started: Option<u64>) -> Result<()> {
     if started.is_none() || start_time(pid) != started {
         return Ok(());
     }

@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clusters::cluster::{API_SERVER, Harness, Options, Signal};
+use clusters::cluster::{API_SERVER, Options, Signal};
+use clusters::harness::Harness;
 use clusters::network::Mode;
+use clusters::scratch::Scratch;
 use clusters::watch::{Payload, Watch};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -23,7 +25,7 @@ fn two_clusters_live_break_and_go() {
 }
 
 async fn life() -> Result<()> {
-    let dir = tempfile::tempdir()?;
+    let dir = Scratch::create()?;
     let harness = Harness::open(dir.path(), Mode::Namespaces)?;
     let start = |name, address| harness.start(Options::new(name, address));
     let (newyork, sheffield) = tokio::try_join!(start("newyork", NEWYORK), start("sheffield", SHEFFIELD))?;

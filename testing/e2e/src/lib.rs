@@ -1,1 +1,7 @@
-//! Tests on real control planes, processes and network namespaces.
+//! What the end-to-end tests share: a fleet of real control planes and daemons, the edits a user makes, and what a
+//! user sees. The tests say what must happen; nothing here decides that.
+
+mod edit;
+mod world;
+
+pub use world::{Facts, World, e2e, payload_since};

@@ -67,7 +67,8 @@ impl Violations {
     /// A record became durable.
     pub fn stored(&mut self, member: &MemberName, record: &DurableRecord) {
         if let Some(vote) = &record.election.vote {
-            let first = self.grants.entry((member.clone(), vote.term)).or_insert_with(|| vote.candidate.clone());
+            let first =
+                self.grants.entry((member.clone(), vote.term)).or_insert_with(|| vote.candidate.clone());
             if *first != vote.candidate {
                 let candidates = [first.clone(), vote.candidate.clone()];
                 self.found.push(Violation::TwoGrants { voter: member.clone(), term: vote.term, candidates });

@@ -39,7 +39,9 @@ impl Plan {
         let mut at = Duration::from_secs(1);
         for _ in 0..episodes {
             at += Duration::from_millis(rng.random_range(100..8_000));
-            let length = Duration::from_millis(*[300, 2_000, 4_500, 7_000, 15_000, 40_000].get(rng.random_range(0..6)).unwrap_or(&300));
+            let length = Duration::from_millis(
+                *[300, 2_000, 4_500, 7_000, 15_000, 40_000].get(rng.random_range(0..6)).unwrap_or(&300),
+            );
             let a = rng.random_range(0..hosts);
             let b = (a + rng.random_range(1..hosts)) % hosts;
             let pairs: Vec<(Fault, Fault)> = match rng.random_range(0..7) {
@@ -50,7 +52,9 @@ impl Plan {
                 // The whole cluster cut off.
                 _ => (0..hosts)
                     .filter(|other| *other != a)
-                    .flat_map(|o| [(Fault::Cut(a, o), Fault::Heal(a, o)), (Fault::Cut(o, a), Fault::Heal(o, a))])
+                    .flat_map(|o| {
+                        [(Fault::Cut(a, o), Fault::Heal(a, o)), (Fault::Cut(o, a), Fault::Heal(o, a))]
+                    })
                     .collect(),
             };
             for (begin, end) in pairs {

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use flagship_membership::KnownMember;
 use flagship_node::{
-    ConnectFailure, Directive, DurableRecord, ElectionSpec, LinkEnd, LinkEvent, LinkId, Machine, MachineConfig,
-    MachineOutput, NodeEvent, NodeSpec, PauseDetector, PeerHello, Purpose,
+    ConnectFailure, Directive, DurableRecord, ElectionSpec, LinkEnd, LinkEvent, LinkId, Machine,
+    MachineConfig, MachineOutput, NodeEvent, NodeSpec, PauseDetector, PeerHello, Purpose,
 };
-use flagship_types::{Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Role, Term, Verified};
+use flagship_types::{
+    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Role, Term, Verified,
+};
 use flagship_wire::PeerMessage;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
@@ -213,8 +215,15 @@ impl World {
         let tail = lines[lines.len().saturating_sub(120)..].join("\n");
         let mut out = format!("seed {}\n{tail}\n", self.seed);
         for host in &self.hosts {
-            let role = host.machine.as_ref().map(|m| (m.election().role(), m.election().term(), m.election().waiting_for(self.now)));
-            let _ = writeln!(out, "{}: {role:?} payload {:?} frozen {} api {}", host.spec.name, host.payload, host.frozen, host.api_up);
+            let role = host
+                .machine
+                .as_ref()
+                .map(|m| (m.election().role(), m.election().term(), m.election().waiting_for(self.now)));
+            let _ = writeln!(
+                out,
+                "{}: {role:?} payload {:?} frozen {} api {}",
+                host.spec.name, host.payload, host.frozen, host.api_up
+            );
         }
         out
     }
@@ -284,7 +293,8 @@ impl World {
         self.hosts[id].machine = None;
         self.hosts[id].job = Job::Idle;
         self.hosts[id].job_number += 1;
-        let streams: Vec<_> = self.network.streams.iter().filter_map(|(n, s)| Some((*n, s.end_of(id, process)?))).collect();
+        let streams: Vec<_> =
+            self.network.streams.iter().filter_map(|(n, s)| Some((*n, s.end_of(id, process)?))).collect();
         for (stream, end) in streams {
             self.close_end(stream, end, None);
         }
@@ -336,7 +346,9 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Wake(host, process) => {
-                if self.hosts[host].process == process && self.hosts[host].due.is_some_and(|due| due <= self.now) {
+                if self.hosts[host].process == process
+                    && self.hosts[host].due.is_some_and(|due| due <= self.now)
+                {
                     self.wake(host);
                 }
             }
@@ -429,7 +441,12 @@ impl World {
         let stream = self.network.connect(processes);
         for (host, peer, dialled) in [(from, to, Some(address)), (to, from, None)] {
             let Some(hello) = self.hosts[peer].machine.as_ref().map(Machine::hello) else { continue };
-            let hello = PeerHello { member: hello.member, epoch: hello.epoch, address: hello.address, view_hash: hello.view_hash };
+            let hello = PeerHello {
+                member: hello.member,
+                epoch: hello.epoch,
+                address: hello.address,
+                view_hash: hello.view_hash,
+            };
             let event = LinkEvent::Up { link: LinkId(stream), hello: Verified::first_hand(hello), dialled };
             self.link_event(host, event);
         }
@@ -679,6 +696,7 @@ fn node_spec(spec: &HostSpec) -> NodeSpec {
         has_seeds: !spec.seeds.is_empty(),
         proposal: FleetConfig::default(),
     };
-    let seeds = spec.seeds.iter().map(|s| PeerAddress::parse(s, 9990).expect("test names are valid")).collect();
+    let seeds =
+        spec.seeds.iter().map(|s| PeerAddress::parse(s, 9990).expect("test names are valid")).collect();
     NodeSpec { election, address: Some(spec.address()), seeds }
 }

@@ -44,7 +44,12 @@ fn run(seed: u64) {
     world.run(QUIET);
     let leaders = world.leaders();
     assert_eq!(leaders.len(), 1, "leaders after quiet, plan {plan:?}\n{}", world.report());
-    assert_eq!(world.holders(), leaders, "the payload is where the leader is, plan {plan:?}\n{}", world.report());
+    assert_eq!(
+        world.holders(),
+        leaders,
+        "the payload is where the leader is, plan {plan:?}\n{}",
+        world.report()
+    );
     assert!(matches!(world.payload(leaders[0]), PayloadState::Ready { .. }), "{}", world.report());
     assert_eq!(world.violations.found(), [], "plan {plan:?}\n{}", world.report());
 }

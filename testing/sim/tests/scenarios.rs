@@ -11,7 +11,8 @@ const SHEFFIELD: usize = 1;
 const SETTLE: Duration = Duration::from_secs(30);
 
 fn two(seed: u64) -> World {
-    let hosts = vec![HostSpec::new("newyork", 5, true, &[]), HostSpec::new("sheffield", 10, false, &["newyork"])];
+    let hosts =
+        vec![HostSpec::new("newyork", 5, true, &[]), HostSpec::new("sheffield", 10, false, &["newyork"])];
     World::new(seed, Duration::from_millis(20), hosts)
 }
 
@@ -66,7 +67,9 @@ fn a_killed_leader_is_replaced_and_comes_back() {
         assert!(took <= secs(4.0), "{took:?}\n{}", world.report());
         world.run(secs(5.0));
         world.fault(&Fault::Start(SHEFFIELD));
-        world.run_until("sheffield is superseded, then leads again", SETTLE * 2, |w| only_ready_at(w, SHEFFIELD));
+        world.run_until("sheffield is superseded, then leads again", SETTLE * 2, |w| {
+            only_ready_at(w, SHEFFIELD)
+        });
         fine(&world);
     }
 }
@@ -302,6 +305,11 @@ fn terms_and_roles_are_visible() {
     let world = settled(1);
     let machine = world.machine(NEWYORK).unwrap();
     assert_eq!(machine.election().role(), Role::Standby);
-    assert!(machine.election().leader().is_some_and(|(name, term)| name.as_str() == "sheffield" && term > Term(1)));
+    assert!(
+        machine
+            .election()
+            .leader()
+            .is_some_and(|(name, term)| name.as_str() == "sheffield" && term > Term(1))
+    );
     let _ = NodeEvent::NameInUse;
 }

@@ -10,7 +10,7 @@ use crate::style::{Style, Tone, printable};
 /// How a check came out. The order is the order of weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// As it should be.
     Ok,
     /// Works, but somebody should know.
@@ -22,7 +22,7 @@ pub enum Level {
 /// What a check is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Topic {
+pub(crate) enum Topic {
     /// Whether the clusters can be asked.
     Clusters,
     /// Whether the objects of a fleet agree.
@@ -52,15 +52,15 @@ impl Topic {
 
 /// One result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What it is about.
-    pub topic: Topic,
+    pub(crate) topic: Topic,
     /// How it came out.
-    pub level: Level,
+    pub(crate) level: Level,
     /// What was found.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do; there is one for every failure.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl Finding {
@@ -79,15 +79,15 @@ impl Finding {
 
 /// Everything that was found. The shape of `-o json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The results, by topic, in the order in which they were found.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// How many are as they should be.
-    pub ok: usize,
+    pub(crate) ok: usize,
     /// How many somebody should know.
-    pub warnings: usize,
+    pub(crate) warnings: usize,
     /// How many are wrong.
-    pub failures: usize,
+    pub(crate) failures: usize,
 }
 
 impl Report {

@@ -14,10 +14,7 @@ use crate::cluster::{Connection, connect};
 use crate::exit::{Exit, Stop};
 use crate::out::print;
 use crate::style::Style;
-use view::Answer;
-pub use view::{
-    ConditionView, FleetView, HistoryView, LeaderView, MemberView, PayloadView, SeenView, StatusView, UnreachableView,
-};
+use view::{Answer, StatusView};
 
 pub(crate) async fn run(args: &StatusArgs) -> Result<Exit, Stop> {
     let connections = connect(&args.clusters).await;

@@ -16,135 +16,135 @@ pub(crate) struct Answer {
 /// Everything that `flagship status` knows. The shape of `-o json` and `-o yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct StatusView {
+pub(crate) struct StatusView {
     /// Fleets, by callsign.
-    pub fleets: Vec<FleetView>,
+    pub(crate) fleets: Vec<FleetView>,
     /// Clusters that could not be asked.
-    pub unreachable: Vec<UnreachableView>,
+    pub(crate) unreachable: Vec<UnreachableView>,
     /// Clusters that answered and hold no MultiCluster where it was looked.
-    pub empty: Vec<String>,
+    pub(crate) empty: Vec<String>,
 }
 
 /// A cluster that could not be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct UnreachableView {
+pub(crate) struct UnreachableView {
     /// Its context.
-    pub context: String,
+    pub(crate) context: String,
     /// Why, and what to do.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// One fleet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct FleetView {
+pub(crate) struct FleetView {
     /// Its name; empty for objects without one.
-    pub callsign: String,
+    pub(crate) callsign: String,
     /// Who leads by its own account; more than one is a split, none may be an election.
-    pub leaders: Vec<LeaderView>,
+    pub(crate) leaders: Vec<LeaderView>,
     /// Whom the members follow, if none of the clusters asked holds the leader.
-    pub followed: Option<String>,
+    pub(crate) followed: Option<String>,
     /// The highest term seen.
-    pub term: i64,
+    pub(crate) term: i64,
     /// What does not fit together, worst first.
-    pub alarms: Vec<String>,
+    pub(crate) alarms: Vec<String>,
     /// The members.
-    pub members: Vec<MemberView>,
+    pub(crate) members: Vec<MemberView>,
     /// What happened lately, oldest first.
-    pub history: Vec<HistoryView>,
+    pub(crate) history: Vec<HistoryView>,
 }
 
 /// A member that says it leads.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LeaderView {
+pub(crate) struct LeaderView {
     /// Its name.
-    pub member: String,
+    pub(crate) member: String,
     /// Under which term.
-    pub term: i64,
+    pub(crate) term: i64,
     /// Since when.
-    pub since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MemberView {
+pub(crate) struct MemberView {
     /// Its name.
-    pub member: String,
+    pub(crate) member: String,
     /// The context that holds its object; `None`: known from others only.
-    pub context: Option<String>,
+    pub(crate) context: Option<String>,
     /// The object's namespace.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Its role by its own account, else by that of others.
-    pub role: Option<String>,
+    pub(crate) role: Option<String>,
     /// Its rank.
-    pub rank: Option<i64>,
+    pub(crate) rank: Option<i64>,
     /// Its own word on whether all is well.
-    pub ready: Option<bool>,
+    pub(crate) ready: Option<bool>,
     /// Objects of the payload that are ready, and all.
-    pub payload: Option<PayloadView>,
+    pub(crate) payload: Option<PayloadView>,
     /// How the leader (or whoever knows) sees it.
-    pub seen: Option<SeenView>,
+    pub(crate) seen: Option<SeenView>,
     /// Where others reach it.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// Whom it follows.
-    pub leader: Option<String>,
+    pub(crate) leader: Option<String>,
     /// Its term.
-    pub term: Option<i64>,
+    pub(crate) term: Option<i64>,
     /// Who serves it.
-    pub holder: Option<String>,
+    pub(crate) holder: Option<String>,
     /// Conditions that are not fine.
-    pub conditions: Vec<ConditionView>,
+    pub(crate) conditions: Vec<ConditionView>,
 }
 
 /// How much of the payload is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct PayloadView {
+pub(crate) struct PayloadView {
     /// Ready objects.
-    pub ready: usize,
+    pub(crate) ready: usize,
     /// All objects in the inventory.
-    pub total: usize,
+    pub(crate) total: usize,
 }
 
 /// How others see a member.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SeenView {
+pub(crate) struct SeenView {
     /// Who sees it so.
-    pub by: String,
+    pub(crate) by: String,
     /// Alive, Suspect, Away, Down or Left.
-    pub state: String,
+    pub(crate) state: String,
     /// Since when.
-    pub since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// A condition that is not fine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ConditionView {
+pub(crate) struct ConditionView {
     /// Which.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Its status.
-    pub status: String,
+    pub(crate) status: String,
     /// Why, in one word.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Why, in a sentence.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HistoryView {
+pub(crate) struct HistoryView {
     /// When.
-    pub time: Timestamp,
+    pub(crate) time: Timestamp,
     /// Who says so.
-    pub member: String,
+    pub(crate) member: String,
     /// What, in one word.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Under which term.
-    pub term: i64,
+    pub(crate) term: i64,
     /// A sentence.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// History shown per fleet: what fits on a screen beside the members.

@@ -7,12 +7,11 @@ use std::time::Duration;
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
-use super::{ask, exit, text};
+use super::{StatusView, ask, exit, text};
 use crate::args::StatusArgs;
 use crate::cluster::Connection;
 use crate::exit::{Exit, Stop};
 use crate::out::print;
-use crate::status::StatusView;
 use crate::style::Style;
 
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -18,9 +18,8 @@ fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Durati
     for victim in survivors..n {
         net.kill(victim, process);
     }
-    let down = |net: &Net| {
-        (0..survivors).all(|o| (survivors..n).all(|v| net.state(o, v) == Some(State::Down)))
-    };
+    let down =
+        |net: &Net| (0..survivors).all(|o| (survivors..n).all(|v| net.state(o, v) == Some(State::Down)));
     let took = net.run_while(ms(20_000), |net| !down(net));
     assert_eq!(false_downs(&net.changes, &(survivors..n).collect()), [], "seed {seed}");
     assert_eq!(shrinking_records(&net.changes), [], "seed {seed}");
@@ -87,13 +86,15 @@ fn several_at_once_are_down_at_every_survivor() {
     }
 }
 
+const LOSSY_MS: u64 = 600_000;
+
 #[test]
 fn healthy_members_on_a_lossy_network_are_never_down() {
     for seed in 0..10 {
         let mut net = Net::settled(4, seed);
         net.lost_per_mille = 50;
-        net.run_for(ms(600_000));
-        assert!(net.retransmitted > 500, "the loss that was asked for did not happen");
+        net.run_for(ms(LOSSY_MS));
+        assert!(net.retransmitted > 200, "the loss that was asked for did not happen");
         assert_eq!(false_downs(&net.changes, &BTreeSet::new()), [], "seed {seed}");
         assert_eq!(shrinking_records(&net.changes), []);
     }
@@ -167,7 +168,11 @@ fn one_who_comes_back_within_its_pause_was_never_down() {
     net.restart(2, crate::network::WALL_MS + 15_000, &[0, 1]);
     net.run_for(ms(7_000));
     assert!(net.complete(), "{:#?}", net.changes);
-    assert!(net.changes.iter().all(|c| !matches!(c.state, State::Down | State::Suspect)), "{:#?}", net.changes);
+    assert!(
+        net.changes.iter().all(|c| !matches!(c.state, State::Down | State::Suspect)),
+        "{:#?}",
+        net.changes
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::network::{Net, WALL_MS, address, at, false_downs, metadata, ms, name}
 fn one_liar_takes_nobody_down() {
     for seed in 0..10 {
         let mut net = Net::settled(3, seed);
-        net.lost_per_mille = 20;
+        net.jitter = ms(40);
         // Its answers are lies too.
         net.tamper = Some(Box::new(|from, _, message| {
             if let (2, Message::Answer { verdict, .. }) = (from, message) {
@@ -53,7 +53,11 @@ fn lies_about_epochs_and_incarnations_are_refused() {
     net.inject(2, 0, record(1, WALL_MS, 1));
     net.inject(2, 0, record(2, WALL_MS + 90_000_000, 0));
     net.inject(2, 0, record(2, WALL_MS, 1 << 17));
-    net.inject(2, 0, Message::Known { epoch: Epoch(u64::MAX), incarnation: Incarnation(0), state: State::Down });
+    net.inject(
+        2,
+        0,
+        Message::Known { epoch: Epoch(u64::MAX), incarnation: Incarnation(0), state: State::Down },
+    );
     let far = Incarnation(u32::MAX);
     net.inject(2, 0, Message::Known { epoch: Epoch(WALL_MS), incarnation: far, state: State::Down });
     net.run_for(ms(3_000));

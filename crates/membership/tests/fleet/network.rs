@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use flagship_membership::{
-    Config, ConnectFailure, Event, Evidence, Input, KnownMember, LinkEnd, LinkId, Membership, Message, Output,
-    PeerHello, State,
+    Config, ConnectFailure, Event, Evidence, Input, KnownMember, LinkEnd, LinkId, Membership, Message,
+    Output, PeerHello, State,
 };
 use flagship_types::{
-    CloseCode, ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank, Role,
-    Term, Verified,
+    CloseCode, ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank,
+    Role, Term, Verified,
 };
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -180,7 +180,8 @@ impl Net {
         let mut core = Membership::new(config, metadata(i), known, seed, self.now);
         let seeds = if i == 0 { Vec::new() } else { vec![address(0)] };
         core.handle(Input::SetSeeds(seeds), self.now);
-        let node = Node { core, of: i, process: Process::Running, epoch, waiting: VecDeque::new(), timer: None };
+        let node =
+            Node { core, of: i, process: Process::Running, epoch, waiting: VecDeque::new(), timer: None };
         if i == self.nodes.len() {
             self.nodes.push(node);
         } else {
@@ -213,7 +214,8 @@ impl Net {
     }
 
     pub(crate) fn running(&self) -> impl Iterator<Item = usize> {
-        (0..self.nodes.len()).filter(|i| matches!(self.nodes[*i].process, Process::Running | Process::Frozen(_)))
+        (0..self.nodes.len())
+            .filter(|i| matches!(self.nodes[*i].process, Process::Running | Process::Frozen(_)))
     }
 
     pub(crate) fn tell(&mut self, i: usize, input: Input) {
@@ -294,8 +296,7 @@ impl Net {
         let config = Config::new(name(of), Epoch(epoch), WALL_MS + self.now.as_nanos() / 1_000_000);
         let mut core = Membership::new(config, metadata(i), Vec::new(), seed, self.now);
         core.handle(Input::SetSeeds(vec![address(0)]), self.now);
-        let node =
-            Node { core, of, process: Process::Running, epoch, waiting: VecDeque::new(), timer: None };
+        let node = Node { core, of, process: Process::Running, epoch, waiting: VecDeque::new(), timer: None };
         self.nodes.push(node);
         self.drain(i);
     }
@@ -304,7 +305,11 @@ impl Net {
     pub(crate) fn restart(&mut self, i: usize, epoch: u64, known: &[usize]) {
         let known = known
             .iter()
-            .map(|k| KnownMember { name: name(*k), epoch: Epoch(self.nodes[*k].epoch), address: Some(address(*k)) })
+            .map(|k| KnownMember {
+                name: name(*k),
+                epoch: Epoch(self.nodes[*k].epoch),
+                address: Some(address(*k)),
+            })
             .collect();
         self.add(i, epoch, known);
     }
@@ -469,7 +474,10 @@ impl Net {
 
     fn dialled(&mut self, from: usize, address: PeerAddress, answer: Result<usize, ConnectFailure>) {
         match answer {
-            Ok(to) if self.nodes[to].process == Process::Running && self.nodes[from].process == Process::Running => {
+            Ok(to)
+                if self.nodes[to].process == Process::Running
+                    && self.nodes[from].process == Process::Running =>
+            {
                 self.next_link += 2;
                 let ends = [(from, LinkId(self.next_link)), (to, LinkId(self.next_link + 1))];
                 let stream = self.streams.len();
@@ -559,7 +567,8 @@ impl Net {
 }
 
 fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<PeerAddress>) -> Input {
-    let hello = PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0 };
+    let hello =
+        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0 };
     Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
 }
 

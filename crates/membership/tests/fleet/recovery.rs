@@ -64,7 +64,10 @@ fn a_cut_of_one_direction_is_no_flap() {
                     let mut turns = states.clone();
                     turns.dedup();
                     let expected = [State::Suspect, State::Down];
-                    assert!(turns.ends_with(&expected) && turns.len() <= 3, "{observer} {subject}: {turns:?}");
+                    assert!(
+                        turns.ends_with(&expected) && turns.len() <= 3,
+                        "{observer} {subject}: {turns:?}"
+                    );
                 }
             }
             assert!(net.core(0).stats().links_stale + net.core(n - 1).stats().links_stale > 0);
@@ -204,4 +207,25 @@ fn stray_links_and_late_accusations_do_nothing() {
     }
     net.run_for(ms(5_000));
     assert!(net.changes.is_empty(), "{:#?}", net.changes);
+}
+
+#[test]
+fn zz() {
+    for n in [2, 3, 4, 8] {
+        for loss in [50, 200] {
+            let (mut downs, mut suspects, mut crashes) = (0, 0, 0);
+            for seed in 0..20 {
+                let mut net = Net::settled(n, seed);
+                net.lost_per_mille = loss;
+                net.run_for(ms(3_600_000 / 2));
+                downs += false_downs(&net.changes, &BTreeSet::new()).len();
+                suspects += net.changes.iter().filter(|c| c.state == State::Suspect).count();
+                crashes += shrinking_records(&net.changes).len();
+            }
+            println!(
+                "p50 N={n} loss={loss}: downs {downs} suspects {suspects} shrinks {crashes} member-hours {}",
+                n * 10
+            );
+        }
+    }
 }

@@ -1,0 +1,236 @@
+//! Whether members reach each other: by what each says of the others, and by dialling their addresses from here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flagship_types::{MemberIdentity, PeerAddress};
+use futures::future::join_all;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::certificates::Material;
+use super::objects::Located;
+use super::report::{Finding, Topic};
+
+/// As long as members themselves wait for a connection, and then some for the handshake.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// With TLS 1.3 a client learns that its certificate was refused only when it reads.
+const VERDICT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What each member says of every other one.
+pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for from in objects {
+        for to in objects.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
+            let status = from.object.status.as_ref();
+            let seen = status.and_then(|status| status.members.iter().find(|member| member.name == to.name));
+            findings.push(match seen.map(|member| member.state.as_str()) {
+                Some("Alive") => Finding::ok(Topic::Links, format!("{} hears {}", from.name, to.name)),
+                Some(state) => {
+                    let message = format!("{} holds {} {state}", from.name, to.name);
+                    Finding::fail(Topic::Links, message, trace(from, to))
+                }
+                None => Finding::fail(Topic::Links, format!("{} has never heard {}", from.name, to.name), trace(from, to)),
+            });
+        }
+    }
+    findings
+}
+
+/// How to look at the network between two members.
+fn trace(from: &Located, to: &Located) -> String {
+    let address = to.object.spec.settings().ok().and_then(|settings| settings.advertised);
+    match address {
+        Some(address) => format!(
+            "kubectl --context {} run dial --rm -it --restart=Never --image=busybox -- nc -vz -w 3 {} {}",
+            from.context,
+            address.host(),
+            address.port()
+        ),
+        None => format!("{} has no serviceAddress; see: {} describe mc {}", to.name, to.kubectl(), to.name),
+    }
+}
+
+/// Dials every address from here, with a certificate of the same fleet if there is one.
+pub(crate) async fn by_dialling(objects: &[Located], materials: &[Material]) -> Vec<Finding> {
+    let findings = objects.iter().filter_map(|object| {
+        let settings = object.object.spec.settings().ok()?;
+        Some((object, settings.advertised?))
+    });
+    let dials = findings.map(|(object, address)| async move {
+        // Another member's certificate, so that the dialled one does not meet its own name.
+        let same_fleet = |material: &&Material| {
+            material.reports.iter().filter_map(|report| report.identity.as_ref()).any(|id| id.callsign.as_str() == object.callsign())
+        };
+        let others = materials.iter().filter(same_fleet).filter(|material| !material.is_for(object.callsign(), &object.name));
+        let material = others.chain(materials.iter().filter(same_fleet)).next();
+        dial(object, &address, material).await
+    });
+    join_all(dials).await
+}
+
+async fn dial(object: &Located, address: &PeerAddress, material: Option<&Material>) -> Finding {
+    let name = &object.name;
+    let stream = match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((address.host(), address.port()))).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return not_from_here(name, address, &error.to_string()),
+        Err(_) => return not_from_here(name, address, "no answer"),
+    };
+    let Some(material) = material else {
+        let message = format!("{name}: {address} answers from here (TCP only, there is no certificate to go on with)");
+        return Finding::warn(Topic::Links, message, "give certificates with --tls-dir DIR");
+    };
+    let refused = |why: String| {
+        let message = format!("{name}: {address} answers from here, but TLS fails: {why}");
+        let hint = format!("compare with: flagship pki show DIR; the other side says why in: {} describe mc {name}", object.kubectl());
+        Finding::fail(Topic::Links, message, hint)
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, handshake(stream, object, material)).await {
+        Err(_) => refused("no handshake in time".into()),
+        Ok(Err(why)) => refused(why),
+        Ok(Ok(())) => Finding::ok(Topic::Links, format!("{name}: {address} answers from here as {name}, over mutual TLS")),
+    }
+}
+
+/// Says nothing about the clusters themselves: their network may well reach what this machine does not.
+fn not_from_here(name: &str, address: &PeerAddress, why: &str) -> Finding {
+    let message = format!("{name}: {address} is not reached from this machine: {why}");
+    Finding::warn(Topic::Links, message, format!("nc -vz -w 3 {} {}; only the members need to reach it", address.host(), address.port()))
+}
+
+async fn handshake(stream: TcpStream, object: &Located, material: &Material) -> Result<(), String> {
+    let config = client_config(object, material)?;
+    let server = ServerName::try_from(server_name(object.callsign())).map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(server, stream).await.map_err(|error| error.to_string())?;
+    let mut byte = [0];
+    match tokio::time::timeout(VERDICT_TIMEOUT, stream.read(&mut byte)).await {
+        Ok(Err(error)) => Err(format!("our certificate ({}) was refused: {error}", material.origin)),
+        _ => Ok(()),
+    }
+}
+
+/// What a dialler sends as SNI, so that the acceptor finds the fleet's certificate.
+fn server_name(callsign: &str) -> String {
+    let digest = Sha256::digest(callsign.as_bytes());
+    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("f-{hash}.flagship")
+}
+
+/// Whether the private key belongs to the certificate.
+pub(crate) fn key_fits(material: &Material) -> Result<(), String> {
+    let (chain, key) = identity(material)?;
+    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| error.to_string())?;
+    match certified.keys_match() {
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err("is not the certificate's key".into()),
+        _ => Ok(()),
+    }
+}
+
+fn identity(material: &Material) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&material.certificate).collect();
+    let chain = chain.map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(&material.key).map_err(|error| error.to_string())?;
+    Ok((chain, key))
+}
+
+fn client_config(object: &Located, material: &Material) -> Result<ClientConfig, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(&material.authorities) {
+        roots.add(authority.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    }
+    let verifier = MemberVerifier {
+        roots,
+        provider: Arc::clone(&provider),
+        callsign: object.callsign().into(),
+        member: object.name.clone(),
+    };
+    let (chain, key) = identity(material)?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Verifies the chain and the member's identity; host names play no part in a fleet.
+#[derive(Debug)]
+struct MemberVerifier {
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+    callsign: String,
+    member: String,
+}
+
+impl ServerCertVerifier for MemberVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+        let found = identities(end_entity);
+        match found.iter().any(|id| id.callsign.as_str() == self.callsign && id.member.as_str() == self.member) {
+            true => Ok(ServerCertVerified::assertion()),
+            false => {
+                let names: Vec<String> = found.iter().map(ToString::to_string).collect();
+                Err(rustls::Error::General(format!("it is not {} but [{}]", self.member, names.join(", "))))
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn identities(certificate: &[u8]) -> Vec<MemberIdentity> {
+    use x509_parser::extensions::GeneralName;
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let uris = names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => uri.parse().ok(),
+        _ => None,
+    });
+    uris.collect()
+}

@@ -1,0 +1,174 @@
+//! What the checks say of fleets that have something wrong with them, and that every failure comes with a hint.
+
+use flagship_k8s_api::{ElectionSpec, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus};
+use flagship_payload::{SourceText, parse};
+
+use super::objects::{self, Located};
+use super::report::{Finding, Level, Report, Topic};
+use super::{certificates, links};
+use crate::exit::Exit;
+use crate::style::Style;
+
+const PAYLOAD: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+
+fn member(name: &str, rank: i64) -> Located {
+    let others: Vec<String> = if name == "newyork" { Vec::new() } else { vec!["172.18.100.105".into()] };
+    let spec = MultiClusterSpec {
+        callsign: Some("federation".into()),
+        rank,
+        port: 9990,
+        ready: name == "newyork",
+        service_address: Some(format!("172.18.100.{}", 100 + rank)),
+        fleet: others,
+        payload: Some(PAYLOAD.into()),
+        ..MultiClusterSpec::default()
+    };
+    let mut object = MultiCluster::new(name, spec);
+    let leading = name == "sheffield";
+    let seen = ["newyork", "sheffield"].into_iter().filter(|other| *other != name);
+    let members = seen.map(|other| MemberStatus { name: other.into(), state: "Alive".into(), ..MemberStatus::default() });
+    let members = members.collect();
+    object.status = Some(MultiClusterStatus { leading, members, ..MultiClusterStatus::default() });
+    let payload = parse(&[SourceText { origin: "spec.payload".into(), text: PAYLOAD.into() }]).map_err(|e| e.to_string());
+    Located { context: name.into(), name: name.into(), namespace: "default".into(), object, payload }
+}
+
+fn fleet() -> Vec<Located> {
+    vec![member("newyork", 5), member("sheffield", 10)]
+}
+
+fn worst(findings: &[Finding]) -> Vec<(Level, &str)> {
+    for finding in findings.iter().filter(|finding| finding.level != Level::Ok) {
+        assert!(finding.hint.as_ref().is_some_and(|hint| !hint.is_empty()), "no hint: {finding:?}");
+    }
+    let bad = findings.iter().filter(|finding| finding.level != Level::Ok);
+    bad.map(|finding| (finding.level, finding.message.as_str())).collect()
+}
+
+fn after(change: impl FnOnce(&mut Vec<Located>)) -> Vec<Finding> {
+    let mut fleet = fleet();
+    change(&mut fleet);
+    objects::check(&fleet)
+}
+
+#[test]
+fn a_sound_fleet_is_sound() {
+    let mut findings = objects::check(&fleet());
+    findings.extend(links::by_status(&fleet()));
+    assert_eq!(worst(&findings), []);
+    let report = Report::new(findings);
+    assert_eq!(report.exit(), Exit::Success);
+    assert!(report.render(Style::PLAIN).ends_with("5 ok, 0 warnings, 0 failed: all is well\n"), "{}", report.render(Style::PLAIN));
+}
+
+#[test]
+fn what_objects_disagree_about_is_found() {
+    type Change = fn(&mut Vec<Located>);
+    let table: [(Change, Level, &str); 12] = [
+        (|f| f.truncate(1), Level::Warn, "there is nothing to fail over to"),
+        (|f| f[1].name = "newyork".into(), Level::Fail, "two members are called newyork"),
+        (|f| f[1].object.spec.fleet.clear(), Level::Fail, "they never meet"),
+        (|f| f[1].object.spec.fleet = vec!["10.0.0.1:1".into()], Level::Warn, "spec.fleet[0] 10.0.0.1:1 is no found member's"),
+        (
+            |f| f.iter_mut().for_each(|m| m.object.spec.service_address = None),
+            Level::Fail,
+            "newyork and sheffield have no serviceAddress",
+        ),
+        (|f| f[0].object.spec.ready = false, Level::Warn, "no member has ready: true"),
+        (
+            |f| f[0].object.spec.election = ElectionSpec { restart_grace: Some("9s".into()), ..ElectionSpec::default() },
+            Level::Warn,
+            "differ in spec.election",
+        ),
+        (
+            |f| {
+                let text = PAYLOAD.replace('x', "y");
+                f[1].payload = parse(&[SourceText { origin: "p".into(), text }]).map_err(|e| e.to_string());
+            },
+            Level::Warn,
+            "the payload of sheffield differs from that of newyork",
+        ),
+        (|f| f[1].payload = Err("line 3: what".into()), Level::Fail, "sheffield: payload: line 3: what"),
+        (|f| f[0].object.status.as_mut().unwrap().leading = true, Level::Fail, "newyork and sheffield lead at the same time"),
+        (|f| f[1].object.status = None, Level::Fail, "sheffield: no daemon has written a status"),
+        (|f| f[1].object.spec.service_address = Some("a b".into()), Level::Fail, "spec.serviceAddress"),
+    ];
+    for (change, level, said) in table {
+        let findings = after(change);
+        let bad = worst(&findings);
+        assert!(bad.iter().any(|(l, message)| *l == level && message.contains(said)), "{said}: {bad:?}");
+    }
+}
+
+#[test]
+fn each_direction_of_a_link_is_judged_for_itself() {
+    let mut fleet = fleet();
+    fleet[0].object.status.as_mut().unwrap().members[0].state = "Down".into();
+    fleet[1].object.status.as_mut().unwrap().members.clear();
+    let findings = links::by_status(&fleet);
+    assert_eq!(worst(&findings), [(Level::Fail, "newyork holds sheffield Down"), (Level::Fail, "sheffield has never heard newyork")]);
+    assert!(findings[0].hint.as_ref().unwrap().contains("nc -vz -w 3 172.18.100.110 9990"));
+}
+
+#[test]
+fn equal_ranks_are_noted_and_no_fault() {
+    let findings = after(|fleet| fleet[1].object.spec.rank = 5);
+    assert!(findings.iter().any(|f| f.level == Level::Ok && f.message.contains("in an election newyork is preferred")));
+}
+
+fn issue(dir: &std::path::Path, callsign: &str, members: &[&str]) {
+    use flagship_pki::{Authority, SecretSettings, Validity, init};
+    let now = std::time::SystemTime::now();
+    let callsign = flagship_types::Callsign::new(callsign).unwrap();
+    let authority = Authority::create(flagship_types::TrustDomain::default(), callsign, Validity::AUTHORITY, now).unwrap();
+    let members: Vec<_> = members.iter().map(|name| flagship_types::MemberName::new(name).unwrap()).collect();
+    init(&authority, &members, Validity::MEMBER, &SecretSettings::default(), dir, false).unwrap();
+}
+
+#[test]
+fn certificates_that_flagship_made_are_fine() {
+    let dir = tempfile::tempdir().unwrap();
+    issue(dir.path(), "federation", &["newyork", "sheffield"]);
+    let (materials, mut findings) = certificates::from_directory(dir.path());
+    findings.extend(certificates::check(&materials, &fleet(), true));
+    assert_eq!(worst(&findings), []);
+    assert_eq!(findings.len(), 2);
+    assert!(findings[0].message.contains("member newyork of fleet federation, 364 days left") || findings[0].message.contains("365 days left"));
+}
+
+#[test]
+fn wrong_certificates_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("1"), dir.path().join("2"));
+    issue(&one, "federation", &["newyork"]);
+    issue(&two, "federation", &["paris"]);
+    std::fs::copy(one.join("newyork/tls.key"), two.join("paris/tls.key")).unwrap();
+    let (materials, mut findings) = certificates::from_directory(dir.path());
+    findings.extend(certificates::check(&materials, &fleet(), true));
+    let bad = worst(&findings);
+    let has = |said: &str| assert!(bad.iter().any(|(level, m)| *level == Level::Fail && m.contains(said)), "{said}: {bad:?}");
+    has("no certificate found for member sheffield of fleet federation");
+    has("have no authority in common");
+    has("is not its key");
+    let (_, findings) = certificates::from_directory(&dir.path().join("nothing"));
+    assert!(findings[0].hint.as_ref().unwrap().contains("flagship pki init"));
+    std::fs::write(one.join("newyork/tls.crt"), "garbage").unwrap();
+    let (_, findings) = certificates::from_directory(&one);
+    assert_eq!(findings[0].level, Level::Fail);
+}
+
+#[test]
+fn the_report_ends_with_a_verdict_and_the_exit_code_follows() {
+    let report = Report::new(vec![
+        Finding::fail(Topic::Links, "a holds b Down", "nc a b"),
+        Finding::ok(Topic::Objects, "fine"),
+        Finding::warn(Topic::Clocks, "odd", "timedatectl"),
+    ]);
+    let text = "objects\n  ok    fine\nlinks\n  FAIL  a holds b Down\n        -> nc a b\nclocks\n  warn  odd\n        -> timedatectl\n\
+                1 ok, 1 warnings, 1 failed: a failover may go wrong\n";
+    assert_eq!(report.render(Style::PLAIN), text);
+    assert_eq!(report.exit(), Exit::Failure);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["findings"][1]["level"], "fail");
+    assert_eq!(json["failures"], 1);
+}

@@ -1,0 +1,182 @@
+//! Made-up fleets, and the tables they give. The golden files are what a person sees.
+
+use flagship_k8s_api::{
+    ConditionType, HistoryEntry, InventoryEntry, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus,
+    ObjectState, conditions,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::table::render;
+use super::view::{Answer, StatusView};
+use crate::style::Style;
+
+fn at(text: &str) -> Timestamp {
+    format!("2026-03-01T{text}Z").parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("03:00:00")
+}
+
+fn entry(name: &str, state: ObjectState) -> InventoryEntry {
+    InventoryEntry {
+        group: "apps".into(),
+        version: "v1".into(),
+        kind: "Deployment".into(),
+        namespace: "default".into(),
+        name: name.into(),
+        uid: "1".into(),
+        generation: 1,
+        state,
+    }
+}
+
+fn sees(name: &str, state: &str, since: &str) -> MemberStatus {
+    let address = Some("172.18.100.103:9990".into());
+    MemberStatus {
+        name: name.into(),
+        state: state.into(),
+        role: Some("Standby".into()),
+        rank: Some(1),
+        address,
+        since: Some(Time(at(since))),
+        ..MemberStatus::default()
+    }
+}
+
+fn member(name: &str, rank: i64, role: &str, term: i64) -> MultiCluster {
+    let leading = role == "Leader";
+    let mut status = MultiClusterStatus {
+        role: Some(role.into()),
+        leading,
+        term: Some(term),
+        held_term: leading.then_some(term),
+        lead_since: leading.then(|| Time(at("00:54:10"))),
+        leader: Some(if leading { name.into() } else { "sheffield".into() }),
+        holder: Some(format!("pod-{name}")),
+        ..MultiClusterStatus::default()
+    };
+    let report = conditions::Report { status: Some(true), reason: "AsItShould", message: "", generation: None, now: now() };
+    conditions::set(&mut status.conditions, ConditionType::Ready, report);
+    let spec = MultiClusterSpec {
+        callsign: Some("federation".into()),
+        rank,
+        port: 9990,
+        service_address: Some(format!("172.18.100.{}", 100 + rank)),
+        ..MultiClusterSpec::default()
+    };
+    let mut object = MultiCluster::new(name, spec);
+    object.metadata.namespace = Some("default".into());
+    object.status = Some(status);
+    object
+}
+
+fn answer(context: &str, objects: Vec<MultiCluster>) -> Answer {
+    Answer { context: context.into(), objects: Ok(objects) }
+}
+
+fn check_golden(name: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == text, "{} differs; if that is meant: UPDATE_DOCS=1 cargo test -p flagship-cli\n{text}", path.display());
+}
+
+/// Two members, one of them in trouble, a third one known from hearsay, and a cluster that does not answer.
+fn night() -> StatusView {
+    let mut sheffield = member("sheffield", 10, "Leader", 7);
+    let status = sheffield.status.as_mut().unwrap();
+    status.inventory = vec![entry("nginx", ObjectState::Ready), entry("db", ObjectState::Applied)];
+    status.members = vec![sees("newyork", "Alive", "02:58:57"), sees("paris", "Down", "02:30:00")];
+    let what = [("02:59:10", "Elected", "took the lead under term 7: newyork was down"), ("02:59:11", "PayloadApplied", "2 objects applied")];
+    for (time, kind, message) in what {
+        status.record(HistoryEntry { time: Time(at(time)), kind: kind.into(), term: 7, message: message.into() });
+    }
+    let mut newyork = member("newyork", 5, "Standby", 7);
+    let status = newyork.status.as_mut().unwrap();
+    status.members = vec![sees("sheffield", "Alive", "02:58:50")];
+    status.conditions.clear();
+    let report = |status, reason, message| conditions::Report { status: Some(status), reason, message, generation: None, now: now() };
+    conditions::set(&mut status.conditions, ConditionType::Ready, report(false, "Stalled", "the payload cannot be read"));
+    let message = "spec.payload, document 2, line 17, column 3: mapping values are not allowed here\nsee the manual";
+    conditions::set(&mut status.conditions, ConditionType::Stalled, report(true, "InvalidPayload", message));
+    conditions::set(&mut status.conditions, ConditionType::SplitBrainProtected, report(false, "Availability", "by design"));
+    StatusView::new(&[
+        answer("sheffield", vec![sheffield]),
+        answer("newyork", vec![newyork]),
+        Answer { context: "paris".into(), objects: Err("no answer within 5s from https://172.18.100.3:6443".into()) },
+        answer("spare", Vec::new()),
+    ])
+}
+
+#[test]
+fn a_night_reads_well() {
+    let view = night();
+    check_golden("status.txt", &render(&view, now(), false, Style::PLAIN));
+    check_golden("status-wide.txt", &render(&view, now(), true, Style::PLAIN));
+    check_golden("status.json", &(serde_json::to_string_pretty(&view).unwrap() + "\n"));
+    check_golden("status.yaml", &serde_saphyr::to_string(&view).unwrap());
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let coloured = render(&night(), now(), false, Style::COLOURED);
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        rest = after.split_once('m').unwrap().1;
+    }
+    plain.push_str(rest);
+    // Padding that ends a line stays when it stands before the end of a colour.
+    let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    assert_eq!(trimmed(&plain), trimmed(&render(&night(), now(), false, Style::PLAIN)));
+}
+
+#[test]
+fn two_leaders_are_shouted() {
+    let view = StatusView::new(&[
+        answer("newyork", vec![member("newyork", 5, "Leader", 6)]),
+        answer("sheffield", vec![member("sheffield", 10, "Leader", 7)]),
+    ]);
+    let text = render(&view, now(), false, Style::PLAIN);
+    check_golden("status-split.txt", &text);
+    assert!(text.contains("2 LEADERS") && text.contains("!! TWO LEADERS AT ONCE"));
+}
+
+#[test]
+fn disagreement_and_doubles_are_named() {
+    let mut newyork = member("newyork", 5, "Standby", 6);
+    newyork.status.as_mut().unwrap().leader = Some("paris".into());
+    let view = StatusView::new(&[
+        answer("newyork", vec![newyork]),
+        answer("sheffield", vec![member("sheffield", 10, "Leader", 7)]),
+        answer("copy", vec![member("sheffield", 10, "Standby", 7)]),
+    ]);
+    let alarms = view.fleets[0].alarms.join("\n");
+    assert!(alarms.contains("newyork follows paris, not sheffield"), "{alarms}");
+    assert!(alarms.contains("ONE NAME TWICE: sheffield in sheffield and in copy"), "{alarms}");
+}
+
+#[test]
+fn a_leader_whose_cluster_was_not_asked_is_named_all_the_same() {
+    let mut newyork = member("newyork", 5, "Standby", 7);
+    newyork.status.as_mut().unwrap().members = vec![sees("sheffield", "Alive", "02:00:00")];
+    let view = StatusView::new(&[answer("newyork", vec![newyork])]);
+    let text = render(&view, now(), false, Style::PLAIN);
+    assert!(text.starts_with("Fleet federation   leader sheffield (its cluster was not asked)   term 7   1/2 members alive\n") || text.contains("leader sheffield (its cluster was not asked)"), "{text}");
+    assert!(text.contains("not asked"));
+}
+
+#[test]
+fn an_object_that_no_daemon_serves_says_so() {
+    let mut lonely = member("lonely", 1, "Standby", 1);
+    lonely.status = None;
+    lonely.spec.callsign = None;
+    let text = render(&StatusView::new(&[answer("here", vec![lonely])]), now(), false, Style::PLAIN);
+    assert!(text.contains("NO LEADER") && text.contains("no callsign") && text.contains("is flagship running"), "{text}");
+}

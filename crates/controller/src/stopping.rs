@@ -1,0 +1,162 @@
+//! The payload must not be here: stop it under a term that is given up, or remove what an earlier lead left behind.
+//! A standby also finds out whether it could lead.
+
+use std::time::Duration;
+
+use flagship_node::Command;
+use flagship_payload::{DeleteError, Stuck};
+use flagship_types::{Term, format_duration};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::discovery;
+use crate::events::Notice;
+use crate::gate::NodeGate;
+use crate::happenings::Happening;
+use crate::payload_worker::{Next, PayloadWorker, Target};
+use crate::ports::PayloadResult;
+use crate::progress::{Activity, Validity};
+use crate::running::reason;
+
+/// How often a standby tries its payload, to know whether it could lead: quotas, policies and CRDs change without
+/// a word to it.
+const VALIDATE: Duration = Duration::from_secs(180);
+/// How often a payload that cannot be applied here is tried again.
+const REVALIDATE: Duration = Duration::from_secs(30);
+
+impl PayloadWorker {
+    /// Deletes the payload of a term and says so once the API server has confirmed that all of it is gone.
+    pub(crate) async fn stop(&mut self, term: Term, target: &Target) -> Next {
+        if self.progress.borrow().settled {
+            // Said already; the node decides what comes next.
+            return Next::Rest(Duration::MAX);
+        }
+        let gate = NodeGate::stopping(self.node.clone(), term);
+        let began = Instant::now();
+        let before = self.tracker.borrow().inventory.len();
+        match self.delete(&gate, target).await {
+            Ok(()) => {
+                let took = began.elapsed();
+                info!(%term, objects = before, ?took, "the payload is gone");
+                let note = format!("payload of term {term} deleted: {before} objects in {}", format_duration(took));
+                self.tell(Happening::new(Notice::normal("PayloadDeleted", note)).under(term));
+                self.report(|progress| progress.settled = true);
+                self.node.tell(Command::PayloadStopped(term)).await;
+                Next::Rest(Duration::MAX)
+            }
+            Err(DeleteError::Stuck { stuck, waited }) => {
+                let object = name(&stuck);
+                self.stuck(&object, waited);
+                self.node.tell(Command::StopStuck { term, object }).await;
+                Next::Retry
+            }
+            Err(error) => self.failed(target, &error),
+        }
+    }
+
+    /// Makes sure that nothing of the payload is here; then tries whether it could be.
+    pub(crate) async fn be_absent(&mut self, target: &Target) -> Next {
+        let left = self.tracker.borrow().inventory.len();
+        if left > 0 {
+            info!(objects = left, "removing what an earlier lead left behind");
+            let gate = NodeGate::new(self.node.clone());
+            match self.delete(&gate, target).await {
+                Ok(()) => {
+                    let note = format!("{left} objects that an earlier lead had left behind are gone");
+                    self.tell(Happening::new(Notice::normal("LeftoversDeleted", note)));
+                }
+                Err(DeleteError::Stuck { stuck, waited }) => {
+                    self.stuck(&name(&stuck), waited);
+                    return Next::Retry;
+                }
+                Err(error) => return self.failed(target, &error),
+            }
+        }
+        self.report(|progress| {
+            progress.settled = true;
+            progress.activity = Activity::Idle;
+            progress.stuck = None;
+            progress.error = None;
+        });
+        self.validate(target).await
+    }
+
+    /// Deletes the whole inventory, then looks once more by label: a write that was under way when the lead was given
+    /// up may have arrived after its object was found missing.
+    async fn delete(&mut self, gate: &NodeGate, target: &Target) -> Result<(), DeleteError> {
+        self.report(|progress| progress.activity = Activity::Deleting(None));
+        let began = Instant::now();
+        let kinds = self.tracker.borrow().inventory.kinds();
+        let timeout = target.settings.apply.timeout;
+        let mut result = self.cluster.delete_all(&self.owner, gate, timeout, &self.tracker).await.map(|_| ());
+        if result.is_ok() && !kinds.is_empty() {
+            let found = self.cluster.discover_owned(&self.owner, discovery::reach(&self.context), &kinds).await?;
+            if !found.is_empty() {
+                warn!(objects = found.len(), "objects of the payload appeared while it was deleted");
+                self.tracker.send_modify(|progress| progress.inventory.unite(&found));
+                result = self.cluster.delete_all(&self.owner, gate, timeout, &self.tracker).await.map(|_| ());
+            }
+        }
+        let counted = match &result {
+            Ok(()) => PayloadResult::Success,
+            Err(DeleteError::Denied(_)) => PayloadResult::Superseded,
+            Err(_) => PayloadResult::Failure,
+        };
+        let callsign = &target.settings.callsign;
+        self.context.observer.payload_deleted(callsign, &self.member(), counted, began.elapsed());
+        if result.is_ok() {
+            self.report(|progress| {
+                progress.activity = Activity::Idle;
+                progress.stuck = None;
+                progress.error = None;
+            });
+        }
+        result
+    }
+
+    fn stuck(&self, object: &str, waited: Duration) {
+        warn!(object, ?waited, "deleted but not gone");
+        if self.progress.borrow().stuck.as_deref() != Some(object) {
+            let note = format!("{object} was deleted {} ago and is not gone", format_duration(waited));
+            self.tell(Happening::new(Notice::warning("DeleteStuck", note)));
+        }
+        self.report(|progress| progress.stuck = Some(object.to_owned()));
+    }
+
+    /// Finds out by a dry run whether the payload could be applied here.
+    async fn validate(&mut self, target: &Target) -> Next {
+        let plan = match self.plan_of(target).await {
+            Ok(plan) => plan,
+            Err(error) if error.is_transient() => return self.not_validated(target, &error),
+            Err(error) => {
+                self.invalid(reason(&error), error.to_string());
+                return Next::Rest(REVALIDATE);
+            }
+        };
+        let term = self.node.snapshot().term;
+        match self.cluster.check(&plan, term, target.settings.apply.force).await {
+            Ok(_) => {
+                self.valid();
+                Next::Rest(VALIDATE)
+            }
+            Err(failures) if failures.is_transient() => self.not_validated(target, &failures),
+            Err(failures) => {
+                self.invalid("PayloadRefused", failures.to_string());
+                Next::Rest(REVALIDATE)
+            }
+        }
+    }
+
+    /// The API server did not say. What it said before holds for the time being.
+    fn not_validated(&self, target: &Target, error: &impl ToString) -> Next {
+        match self.validity() {
+            Validity::Unknown | Validity::Invalid { .. } => self.failed(target, error),
+            Validity::Valid => Next::Retry,
+        }
+    }
+}
+
+/// The objects that do not go, for people.
+fn name(stuck: &[Stuck]) -> String {
+    stuck.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

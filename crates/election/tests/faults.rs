@@ -1,0 +1,163 @@
+//! Random faults over many seeds, and the proof that the checkers bite.
+
+mod fleet;
+
+use fleet::{Bug, Fleet, ms, secs};
+use flagship_election::{Input, ResignReason};
+use flagship_types::Failback;
+
+const SEEDS: u64 = 250;
+
+fn members(f: &mut Fleet) -> Vec<String> {
+    let count = 2 + f.below(4);
+    (0..count).map(|i| format!("m{i}")).collect()
+}
+
+/// One random history; afterwards everything is repaired and quiet.
+fn history(seed: u64, bug: Bug) -> Fleet {
+    let mut f = Fleet::new(seed, bug);
+    let names = members(&mut f);
+    for (i, n) in names.iter().enumerate() {
+        let rank = i64::try_from(f.below(3)).unwrap();
+        let ready = i == 0 || f.below(2) == 0;
+        f.add(n, Fleet::spec(rank, ready));
+        let pause = f.below(8000);
+        f.run(ms(pause));
+    }
+    f.loss = [0, 0, 20][usize::try_from(seed % 3).unwrap()];
+    for _ in 0..25 {
+        fault(&mut f, &names);
+        let pause = [100, 700, 3000, 12_000][usize::try_from(f.below(4)).unwrap()];
+        let pause = 1 + f.below(pause);
+        f.run(ms(pause));
+    }
+    repair(&mut f, &names);
+    f.run(secs(150));
+    f.check_quiet();
+    f
+}
+
+fn fault(f: &mut Fleet, names: &[String]) {
+    let pick = |f: &mut Fleet| names[usize::try_from(f.below(names.len() as u64)).unwrap()].clone();
+    let (n, other) = (pick(f), pick(f));
+    let name = fleet::name(&n);
+    let (alive, frozen) = (f.nodes[&name].core.is_some(), f.nodes[&name].frozen);
+    match f.below(16) {
+        0..=2 if alive => f.crash(&n),
+        0..=4 if !alive => {
+            if f.below(8) == 0 {
+                f.lose_status(&n);
+            }
+            f.start(&n);
+        }
+        5 => f.isolate(&n),
+        6 if n != other => f.cut(&n, &other),
+        7 if n != other => f.cut_one_way(&n, &other),
+        8 | 9 => f.heal_all(),
+        10 => {
+            let up = !f.nodes[&name].api;
+            f.api(&n, up);
+        }
+        11 if alive && !frozen => f.freeze(&n),
+        12 if frozen => f.thaw(&n),
+        13 if alive && !frozen => {
+            let rank = i64::try_from(f.below(4)).unwrap();
+            f.change_spec(&n, |s| s.rank.0 = rank);
+        }
+        14 if alive && !frozen => {
+            let delay = secs(f.below(3));
+            let manual = f.below(4) == 0;
+            f.change_spec(&n, |s| {
+                s.proposal.failback_delay = delay;
+                s.proposal.failback = if manual { Failback::Manual } else { Failback::Automatic };
+            });
+        }
+        15 => {
+            let stuck = f.below(3) == 0;
+            f.nodes.get_mut(&name).unwrap().stuck = stuck;
+        }
+        _ => {}
+    }
+}
+
+fn repair(f: &mut Fleet, names: &[String]) {
+    f.say("repair");
+    f.loss = 0;
+    f.heal_all();
+    for n in names {
+        let name = fleet::name(n);
+        f.thaw(n);
+        f.nodes.get_mut(&name).unwrap().stuck = false;
+        if !f.nodes[&name].api {
+            f.api(n, true);
+        }
+        if f.nodes[&name].core.is_none() {
+            f.start(n);
+        }
+    }
+}
+
+#[test]
+fn random_faults_keep_every_promise() {
+    let only = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
+    let seeds = only.map_or(0..SEEDS, |s| s..s + 1);
+    let (mut elections, mut heals, mut handovers) = (0, 0, 0);
+    for seed in seeds {
+        let f = history(seed, Bug::None);
+        if !f.violations.is_empty() {
+            f.fail(&format!("SEED={seed}"));
+        }
+        let has = |word: &str| f.log.iter().filter(|l| l.contains(word)).count();
+        elections += has("Elected {");
+        heals += has("SplitSeen {");
+        handovers += has("reason: Handover");
+        assert!(f.nodes.values().filter_map(|n| n.core.as_ref()).all(|c| c.stats().illegal_moves == 0));
+    }
+    if only.is_none() {
+        assert!(elections > 500 && heals > 100 && handovers > 100, "{elections} {heals} {handovers}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in [3, 17] {
+        assert_eq!(history(seed, Bug::None).log, history(seed, Bug::None).log);
+    }
+}
+
+#[test]
+fn every_checker_bites() {
+    let bugs = [
+        (Bug::ForgetsRecords, "durable"),
+        (Bug::ReleasesBeforeStop, "two payloads in one part"),
+        (Bug::ReleasesBeforeStop, "released before the stop"),
+        (Bug::GrantsTwice, "two grants"),
+        (Bug::NeverStops, "payload runs at"),
+        (Bug::FalseVictory, "last good copy"),
+        (Bug::RunsEarly, "write without a durable term"),
+    ];
+    for (bug, finds) in bugs {
+        let found = (0..60).any(|seed| history(seed, bug).violations.iter().any(|v| v.contains(finds)));
+        assert!(found, "{bug:?} was not found as {finds:?}");
+    }
+}
+
+#[test]
+fn retiring_members_leave_one_leader() {
+    for seed in 0..40 {
+        let mut f = Fleet::new(seed, Bug::None);
+        for (i, n) in ["m0", "m1", "m2"].iter().enumerate() {
+            f.add(n, Fleet::spec(i64::try_from(i).unwrap(), true));
+        }
+        f.run(secs(15));
+        let after = f.below(6000);
+        f.change_spec("m0", |s| s.rank.0 = 9);
+        f.run(ms(after));
+        f.input(&fleet::name("m2"), Input::Retire(ResignReason::Removal));
+        f.run(secs(30));
+        f.check_quiet();
+        if !f.violations.is_empty() || f.running() == ["m2"] {
+            f.fail(&format!("SEED={seed}"));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Counters, read by the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use flagship_wire::pb::{self, frame::Kind, membership_message};
+use prost::Message as _;
+
+/// What kind of frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrameKind {
+    /// First frame each way.
+    Hello,
+    /// Last frame.
+    Close,
+    /// A beat.
+    Beat,
+    /// Any other message of membership.
+    Membership,
+    /// A message of election.
+    Election,
+}
+
+impl FrameKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Hello, Self::Close, Self::Beat, Self::Membership, Self::Election];
+
+    /// A metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::Close => "close",
+            Self::Beat => "beat",
+            Self::Membership => "membership",
+            Self::Election => "election",
+        }
+    }
+
+    pub(crate) fn of(frame: &pb::Frame) -> Self {
+        match &frame.kind {
+            Some(Kind::Hello(_)) => Self::Hello,
+            // A frame without a kind is refused; until then it is counted as the last one.
+            Some(Kind::Close(_)) | None => Self::Close,
+            Some(Kind::Membership(message)) if matches!(message.kind, Some(membership_message::Kind::Beat(_))) => Self::Beat,
+            Some(Kind::Membership(_)) => Self::Membership,
+            Some(Kind::Election(_)) => Self::Election,
+        }
+    }
+}
+
+/// Frames of one kind in one direction since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameCount {
+    /// What kind.
+    pub kind: FrameKind,
+    /// Sent or received.
+    pub sent: bool,
+    /// How many.
+    pub frames: u64,
+    /// Their encoded length, TLS and HTTP/2 aside.
+    pub bytes: u64,
+}
+
+/// Attempts to open a link with one result since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeCount {
+    /// Whether this side dialled.
+    pub dialled: bool,
+    /// `ok`, `refused` and `unanswered` (TCP), or a [`flagship_node::RefusalReason`].
+    pub result: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// All counters at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TransportStats {
+    /// By direction and result; those that never happened are left out.
+    pub handshakes: Vec<HandshakeCount>,
+    /// By kind and direction.
+    pub frames: Vec<FrameCount>,
+    /// Links that are up.
+    pub links: usize,
+    /// Messages dropped because a link's queue was full.
+    pub queue_full: u64,
+    /// Beats replaced by a newer one before they were sent.
+    pub beats_coalesced: u64,
+    /// Messages dropped because they would not fit into a frame.
+    pub oversized: u64,
+}
+
+#[derive(Default)]
+struct Pair {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The live counters.
+#[derive(Default)]
+pub(crate) struct Counters {
+    // Results are a bounded set of static labels.
+    handshakes: Mutex<BTreeMap<(bool, &'static str), u64>>,
+    frames: [[Pair; FrameKind::ALL.len()]; 2],
+    pub(crate) queue_full: AtomicU64,
+    pub(crate) beats_coalesced: AtomicU64,
+    pub(crate) oversized: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn handshake(&self, dialled: bool, result: &'static str) {
+        let mut counts = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((dialled, result)).or_default() += 1;
+    }
+
+    pub(crate) fn frame(&self, sent: bool, frame: &pb::Frame) {
+        let pair = &self.frames[usize::from(sent)][FrameKind::of(frame) as usize];
+        pair.frames.fetch_add(1, Relaxed);
+        pair.bytes.fetch_add(frame.encoded_len() as u64, Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self, links: usize) -> TransportStats {
+        let counts = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        let handshakes = counts.iter().map(|((dialled, result), count)| HandshakeCount {
+            dialled: *dialled,
+            result,
+            count: *count,
+        });
+        let frames = [false, true].into_iter().flat_map(|sent| {
+            FrameKind::ALL.map(|kind| {
+                let pair = &self.frames[usize::from(sent)][kind as usize];
+                FrameCount { kind, sent, frames: pair.frames.load(Relaxed), bytes: pair.bytes.load(Relaxed) }
+            })
+        });
+        TransportStats {
+            handshakes: handshakes.collect(),
+            frames: frames.collect(),
+            links,
+            queue_full: self.queue_full.load(Relaxed),
+            beats_coalesced: self.beats_coalesced.load(Relaxed),
+            oversized: self.oversized.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Whose certificates are believed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::CertificateError;
+use rustls::OtherError;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+};
+
+use super::certificate::Leaf;
+
+/// Which end of a connection a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// Of who dialled.
+    Client,
+    /// Of who was dialled.
+    Server,
+}
+
+/// The authorities of one fleet (two during a change), and what they revoked.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    anchors: Vec<TrustAnchor<'static>>,
+    revoked: Vec<CertRevocationList<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+    grace: Duration,
+}
+
+impl Trust {
+    /// `Err` says what is wrong with which file.
+    pub(crate) fn new(
+        authorities: &[CertificateDer<'_>],
+        lists: &[CertificateRevocationListDer<'_>],
+        algorithms: WebPkiSupportedAlgorithms,
+        grace: Duration,
+    ) -> Result<Self, (&'static str, String)> {
+        let anchors = authorities
+            .iter()
+            .map(|der| anchor_from_trusted_cert(der).map(|anchor| anchor.to_owned()))
+            .collect::<Result<_, _>>()
+            .map_err(|e| ("ca.crt", format!("holds a certificate that cannot be an authority: {e}")))?;
+        let revoked = lists
+            .iter()
+            .map(|der| OwnedCertRevocationList::from_der(der).map(CertRevocationList::from))
+            .collect::<Result<_, _>>()
+            .map_err(|e| ("crl.pem", format!("holds a revocation list that cannot be read: {e}")))?;
+        Ok(Self { anchors, revoked, algorithms, grace })
+    }
+
+    /// Judges a peer's chain. A certificate that expired less than the grace ago still passes.
+    pub(crate) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let facts = Leaf::read(leaf).map_err(|e| CertificateError::Other(OtherError(Arc::new(e))))?;
+        let last = last_valid_moment(&facts);
+        let grace_ends = last.as_secs().saturating_add(self.grace.as_secs());
+        let at = if now.as_secs() > last.as_secs() && now.as_secs() <= grace_ends { last } else { now };
+        self.verify_at(leaf, intermediates, usage, at)
+    }
+
+    /// Judges a chain whatever its age: expiry never closes a link, the loss of its authority does.
+    pub(crate) fn still_trusts(&self, chain: &[CertificateDer<'_>], usage: Usage, now: UnixTime) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let Ok(facts) = Leaf::read(leaf) else { return false };
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().min(last_valid_moment(&facts).as_secs())));
+        self.verify_at(leaf, intermediates, usage, at).is_ok()
+    }
+
+    /// Judges a chain as if it were that time.
+    pub(crate) fn verify_at(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        at: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let leaf = EndEntityCert::try_from(leaf).map_err(to_rustls)?;
+        let usage = match usage {
+            Usage::Client => KeyUsage::client_auth(),
+            Usage::Server => KeyUsage::server_auth(),
+        };
+        let lists: Vec<_> = self.revoked.iter().collect();
+        // An authority without a list has revoked nothing: during a change only one of two may have one.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|builder| {
+            builder
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .build()
+        });
+        leaf.verify_for_usage(self.algorithms.all, &self.anchors, intermediates, at, usage, revocation, None)
+            .map(|_| ())
+            .map_err(to_rustls)
+    }
+}
+
+fn last_valid_moment(leaf: &Leaf) -> UnixTime {
+    let since_epoch = leaf.not_after.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::since_unix_epoch(since_epoch)
+}
+
+/// The error decides which TLS alert the peer gets, and so what it can say.
+fn to_rustls(error: webpki::Error) -> CertificateError {
+    match error {
+        webpki::Error::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        webpki::Error::CertRevoked => CertificateError::Revoked,
+        // An authority of the same name with another key is another authority: `pki init` run twice.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
+        webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        webpki::Error::BadDer | webpki::Error::BadDerTime => CertificateError::BadEncoding,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    }
+}

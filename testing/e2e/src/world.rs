@@ -1,0 +1,166 @@
+//! One test's fleet.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clusters::daemon::Flagship;
+use clusters::fleet::{Fleet, Member, Plan, two_members};
+use clusters::harness::Harness;
+use clusters::network::Mode;
+use clusters::watch::{State, overlap};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing in the protocol takes longer than this on a loaded machine, unless a test says so.
+pub const SETTLE: Duration = Duration::from_secs(60);
+/// The end of a daemon's log that a failed test shows.
+const LOG_TAIL_LINES: usize = 60;
+
+/// A fleet for one test, in namespaces of its own. Everything ends with it.
+pub struct World {
+    /// Members in the order of the plans.
+    pub fleet: Fleet,
+    /// When the test began.
+    pub began: Instant,
+    harness: Harness,
+    // Last, so that the processes have ended before their files go.
+    _dir: TempDir,
+}
+
+/// What must not change when nothing is to be disturbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Of the payload's Deployment.
+    pub uid: String,
+    /// Of the payload's Deployment.
+    pub generation: i64,
+}
+
+/// Runs a test on a fleet of these members, inside of namespaces. `path` is the test's name. A failure shows the end
+/// of each daemon's log.
+pub fn e2e(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+    clusters::isolate::test(path, async move || {
+        let world = World::start(plans?).await?;
+        let result = body(&world).await;
+        let result = result.with_context(|| world.logs());
+        world.end().await?;
+        result
+    });
+}
+
+impl World {
+    /// Starts clusters and daemons. No MultiCluster is applied yet.
+    async fn start(plans: Vec<Plan>) -> Result<Self> {
+        let dir =
+            tempfile::Builder::new().prefix("fs-").tempdir().context("make a directory for the test")?;
+        let harness = Harness::open(dir.path(), Mode::Namespaces)?;
+        let fleet = Fleet::start(&harness, &Flagship::find()?, plans).await?;
+        Ok(Self { fleet, began: Instant::now(), harness, _dir: dir })
+    }
+
+    async fn end(self) -> Result<()> {
+        self.fleet.remove(&self.harness).await
+    }
+
+    /// The plans of newyork and sheffield.
+    pub fn two() -> Result<Vec<Plan>> {
+        two_members()
+    }
+
+    /// The member of this name.
+    pub fn member(&self, name: &str) -> &Member {
+        self.fleet.member(name).expect("the test planned this member")
+    }
+
+    /// Applies newyork and sheffield one after the other; sheffield has taken over by its rank when this returns.
+    pub async fn settle(&self) -> Result<(&Member, &Member)> {
+        let (newyork, sheffield) = (self.member("newyork"), self.member("sheffield"));
+        newyork.apply().await?;
+        newyork.wait_leading(SETTLE).await?;
+        sheffield.apply().await?;
+        sheffield.wait_leading(SETTLE).await?;
+        newyork.wait_gone(SETTLE).await?;
+        Ok((newyork, sheffield))
+    }
+
+    /// For how long both had the payload since `since`.
+    pub fn overlap(&self, one: &str, other: &str, since: Instant) -> Duration {
+        overlap(&self.member(one).state(), &self.member(other).state(), since)
+    }
+
+    /// Uid and generation of the payload's Deployment at a member that has it.
+    pub fn facts(&self, member: &str) -> Result<Facts> {
+        let state = self.member(member).state();
+        let (uid, deployment) = state.deployment().with_context(|| format!("{member} has no Deployment"))?;
+        Ok(Facts { uid: uid.to_owned(), generation: deployment.generation })
+    }
+
+    /// Lets `duration` pass in which the payload must stay at `member` as it is, and come up nowhere else.
+    pub async fn nothing_moves(&self, member: &str, facts: &Facts, duration: Duration) -> Result<()> {
+        let since = Instant::now();
+        self.nothing_moves_of(member, facts, duration).await?;
+        for other in self.fleet.members.iter().filter(|other| other.name() != member) {
+            let state = other.state();
+            ensure!(!payload_since(&state, since), "the payload came up at {}", other.name());
+        }
+        Ok(())
+    }
+
+    /// Lets `duration` pass in which the payload must stay at `member` as it is.
+    pub async fn nothing_moves_of(&self, member: &str, facts: &Facts, duration: Duration) -> Result<()> {
+        // That nothing happens can only be seen by waiting.
+        tokio::time::sleep(duration).await;
+        ensure!(self.facts(member)? == *facts, "the payload at {member} changed: {:?}", self.facts(member));
+        Ok(())
+    }
+
+    /// Waits until exactly one member has the payload and says that it leads; returns its name.
+    pub async fn one_active(&self, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let states: Vec<_> = self.fleet.members.iter().map(|member| (member, member.state())).collect();
+            let active: Vec<_> =
+                states.iter().filter(|(_, state)| state.present()).map(|(m, _)| m.name()).collect();
+            let leading: Vec<_> = states
+                .iter()
+                .filter(|(m, state)| *state.status(m.name(), "leading") == Value::Bool(true))
+                .map(|(m, _)| m.name())
+                .collect();
+            if active.len() == 1 && active == leading {
+                return Ok(active[0].to_owned());
+            }
+            ensure!(Instant::now() < deadline, "active {active:?}, leading {leading:?} after {limit:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a condition of the member's status has this status and its message (or reason) holds this text.
+    pub async fn condition(&self, member: &str, kind: &str, status: &str, text: &str) -> Result<()> {
+        let what = format!("condition {kind}={status} with {text:?}");
+        let holds = |state: &State| {
+            let conditions = state.status(member, "conditions").as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|c| {
+                let says = |field: &str| c[field].as_str().is_some_and(|said| said.contains(text));
+                c["type"] == kind && c["status"] == status && (says("message") || says("reason"))
+            })
+        };
+        self.member(member).watch.wait(&what, SETTLE, holds).await.map(drop)
+    }
+
+    /// The end of every daemon's log.
+    fn logs(&self) -> String {
+        let tail = |member: &Member| {
+            let log = fs::read_to_string(member.daemon.log(&member.cluster)).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
+            format!("--- the end of {}'s log:\n{tail}\n", member.name())
+        };
+        self.fleet.members.iter().map(tail).collect()
+    }
+}
+
+/// Whether anything of the payload was there at or after that time.
+pub fn payload_since(state: &State, since: Instant) -> bool {
+    state.presences.iter().any(|presence| presence.to.is_none_or(|to| to >= since))
+}
