@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use kube::api::DynamicObject;
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, metadata_watcher};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use tracing::debug;
 
@@ -52,13 +52,13 @@ impl Drift {
         let kinds = plan.watch_kinds();
         let selector = format!("{MULTICLUSTER_LABEL}={}", plan.owner().label());
         let streams = kinds.iter().enumerate().map(|(watch, (resource, namespace))| {
-            let api: Api<DynamicObject> = match namespace {
+            let api: Api<PartialObjectMeta<DynamicObject>> = match namespace {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
                 None => Api::all_with(client.clone(), resource),
             };
             let config = watcher::Config::default().labels(&selector);
             let resource = resource.clone();
-            let events = metadata_watcher(api, config).default_backoff();
+            let events = watch_objects(api, config).default_backoff();
             events.into_stream().map(move |event| (watch, seen(watch, &resource, event))).boxed()
         });
         let events = futures::stream::select_all(streams.collect::<Vec<_>>());

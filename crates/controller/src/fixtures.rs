@@ -1,6 +1,13 @@
 //! Values that several tests use.
 
+use std::sync::Arc;
+
 use flagship_k8s_api::{MultiClusterSpec, Settings};
+use flagship_node::{Directive, MemberSnapshot, Snapshot, State};
+use flagship_types::{Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
 
 /// The spec of the member newyork, as in testing/manifests.
 pub(crate) fn spec() -> MultiClusterSpec {
@@ -19,4 +26,81 @@ pub(crate) fn spec() -> MultiClusterSpec {
 /// The same, checked.
 pub(crate) fn settings() -> Settings {
     spec().settings().unwrap()
+}
+
+fn name(name: &str) -> MemberName {
+    name.parse().unwrap()
+}
+
+/// Another member of the same fleet, linked.
+pub(crate) fn peer(who: &str, state: State) -> MemberSnapshot {
+    MemberSnapshot {
+        name: name(who),
+        state,
+        since: Instant::ZERO,
+        linked: state == State::Alive,
+        address: Some(PeerAddress::parse("172.18.100.200:9990", 9990).unwrap()),
+        rtt: None,
+        heard_at: None,
+        rank: Some(Rank(10)),
+        role: Some(Role::Standby),
+        term: Term(7),
+        health: Health::default(),
+        epoch: Epoch(4711),
+    }
+}
+
+/// newyork, alone in its fleet, leads under term 7.
+pub(crate) fn snapshot() -> Snapshot {
+    let own = MemberSnapshot {
+        address: Some(PeerAddress::parse("172.18.100.100:9990", 9990).unwrap()),
+        rank: Some(Rank(5)),
+        role: Some(Role::Leader),
+        ..peer("newyork", State::Alive)
+    };
+    Snapshot {
+        callsign: "federation".parse().unwrap(),
+        member: name("newyork"),
+        epoch: Epoch(4711),
+        taken_at: Instant::ZERO,
+        role: Role::Leader,
+        term: Term(7),
+        leader: Some(name("newyork")),
+        directive: Directive::Run { term: Term(7), resumed: false },
+        config: FleetConfig::default(),
+        config_conflict: None,
+        waiting_for: None,
+        members: vec![own],
+        other_leaders: Vec::new(),
+        name_in_use: false,
+        interrupted: false,
+        membership: Default::default(),
+        election: Default::default(),
+    }
+}
+
+/// An API server that answers every request by what `answer` makes of its method, path and JSON body: a status code
+/// and a body.
+pub(crate) fn api_server(
+    answer: impl Fn(&str, &str, Value) -> (u16, Value) + Send + Sync + 'static,
+) -> Client {
+    let answer = Arc::new(answer);
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let answer = Arc::clone(&answer);
+        async move {
+            let (parts, body) = request.into_parts();
+            let bytes = body.collect_bytes().await.unwrap();
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let (code, body) = answer(parts.method.as_str(), parts.uri.path(), body);
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
+        }
+    });
+    Client::new(service, "default")
+}
+
+/// The body of an error answer.
+pub(crate) fn refusal(code: u16, reason: &str) -> (u16, Value) {
+    let message = format!("because {reason}");
+    (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}))
 }

@@ -40,6 +40,11 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
         NodeEvent::Member { member, from, to, evidence } => of_member(member, *from, *to, *evidence),
         NodeEvent::Election(event) => of_election(event, own),
         NodeEvent::LinkRefused(refusal) => Some(of_refusal(refusal)),
+        NodeEvent::LinkWarning(warning) => {
+            let about = warning.peer.as_ref().map_or_else(|| own.to_string(), ToString::to_string);
+            let notice = Notice::warning("Certificate", warning.sentence.clone());
+            Some(Happening::new(notice).event_only().throttled(format!("warning/{about}/{}", warning.sentence)))
+        }
         NodeEvent::NameInUse => {
             let note = format!(
                 "another process that calls itself {own} is alive in this fleet: nothing is written until it is gone; \

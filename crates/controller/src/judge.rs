@@ -261,7 +261,7 @@ fn rank(snapshot: &Snapshot, name: &MemberName) -> String {
     member.and_then(|member| member.rank).map_or_else(|| "unknown".into(), |rank| rank.to_string())
 }
 
-fn names<T: ToString>(all: &[&T]) -> String {
+fn names<T: std::fmt::Display>(all: &[&T]) -> String {
     let mut text = all.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if all.len() > MAX_NAMED {
         text.push_str(&format!(" and {} more", all.len() - MAX_NAMED));

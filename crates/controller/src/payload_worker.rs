@@ -60,7 +60,6 @@ pub(crate) struct PayloadWorker {
     pub(crate) node: NodeHandle,
     pub(crate) tracker: Tracker,
     pub(crate) progress: watch::Sender<Progress>,
-    pub(crate) drift: Option<Drift>,
     happenings: mpsc::Sender<Happening>,
     directive: watch::Receiver<Directive>,
     targets: watch::Receiver<Target>,
@@ -85,7 +84,6 @@ impl PayloadWorker {
             directive: node.directive(),
             tracker: tracker.clone(),
             progress: progress.clone(),
-            drift: None,
             context,
             owner,
             node,
@@ -104,14 +102,19 @@ impl PayloadWorker {
 
     async fn run(mut self) {
         let mut retry = RETRY;
+        // Not a field: watches can be sent to another thread, but not shared with it.
+        let mut drift = None;
         loop {
             let directive = self.directive.borrow_and_update().clone();
             let target = self.targets.borrow_and_update().clone();
+            if !matches!(directive, Directive::Run { .. }) {
+                drift = None;
+            }
             self.begin(&directive);
             let mut changes = Changes { directive: self.directive.clone(), targets: self.targets.clone() };
             let overtaken = CancellationToken::new();
             let next = {
-                let mut step = pin!(self.step(&directive, &target, &overtaken));
+                let mut step = pin!(self.step(&directive, &target, &overtaken, &mut drift));
                 tokio::select! {
                     biased;
                     next = &mut step => Some(next),
@@ -148,10 +151,7 @@ impl PayloadWorker {
     }
 
     /// A new directive is not carried out yet.
-    fn begin(&mut self, directive: &Directive) {
-        if !matches!(directive, Directive::Run { .. }) {
-            self.drift = None;
-        }
+    fn begin(&self, directive: &Directive) {
         let running = matches!(directive, Directive::Run { .. } | Directive::Hold);
         let stopping = matches!(directive, Directive::Stop { .. });
         self.report(|progress| {
@@ -167,14 +167,20 @@ impl PayloadWorker {
         });
     }
 
-    async fn step(&mut self, directive: &Directive, target: &Target, overtaken: &CancellationToken) -> Next {
+    async fn step(
+        &self,
+        directive: &Directive,
+        target: &Target,
+        overtaken: &CancellationToken,
+        drift: &mut Option<Drift>,
+    ) -> Next {
         match directive {
             Directive::Hold => {
                 self.report(|progress| progress.activity = Activity::Idle);
                 Next::Rest(Duration::MAX)
             }
             Directive::Absent => self.be_absent(target).await,
-            Directive::Run { term, resumed } => self.be_running(*term, *resumed, target, overtaken).await,
+            Directive::Run { term, resumed } => self.be_running(*term, *resumed, target, overtaken, drift).await,
             Directive::Stop { term, reason: _ } => self.stop(*term, target).await,
         }
     }

@@ -47,11 +47,12 @@ enum Refusal {
 impl PayloadWorker {
     /// Brings the payload in and keeps it. Returns when something is to be done anew.
     pub(crate) async fn be_running(
-        &mut self,
+        &self,
         term: Term,
         resumed: bool,
         target: &Target,
         overtaken: &CancellationToken,
+        drift: &mut Option<Drift>,
     ) -> Next {
         let plan = match self.bring_in(term, resumed, target).await {
             Ok(plan) => plan,
@@ -67,7 +68,7 @@ impl PayloadWorker {
             }
         };
         let applied_at = Instant::now();
-        match self.stay(&plan, overtaken).await {
+        match self.stay(&plan, overtaken, drift).await {
             Woken::Overtaken | Woken::Resync => {}
             Woken::Drifted => {
                 tokio::select! {
@@ -80,7 +81,7 @@ impl PayloadWorker {
     }
 
     /// From the object to the cluster. Writes only what differs.
-    async fn bring_in(&mut self, term: Term, resumed: bool, target: &Target) -> Result<Plan, Refusal> {
+    async fn bring_in(&self, term: Term, resumed: bool, target: &Target) -> Result<Plan, Refusal> {
         let plan = self.plan(target).await?;
         let apply = target.settings.apply;
         let checked = self.cluster.check(&plan, term, apply.force).await.map_err(|failures| {
@@ -166,14 +167,14 @@ impl PayloadWorker {
     }
 
     /// Watches the payload until something has to be done about it.
-    async fn stay(&mut self, plan: &Plan, overtaken: &CancellationToken) -> Woken {
+    async fn stay(&self, plan: &Plan, overtaken: &CancellationToken, kept: &mut Option<Drift>) -> Woken {
         let resync = Instant::now() + RESYNC;
-        let mut drift = match self.drift.take() {
+        let mut drift = match kept.take() {
             Some(drift) if drift.fits(plan) => drift,
             Some(_) | None => Drift::watch(&self.context.client, plan),
         };
         let woken = self.stay_watching(&mut drift, resync, overtaken).await;
-        self.drift = Some(drift);
+        *kept = Some(drift);
         woken
     }
 

@@ -358,7 +358,8 @@ fn difference(old: &MultiClusterStatus, new: &MultiClusterStatus) -> Value {
     }
     for (key, value) in new {
         if old.get(&key) != Some(&value) {
-            patch.insert(key, whole(old.get(&key), value));
+            let value = whole(old.get(&key), value);
+            patch.insert(key, value);
         }
     }
     Value::Object(patch)

@@ -26,7 +26,7 @@ const REVALIDATE: Duration = Duration::from_secs(30);
 
 impl PayloadWorker {
     /// Deletes the payload of a term and says so once the API server has confirmed that all of it is gone.
-    pub(crate) async fn stop(&mut self, term: Term, target: &Target) -> Next {
+    pub(crate) async fn stop(&self, term: Term, target: &Target) -> Next {
         if self.progress.borrow().settled {
             // Said already; the node decides what comes next.
             return Next::Rest(Duration::MAX);
@@ -55,7 +55,7 @@ impl PayloadWorker {
     }
 
     /// Makes sure that nothing of the payload is here; then tries whether it could be.
-    pub(crate) async fn be_absent(&mut self, target: &Target) -> Next {
+    pub(crate) async fn be_absent(&self, target: &Target) -> Next {
         let left = self.tracker.borrow().inventory.len();
         if left > 0 {
             info!(objects = left, "removing what an earlier lead left behind");
@@ -83,7 +83,7 @@ impl PayloadWorker {
 
     /// Deletes the whole inventory, then looks once more by label: a write that was under way when the lead was given
     /// up may have arrived after its object was found missing.
-    async fn delete(&mut self, gate: &NodeGate, target: &Target) -> Result<(), DeleteError> {
+    async fn delete(&self, gate: &NodeGate, target: &Target) -> Result<(), DeleteError> {
         self.report(|progress| progress.activity = Activity::Deleting(None));
         let began = Instant::now();
         let kinds = self.tracker.borrow().inventory.kinds();
@@ -124,7 +124,7 @@ impl PayloadWorker {
     }
 
     /// Finds out by a dry run whether the payload could be applied here.
-    async fn validate(&mut self, target: &Target) -> Next {
+    async fn validate(&self, target: &Target) -> Next {
         let plan = match self.plan_of(target).await {
             Ok(plan) => plan,
             Err(error) if error.is_transient() => return self.not_validated(target, &error),

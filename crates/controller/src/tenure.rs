@@ -235,8 +235,9 @@ impl Tenure {
     async fn discover(&self, status: &MultiClusterStatus) -> Result<(Inventory, Option<Term>), PrepareError> {
         let mut inventory = Inventory::from_status(&status.inventory);
         let object = self.object.borrow().clone();
-        let found = discovery::discover(&self.context, &object, &self.owner(), &inventory);
-        let (found, term) = found.await.map_err(PrepareError::Inventory)?;
+        let owner = self.owner();
+        let found = discovery::discover(&self.context, &object, &owner, &inventory).await;
+        let (found, term) = found.map_err(PrepareError::Inventory)?;
         inventory.unite(&found);
         Ok((inventory, (!found.is_empty()).then_some(term)))
     }

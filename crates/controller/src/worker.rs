@@ -74,13 +74,18 @@ impl Interruption {
         tokio::select! {
             biased;
             () = self.gone.cancelled() => End::Gone,
-            lost = self.lost.wait_for(Option::is_some) => match lost {
-                Ok(_) => End::LeaseLost,
-                // The keeper only ends with the tenure.
-                Err(_) => std::future::pending().await,
-            },
+            () = lost(&mut self.lost) => End::LeaseLost,
             () = self.shutdown.cancelled() => End::Shutdown,
         }
+    }
+}
+
+/// Until somebody else holds the lease.
+async fn lost(holder: &mut watch::Receiver<Option<String>>) {
+    let told = holder.wait_for(Option::is_some).await.is_ok();
+    if !told {
+        // The keeper only ends with the tenure.
+        std::future::pending().await
     }
 }
 

@@ -237,6 +237,10 @@ impl Election {
         self.stats.elected += 1;
         self.record.held = Some(campaign.term);
         self.follow_self(campaign.term);
+        // A fresh term stands above whatever happened before it.
+        for peer in self.peers.values_mut() {
+            peer.unconfirmed = false;
+        }
         let after = self.persist();
         let took = self.now.since(campaign.vacant_since);
         let resumed = campaign.found.is_some();

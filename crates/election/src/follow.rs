@@ -96,10 +96,6 @@ impl Election {
         if !is_newer && (!is_same_term || has_other) {
             return;
         }
-        // Its own lead that ended: only a higher one comes after it.
-        if is_same_term && self.former.as_ref() == Some(&self.me) && self.leader.is_none() {
-            return;
-        }
         let changed = self.leader.as_ref() != Some(leader) || is_newer;
         self.leader = Some(leader.clone());
         self.former = Some(leader.clone());

@@ -152,13 +152,19 @@ impl Election {
             return;
         };
         let term = stopping.term;
-        if self.leader_term > term {
+        if self.has_other_lead(term) {
             return;
         }
         self.handover_failed(term, reason.to_owned());
         self.record.stopping = None;
         let after = self.persist();
         self.become_leader(Lead { term, after, resumed: false, since: self.now, hold: None, raise: None, raised_at: None, begun: false });
+    }
+
+    /// Somebody else leads that this member follows instead of its own lead.
+    fn has_other_lead(&self, own: Term) -> bool {
+        let is_other = self.leader.as_ref().is_some_and(|l| *l != self.me);
+        self.leader_term > own || (self.leader_term == own && is_other)
     }
 
     fn handover_failed(&mut self, term: Term, reason: String) {
@@ -208,7 +214,7 @@ impl Election {
             self.leader = None;
         }
         self.vacancy = None;
-        if self.leader_term <= term && term > Term::NONE {
+        if !self.has_other_lead(term) && term > Term::NONE {
             self.released = Some((term, successor.clone()));
             self.reservation = Some(Reservation { term, successor, until: self.now + RESERVATION });
             self.event(Event::LeaderChanged { leader: None, term });
@@ -248,7 +254,7 @@ impl Election {
         let may_go_on = matches!(stopping.reason, ResignReason::Handover | ResignReason::Operator);
         let reason = format!("{object} does not go away");
         stopping.stuck = Some(object);
-        if may_go_on && self.leader_term <= term {
+        if may_go_on && !self.has_other_lead(term) {
             // An operator's wish was for a handover, not for an outage.
             self.retired = None;
             self.call_off(&reason);

@@ -62,7 +62,7 @@ impl Election {
         if !lead.begun {
             // Storing the lead may have taken long: nothing is started beside somebody who leads by now.
             if self.is_idle(&lead) && matches!(self.outlook(None), Outlook::Held(_)) {
-                return self.abandon(lead.term);
+                return self.abandon();
             }
             let begun = Lead { begun: true, ..lead };
             return self.update_lead(begun);
@@ -87,7 +87,7 @@ impl Election {
     fn await_record(&mut self, lead: Lead) {
         let until = lead.since + RECORD_PATIENCE;
         if self.is_idle(&lead) && self.now >= until {
-            self.abandon(lead.term);
+            self.abandon();
         } else {
             self.wake(until);
         }
@@ -98,12 +98,12 @@ impl Election {
         !lead.begun && !lead.resumed && self.directive == Directive::Absent
     }
 
-    fn abandon(&mut self, term: Term) {
+    /// The lead was never announced and nothing applied under it, so there is nothing to release.
+    fn abandon(&mut self) {
         self.record.held = None;
         self.record.leader = None;
         self.persist();
         self.leader = None;
-        self.released = Some((term, None));
         self.step_back();
     }
 

@@ -42,7 +42,7 @@ fn fault(f: &mut Fleet, names: &[String]) {
     let (n, other) = (pick(f), pick(f));
     let name = fleet::name(&n);
     let (alive, frozen) = (f.nodes[&name].core.is_some(), f.nodes[&name].frozen);
-    match f.below(16) {
+    match f.below(18) {
         0..=2 if alive => f.crash(&n),
         0..=4 if !alive => {
             if f.below(8) == 0 {
@@ -76,6 +76,10 @@ fn fault(f: &mut Fleet, names: &[String]) {
             let stuck = f.below(3) == 0;
             f.nodes.get_mut(&name).unwrap().stuck = stuck;
         }
+        16 | 17 => {
+            let broken = !f.nodes[&name].broken;
+            f.break_pods(&n, broken);
+        }
         _ => {}
     }
 }
@@ -88,6 +92,7 @@ fn repair(f: &mut Fleet, names: &[String]) {
         let name = fleet::name(n);
         f.thaw(n);
         f.nodes.get_mut(&name).unwrap().stuck = false;
+        f.break_pods(n, false);
         if !f.nodes[&name].api {
             f.api(n, true);
         }
@@ -99,8 +104,9 @@ fn repair(f: &mut Fleet, names: &[String]) {
 
 #[test]
 fn random_faults_keep_every_promise() {
-    let only = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
-    let seeds = only.map_or(0..SEEDS, |s| s..s + 1);
+    let number = |name| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
+    let only = number("SEED");
+    let seeds = only.map_or(0..number("SEEDS").unwrap_or(SEEDS), |s| s..s + 1);
     let (mut elections, mut heals, mut handovers) = (0, 0, 0);
     for seed in seeds {
         let f = history(seed, Bug::None);
@@ -133,7 +139,7 @@ fn every_checker_bites() {
         (Bug::ReleasesBeforeStop, "released before the stop"),
         (Bug::GrantsTwice, "two grants"),
         (Bug::NeverStops, "payload runs at"),
-        (Bug::FalseVictory, "last good copy"),
+        (Bug::ClaimsReadiness, "last good copy"),
         (Bug::RunsEarly, "write without a durable term"),
     ];
     for (bug, finds) in bugs {

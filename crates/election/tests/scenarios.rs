@@ -142,11 +142,9 @@ fn a_payload_that_is_not_ready_loses_to_one_that_is() {
     f.cut("newyork", "sheffield");
     f.until(ms(5500), "newyork takes over", |f| f.running().len() == 2);
     f.run(secs(5));
-    f.nodes.get_mut(&name("sheffield")).unwrap().payload.ready = false;
-    f.api("sheffield", true);
+    f.break_pods("sheffield", true);
     f.heal_all();
     f.until(secs(5), "healed", |f| f.running() == ["newyork"]);
-    f.nodes.get_mut(&name("sheffield")).unwrap().payload.ready = false;
     f.until(secs(10), "failback by handover", |f| f.running() == ["sheffield"]);
     assert!(f.violations.is_empty(), "{:?}", f.violations);
 }

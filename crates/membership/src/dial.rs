@@ -7,7 +7,9 @@ use flagship_types::{Instant, MemberName, PeerAddress};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use crate::config::{DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_MEMBERS, MAX_SEEDS, OWN_ADDRESS_RETRY};
+use crate::config::{
+    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_MEMBERS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY,
+};
 
 /// Where an address stands.
 #[derive(Debug, Default)]
@@ -143,12 +145,12 @@ impl Dials {
         self.count_hint(address);
     }
 
-    /// The peer refused us; it will not change its mind soon.
+    /// The peer refused us: a long wait.
     pub(crate) fn rejected(&mut self, address: &PeerAddress, own: bool, now: Instant) {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
         attempt.in_flight = false;
         attempt.backoff = DIAL_CAP;
-        attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { DIAL_CAP };
+        attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
         attempt.due = Some(attempt.not_before);
         self.count_hint(address);
     }

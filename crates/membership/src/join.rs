@@ -272,7 +272,9 @@ impl Membership {
         for name in here {
             let Some(member) = self.members.get_mut(&name) else { continue };
             if failure == ConnectFailure::Refused {
+                let counts = member.lost_via.as_ref().is_none_or(|via| via == address);
                 match &mut member.refused {
+                    _ if !counts => continue,
                     Some((by, times)) if by == address => *times = times.saturating_add(1),
                     Some(_) => {}
                     None => member.refused = Some((address.clone(), 1)),

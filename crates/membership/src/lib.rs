@@ -263,7 +263,7 @@ impl Membership {
                 self.queried(id, (query, subject, epoch), deadline, now);
             }
             Message::Answer { id: query, subject, verdict } => {
-                self.answered(id, query, &subject, verdict, now)
+                self.answered(id, query, &subject, verdict, now);
             }
             Message::Accuse(accusation) if accusation.subject == self.config.name => {
                 if accusation.epoch == self.epoch {

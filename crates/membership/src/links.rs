@@ -268,7 +268,7 @@ impl Membership {
         let mut immediate = false;
         let in_use = self.members.get(&name).is_some_and(|m| m.link == Some(id));
         if in_use {
-            self.detach(&name, end == LinkEnd::Lost);
+            self.detach(&name, end == LinkEnd::Lost, link.dialled.clone());
             immediate = end == LinkEnd::Lost && now >= link.up_at + h;
         }
         match end {
@@ -298,14 +298,15 @@ impl Membership {
         self.restagger = true;
         self.dials_dirty = true;
         if self.members.get(&link.peer).is_some_and(|m| m.link == Some(id)) {
-            self.detach(&link.peer, false);
+            self.detach(&link.peer, false, None);
         }
     }
 
-    fn detach(&mut self, name: &MemberName, lost: bool) {
+    fn detach(&mut self, name: &MemberName, lost: bool, via: Option<PeerAddress>) {
         if let Some(member) = self.members.get_mut(name) {
             member.link = None;
             member.lost = lost;
+            member.lost_via = via;
             member.refused = None;
         }
     }
@@ -366,14 +367,14 @@ impl Membership {
     /// Nothing fresh for too long: closed and dialled anew, as a healed cut may leave a stream that waits for TCP.
     fn give_up(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.links.get(&id) else { return };
-        let name = link.peer.clone();
+        let (name, dialled) = (link.peer.clone(), link.dialled.clone());
         let in_use = self.members.get(&name).is_some_and(|m| m.link == Some(id));
         self.stats.links_stale += 1;
         self.disconnect(id, CloseCode::Stale);
         self.drop_link(id);
         if in_use {
             // It ended without a word of the peer's.
-            self.detach(&name, true);
+            self.detach(&name, true, dialled);
             self.redial(&name, true);
             self.use_another_link(&name, now);
             self.changed(&name);

@@ -34,6 +34,8 @@ pub(crate) struct Member {
     pub(crate) freshness: Freshness,
     /// Its link ended without a word and nothing was heard since.
     pub(crate) lost: bool,
+    /// Where that link had been dialled: only this address's refusals count. `None`: the peer had dialled.
+    pub(crate) lost_via: Option<PeerAddress>,
     /// The address that refuses connections since the link is gone, and how often it did.
     pub(crate) refused: Option<(PeerAddress, u32)>,
     /// A ping on behalf of a co-observer stayed without an answer.
@@ -69,6 +71,7 @@ impl Member {
             window_from: now,
             freshness: Freshness::new(),
             lost: false,
+            lost_via: None,
             refused: None,
             mute: false,
             evidence: None,

@@ -169,7 +169,7 @@ impl Membership {
                 self.ask_during_window(name, now);
             }
             State::Suspect if member.query.is_some() && member.down_at(h) <= now => {
-                self.end_window(name, now)
+                self.end_window(name, now);
             }
             State::Away if member.away_until.is_some_and(|until| until <= now) => {
                 let evidence = Some(member.seen_evidence());

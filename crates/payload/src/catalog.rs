@@ -15,8 +15,6 @@ pub struct Kind {
     pub resource: ApiResource,
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
-    /// Whether the cluster serves it already; `false`: a CRD of the payload will make it.
-    pub served: bool,
 }
 
 /// All kinds of a cluster in all their versions, the preferred version of each first.
@@ -35,7 +33,7 @@ impl Catalog {
             for version in std::iter::once(preferred).chain(others) {
                 for (resource, capabilities) in group.versioned_resources(version) {
                     let namespaced = capabilities.scope == Scope::Namespaced;
-                    catalog.add(Kind { resource, namespaced, served: true });
+                    catalog.add(Kind { resource, namespaced });
                 }
             }
         }
@@ -69,25 +67,17 @@ impl Catalog {
             .collect()
     }
 
-    /// The kinds and those that the payload's own CRDs define.
-    pub fn with_crds_of(&self, manifests: &[Manifest]) -> Self {
-        let mut catalog = self.clone();
-        let crds = manifests.iter().filter(|manifest| {
-            manifest.kind == "CustomResourceDefinition" && manifest.group == "apiextensions.k8s.io"
-        });
-        for manifest in crds {
-            defined_by(manifest).into_iter().for_each(|kind| catalog.add(kind));
-        }
-        catalog
-    }
-
     fn versions(&self, group: &str, kind: &str) -> &[Kind] {
         let key = GroupKind { group: group.into(), kind: kind.into() };
         self.kinds.get(&key).map_or(&[], Vec::as_slice)
     }
 }
 
-fn defined_by(crd: &Manifest) -> Vec<Kind> {
+/// The kinds that a manifest defines; none if it is no CRD.
+pub(crate) fn defined_by(crd: &Manifest) -> Vec<Kind> {
+    if crd.kind != "CustomResourceDefinition" || crd.group != "apiextensions.k8s.io" {
+        return Vec::new();
+    }
     let Some(spec) = crd.body.get("spec") else { return Vec::new() };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let fields = (text(&spec["group"]), text(&spec["names"]["kind"]), text(&spec["names"]["plural"]));
@@ -100,11 +90,7 @@ fn defined_by(crd: &Manifest) -> Vec<Kind> {
         .map(|version| {
             let api_version = format!("{group}/{version}");
             let (group, kind, plural) = (group.clone(), kind.clone(), plural.clone());
-            Kind {
-                resource: ApiResource { group, version, api_version, kind, plural },
-                namespaced,
-                served: false,
-            }
+            Kind { resource: ApiResource { group, version, api_version, kind, plural }, namespaced }
         })
         .collect()
 }

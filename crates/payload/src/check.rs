@@ -59,12 +59,7 @@ impl Cluster {
     pub async fn check(&self, plan: &Plan, term: Term, force: bool) -> Result<Checked, Failures> {
         let objects = plan.objects().iter().enumerate();
         let requests: Vec<_> = objects
-            .map(|(at, object)| async move {
-                match object.served {
-                    true => (at, self.check_one(plan, object, term, force).await),
-                    false => (at, Ok(Action::Later)),
-                }
-            })
+            .map(|(at, object)| async move { (at, self.check_one(plan, object, term, force).await) })
             .collect();
         let mut actions = vec![Action::Later; plan.objects().len()];
         let mut failures = Vec::new();
@@ -76,6 +71,10 @@ impl Cluster {
         }
         if failures.is_empty() {
             return Ok(Checked { actions });
+        }
+        if failures.iter().any(|(_, error)| matches!(error, ObjectError::Api(error) if error.code() == 404)) {
+            // A kind has gone that was known before: the next plan has to ask again.
+            self.forget_catalog();
         }
         failures.sort_by_key(|(at, _)| *at);
         let named =
@@ -127,7 +126,7 @@ impl Cluster {
 
 /// A dry run that failed: because of what the payload itself will bring, or for good.
 fn blocked(plan: &Plan, object: &PlannedObject, error: ApiError) -> Result<Action, ObjectError> {
-    if error.code() == 404 && plan.made_namespaces().contains(object.id.namespace.as_str()) {
+    if error.code() == 404 && plan.makes_room_for(&object.id) {
         return Ok(Action::Later);
     }
     Err(refusal(error))

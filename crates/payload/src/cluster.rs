@@ -154,6 +154,19 @@ impl Cluster {
         result
     }
 
+    /// As [`call`](Self::call), for a request about one object that may not be there. A kind that is not served has no
+    /// objects: that is a 404 of another form, which the client library does not take for an absent object.
+    pub(crate) async fn find<T>(
+        &self,
+        what: impl std::fmt::Display,
+        request: impl Future<Output = kube::Result<Option<T>>>,
+    ) -> Result<Option<T>, ApiError> {
+        match self.call(Verb::Get, what, request).await {
+            Err(error) if error.code() == 404 => Ok(None),
+            other => other,
+        }
+    }
+
     pub(crate) fn api(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
         match namespace {
             "" => Api::all_with(self.client.clone(), resource),
@@ -177,6 +190,10 @@ impl Cluster {
         let catalog = Arc::new(Catalog::from_discovery(&discovery));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some(catalog.clone());
         Ok(catalog)
+    }
+
+    pub(crate) fn forget_catalog(&self) {
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Reads the sources of a payload, in order.
@@ -272,7 +289,7 @@ impl Cluster {
 
     pub(crate) async fn read(&self, object: &PlannedObject) -> Result<Option<DynamicObject>, ApiError> {
         let api = self.api(&object.resource, &object.id.namespace);
-        self.call(Verb::Get, &object.id, api.get_opt(&object.id.name)).await
+        self.find(&object.id, api.get_opt(&object.id.name)).await
     }
 
     pub(crate) async fn dry_run(

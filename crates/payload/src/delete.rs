@@ -13,7 +13,7 @@ use crate::error::{ApiError, DeleteError, Stuck};
 use crate::gate::{Gate, Purpose};
 use crate::object::ObjectId;
 use crate::observe::resource_of;
-use crate::observer::{Outcome, Verb};
+use crate::observer::Outcome;
 use crate::plan::{Owner, Stage};
 
 /// Between two looks at what is going away: short at first, as most objects go at once.
@@ -103,8 +103,12 @@ impl Deletion<'_> {
             let mut error = None;
             for (id, step) in side_by_side(steps).await {
                 match step {
-                    Ok(None) => gone += 1,
-                    Ok(Some(live)) => waiting.push((id, live)),
+                    Ok(Look::Gone) => {
+                        self.gone(id);
+                        gone += 1;
+                    }
+                    Ok(Look::Foreign) => self.forget(id),
+                    Ok(Look::Live(live)) => waiting.push((id, live)),
                     Err(why) => error = Some(why),
                 }
             }
@@ -123,23 +127,16 @@ impl Deletion<'_> {
         }
     }
 
-    /// One look at a leaf, and its deletion if that was not asked for yet. `None`: it is gone, or not ours.
-    async fn leaf<'a>(
-        &self,
-        id: &'a ObjectId,
-        owner: &Owner,
-    ) -> (&'a ObjectId, Result<Option<Live>, DeleteError>) {
+    /// One look at a leaf, and its deletion if that was not asked for yet. Says how it is after that.
+    async fn leaf<'a>(&self, id: &'a ObjectId, owner: &Owner) -> (&'a ObjectId, Result<Look, DeleteError>) {
         let step = async {
             match self.look(id, owner).await? {
-                Look::Gone => self.gone(id),
-                Look::Foreign => self.forget(id),
-                Look::Live(live) if live.is_deleting() => return Ok(Some(live)),
-                Look::Live(live) => match self.ask(id, &live.uid).await? {
-                    true => self.gone(id),
-                    false => return Ok(Some(live)),
+                Look::Live(live) if !live.is_deleting() => match self.ask(id, &live.uid).await? {
+                    true => Ok(Look::Gone),
+                    false => Ok(Look::Live(live)),
                 },
+                other => Ok(other),
             }
-            Ok(None)
         };
         (id, step.await)
     }
@@ -149,7 +146,7 @@ impl Deletion<'_> {
         let Some(entry) = self.tracker.borrow().inventory.get(id).cloned() else { return Ok(Look::Gone) };
         let catalog = self.cluster.catalog().await?;
         let api = self.cluster.api(&resource_of(&catalog, id, &entry.version), &id.namespace);
-        let live = self.cluster.call(Verb::Get, id, api.get_metadata_opt(&id.name)).await?;
+        let live = self.cluster.find(id, api.get_metadata_opt(&id.name)).await?;
         let Some(metadata) = live.map(|live| live.metadata) else { return Ok(Look::Gone) };
         let uid = metadata.uid.clone().unwrap_or_default();
         // By uid it is the very object that was applied. Else our mark on it counts: it was applied again meanwhile.

@@ -22,7 +22,7 @@ pub enum ApiError {
         after: Duration,
     },
     /// An answer that is a refusal.
-    #[error("{verb} {what}: {message} ({code} {reason}){hint}", verb = .verb.as_str())]
+    #[error("{verb} {what}: {message} ({code}){hint}", verb = .verb.as_str())]
     Refused {
         /// What was asked.
         verb: Verb,
@@ -52,6 +52,9 @@ pub enum ApiError {
 /// The longest message of a server that is passed on: a validation error of a large object lists every field.
 const MAX_MESSAGE_CHARS: usize = 600;
 
+/// How an API server begins to say that an applied object has a field its schema does not know.
+const UNTYPED: &str = "failed to create typed patch object";
+
 impl ApiError {
     pub(crate) fn from_kube(verb: Verb, what: String, error: &kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
@@ -76,7 +79,9 @@ impl ApiError {
 
     /// Whether asking again later may help although nobody changes anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self.code(), 0 | 408 | 409 | 410 | 429 | 500..)
+        // A field the schema does not have is answered as if the server were at fault.
+        let unknown_field = matches!(self, Self::Refused { message, .. } if message.contains(UNTYPED));
+        !unknown_field && matches!(self.code(), 0 | 408 | 409 | 410 | 429 | 500..)
     }
 }
 
@@ -109,7 +114,7 @@ pub enum ObjectError {
     },
     /// Somebody else sets the same fields.
     #[error(
-        "{managers} also set fields of it ({message}): take them out of the payload, or set spec.apply.force to take them over"
+        "has fields that {managers} set, too ({message}): take them out of the payload, or set spec.apply.force to take them over"
     )]
     Conflict {
         /// Who.
@@ -128,12 +133,21 @@ impl ObjectError {
 
 /// What is wrong with which object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{id}: {error}")]
 pub struct Failure {
     /// Which.
     pub id: ObjectId,
     /// What.
     pub error: ObjectError,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            // It names the object by itself.
+            ObjectError::Api(error) => error.fmt(f),
+            error => write!(f, "{} {error}", self.id),
+        }
+    }
 }
 
 /// Everything that is wrong; at least one.

@@ -9,7 +9,7 @@ use kube::core::ApiResource;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, defined_by};
 use crate::object::{GroupKind, Manifest, ObjectId, Place};
 
 /// The MultiCluster whose payload it is.
@@ -73,8 +73,6 @@ pub struct PlannedObject {
     pub resource: ApiResource,
     /// Whether it lives in a namespace.
     pub namespaced: bool,
-    /// Whether the cluster serves its kind already.
-    pub served: bool,
     /// When.
     pub stage: Stage,
     /// Where it stands in the payload.
@@ -191,6 +189,7 @@ pub struct Plan {
     owner: Owner,
     reach: Reach,
     objects: Vec<PlannedObject>,
+    made_kinds: BTreeSet<GroupKind>,
 }
 
 impl Plan {
@@ -201,7 +200,13 @@ impl Plan {
         owner: Owner,
         reach: Reach,
     ) -> Result<Self, Objections> {
-        let catalog = catalog.with_crds_of(&manifests);
+        let mut catalog = catalog.clone();
+        let mut made_kinds = BTreeSet::new();
+        for kind in manifests.iter().flat_map(defined_by) {
+            made_kinds
+                .insert(GroupKind { group: kind.resource.group.clone(), kind: kind.resource.kind.clone() });
+            catalog.add(kind);
+        }
         let mut objections = Vec::new();
         let mut places: BTreeMap<ObjectId, Place> = BTreeMap::new();
         let mut objects = Vec::new();
@@ -228,7 +233,7 @@ impl Plan {
         }
         // Stable: within a stage the payload's own order stays.
         objects.sort_by_key(|object| object.stage);
-        Ok(Self { owner, reach, objects })
+        Ok(Self { owner, reach, objects, made_kinds })
     }
 
     /// Whose it is.
@@ -256,14 +261,19 @@ impl Plan {
         self.objects.iter().map(|object| object.id.group_kind()).collect()
     }
 
-    /// The namespaces it makes.
-    pub(crate) fn made_namespaces(&self) -> BTreeSet<&str> {
-        let made =
-            self.objects.iter().filter(|object| object.id.group.is_empty() && object.id.kind == "Namespace");
-        made.map(|object| object.id.name.as_str()).collect()
+    /// Whether the payload itself brings the kind of this object, or the namespace it lives in.
+    pub(crate) fn makes_room_for(&self, id: &ObjectId) -> bool {
+        let is_its_namespace = |other: &ObjectId| {
+            other.group.is_empty()
+                && other.kind == "Namespace"
+                && !id.namespace.is_empty()
+                && other.name == id.namespace
+        };
+        self.made_kinds.contains(&id.group_kind())
+            || self.objects.iter().any(|object| is_its_namespace(&object.id))
     }
 
-    /// What to watch for drift and readiness: each served kind, in each namespace it is used in (`None`:
+    /// What to watch for drift and readiness: each kind, in each namespace it is used in (`None`:
     /// cluster-scoped). Watch with the selector `kube-vip.io/multicluster=<owner's label>`.
     pub fn watch_kinds(&self) -> Vec<(ApiResource, Option<String>)> {
         let mut seen = BTreeSet::new();
@@ -302,8 +312,8 @@ fn planned(manifest: Manifest, catalog: &Catalog, owner: &Owner) -> Result<Plann
     }
     let id = ObjectId { group, kind, namespace, name };
     let stage = Stage::of(&id.group_kind());
-    let (resource, namespaced, served) = (known.resource.clone(), known.namespaced, known.served);
-    Ok(PlannedObject { id, resource, namespaced, served, stage, place, hash, body })
+    let (resource, namespaced) = (known.resource.clone(), known.namespaced);
+    Ok(PlannedObject { id, resource, namespaced, stage, place, hash, body })
 }
 
 /// 64 bits, as hexadecimal digits. Keys of a JSON map come sorted, so the same object has the same hash.

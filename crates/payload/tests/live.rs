@@ -67,6 +67,8 @@ impl Bench {
         let metadata = ObjectMeta { name: Some(namespace.into()), ..Default::default() };
         let _ =
             namespaces.create(&PostParams::default(), &Namespace { metadata, ..Default::default() }).await;
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        maps.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
         let cluster = Cluster::new(client.clone(), CALL_TIMEOUT, Arc::new(()));
         let owner = Owner { namespace: namespace.into(), name: "newyork".into() };
         Self { client, cluster, owner, tracker: Tracker::new(Progress::default()) }
@@ -309,8 +311,12 @@ spec:
     let begin = Instant::now();
     assert_eq!(bench.delete_all().await, Ok(4));
     println!("CRD and Namespace gone in {:?}", begin.elapsed());
-    let plan = bench.plan("{apiVersion: example.org/v1, kind: Gadget, metadata: {name: g}}", true).await;
-    println!("{}", plan.unwrap_err());
+    let gadget = "{apiVersion: example.org/v1, kind: Gadget, metadata: {name: g}}";
+    let stale = bench.plan(gadget, true).await.unwrap();
+    println!("{}", bench.cluster.check(&stale, Term(1), false).await.unwrap_err());
+    println!("{}", bench.plan(gadget, true).await.unwrap_err());
+    assert_eq!(bench.run(yaml, 3).await, (4, 0, 0));
+    assert_eq!(bench.delete_all().await, Ok(4));
     let unknown_field = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, dta: {}}";
     let plan = bench.plan(unknown_field, false).await.unwrap();
     let strict = bench.cluster.check(&plan, Term(1), false).await.unwrap_err();

@@ -59,7 +59,8 @@ fn to_prometheus(open_metrics: &str) -> String {
     for line in open_metrics.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ');
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
             let total = if kind == "counter" { "_total" } else { "" };
             if let Some((_, text)) = help.take().filter(|(named, _)| *named == name) {
                 // Writing to a String does not fail.
@@ -86,7 +87,9 @@ mod tests {
             (Some("text/plain"), Format::Prometheus),
             (Some("application/openmetrics-text"), Format::OpenMetrics),
             (
-                Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"),
+                Some(
+                    "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+                ),
                 Format::OpenMetrics,
             ),
             (Some("text/plain;q=0.9, application/openmetrics-text; q=0.4"), Format::Prometheus),

@@ -13,8 +13,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::member::{MAX_PEER_SERIES, MemberRecorder};
 use crate::metric::{
-    BEATS, CONFIG_CONFLICT, CONFIG_VERSION, DOWNS, FALSE_SUSPICIONS, GRANTS, HANDOVERS, INTERRUPTED, LINK_HEARD, LINK_UP,
-    MEMBERS, NAME_IN_USE, REFUTATIONS, ROLE, STALE_LINKS, SUSPICIONS, TERM,
+    BEATS, CONFIG_CONFLICT, CONFIG_VERSION, DOWNS, FALSE_SUSPICIONS, GRANTS, HANDOVERS, INTERRUPTED,
+    LINK_HEARD, LINK_UP, MEMBERS, NAME_IN_USE, REFUTATIONS, ROLE, STALE_LINKS, SUSPICIONS, TERM,
 };
 use crate::page::Page;
 
@@ -114,8 +114,7 @@ impl Fleets {
         let key = (first.callsign.clone(), first.member.clone());
         let recorder = MemberRecorder::new();
         recorder.observe(&first, Instant::now());
-        let task =
-            tokio::spawn(follow(Arc::clone(&snapshot), changed.clone(), events, recorder.clone()));
+        let task = tokio::spawn(follow(Arc::clone(&snapshot), changed.clone(), events, recorder.clone()));
         let mut members = self.write();
         members.added += 1;
         let number = members.added;
@@ -225,9 +224,11 @@ fn put_snapshot(page: &mut Page, callsign: &str, member: &str, snapshot: &Snapsh
 fn put_stats(page: &mut Page, callsign: &str, member: &str, snapshot: &Snapshot) {
     let own = [callsign, member];
     let (membership, election) = (&snapshot.membership, &snapshot.election);
-    for (result, beats) in
-        [("sent", membership.beats_sent), ("received", membership.beats_received), ("late", membership.beats_late)]
-    {
+    for (result, beats) in [
+        ("sent", membership.beats_sent),
+        ("received", membership.beats_received),
+        ("late", membership.beats_late),
+    ] {
         page.put(BEATS, &[callsign, member, result], beats);
     }
     page.put(SUSPICIONS, &own, membership.suspicions);

@@ -29,9 +29,8 @@ async fn metrics(State(telemetry): State<Telemetry>, headers: HeaderMap) -> Resp
     let format = Format::negotiate(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
     match telemetry.metrics() {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], format.write(text)).into_response(),
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics could not be written: {error}\n")).into_response()
-        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics could not be written: {error}\n"))
+            .into_response(),
     }
 }
 
@@ -39,7 +38,8 @@ async fn metrics(State(telemetry): State<Telemetry>, headers: HeaderMap) -> Resp
 async fn healthz(State(telemetry): State<Telemetry>) -> Response {
     match telemetry.fleets().ended().as_slice() {
         [] => "ok\n".into_response(),
-        ended => (StatusCode::SERVICE_UNAVAILABLE, format!("ended unexpectedly: {}\n", ended.join(", "))).into_response(),
+        ended => (StatusCode::SERVICE_UNAVAILABLE, format!("ended unexpectedly: {}\n", ended.join(", ")))
+            .into_response(),
     }
 }
 
@@ -50,13 +50,18 @@ async fn readyz(State(telemetry): State<Telemetry>) -> Response {
     }
 }
 
-async fn leader(State(telemetry): State<Telemetry>, path: Result<Path<String>, extract::rejection::PathRejection>) -> Response {
+async fn leader(
+    State(telemetry): State<Telemetry>,
+    path: Result<Path<String>, extract::rejection::PathRejection>,
+) -> Response {
     let Ok(Path(callsign)) = path else {
-        return (StatusCode::BAD_REQUEST, Json(json!({ "error": "the callsign is not UTF-8" }))).into_response();
+        return (StatusCode::BAD_REQUEST, Json(json!({ "error": "the callsign is not UTF-8" })))
+            .into_response();
     };
     let Some(found) = telemetry.fleets().leadership(&callsign) else {
         let error = "no member of a fleet with this callsign runs here";
-        return (StatusCode::NOT_FOUND, Json(json!({ "callsign": callsign, "error": error }))).into_response();
+        return (StatusCode::NOT_FOUND, Json(json!({ "callsign": callsign, "error": error })))
+            .into_response();
     };
     let status = if found.leads { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({

@@ -98,7 +98,8 @@ impl Telemetry {
             },
         };
         // Port 0 asks for any free port, so that two of them are not the same address.
-        let shared = addresses.metrics.is_some_and(|metrics| metrics.port() != 0) && addresses.metrics == addresses.health;
+        let shared = addresses.metrics.is_some_and(|metrics| metrics.port() != 0)
+            && addresses.metrics == addresses.health;
         let metrics = listen("metrics", "--metrics-bind-address", addresses.metrics).await?;
         let health = if shared { None } else { addresses.health };
         let health = listen("health", "--health-probe-bind-address", health).await?;
@@ -121,7 +122,8 @@ impl Bound {
     pub async fn serve(self, stop: CancellationToken) {
         let metrics = http::metrics_router(self.telemetry.clone());
         let health = http::health_router(self.telemetry.clone());
-        let (metrics, health) = if self.shared { (metrics.merge(health), axum::Router::new()) } else { (metrics, health) };
+        let (metrics, health) =
+            if self.shared { (metrics.merge(health), axum::Router::new()) } else { (metrics, health) };
         let run = async |listener: Option<TcpListener>, router| {
             if let Some(listener) = listener {
                 server::serve(listener, router, stop.clone()).await;

@@ -9,12 +9,12 @@ use flagship_node::{ElectionEvent, NodeEvent, Snapshot};
 use flagship_types::{MemberName, Role};
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::metric::{DURATION_BUCKETS, Metric, RTT_BUCKETS};
 use crate::metric::{
     APPLY_DURATION, CERTIFICATE_EXPIRY, DELETE_DURATION, ELECTIONS, EVENTS_LOST, FAILOVER_DURATION,
-    HANDSHAKES, LEADER_CHANGES, LEADER_SECONDS, LINK_RTT, PAUSES, PAYLOAD_OBJECTS, RECONCILE_ERRORS, SPLIT_BRAIN_SECONDS, SPLITS,
-    STORE_FAILURES,
+    HANDSHAKES, LEADER_CHANGES, LEADER_SECONDS, LINK_RTT, PAUSES, PAYLOAD_OBJECTS, RECONCILE_ERRORS,
+    SPLIT_BRAIN_SECONDS, SPLITS, STORE_FAILURES,
 };
+use crate::metric::{DURATION_BUCKETS, Metric, RTT_BUCKETS};
 use crate::page::Page;
 
 /// Peers with a series of their own: a full mesh has at most 7, and a large fleet links to a few times its
@@ -87,7 +87,10 @@ impl MemberRecorder {
         let durations = || Histogram::new(DURATION_BUCKETS);
         // Series that exist from the start let a rate see the first event.
         let known = [
-            (ELECTIONS, ["elected", "failover", "resumed", "refused", "unanswered", "handover_failed"].as_slice()),
+            (
+                ELECTIONS,
+                ["elected", "failover", "resumed", "refused", "unanswered", "handover_failed"].as_slice(),
+            ),
             (HANDSHAKES, &["ok"]),
             (LEADER_CHANGES, &[""]),
             (SPLITS, &[""]),
@@ -96,8 +99,9 @@ impl MemberRecorder {
             (RECONCILE_ERRORS, &[""]),
             (EVENTS_LOST, &[""]),
         ];
-        let tallies =
-            known.into_iter().flat_map(|(metric, values)| values.iter().map(|value| ((metric.name, *value), 0)));
+        let tallies = known
+            .into_iter()
+            .flat_map(|(metric, values)| values.iter().map(|value| ((metric.name, *value), 0)));
         let counts = Counts {
             tallies: tallies.collect(),
             leading: Stopwatch::default(),
@@ -194,7 +198,8 @@ impl MemberRecorder {
             if counts.round_trips.len() >= MAX_PEER_SERIES && !counts.round_trips.contains_key(&peer.name) {
                 continue;
             }
-            let histogram = counts.round_trips.entry(peer.name.clone()).or_insert_with(|| Histogram::new(RTT_BUCKETS));
+            let histogram =
+                counts.round_trips.entry(peer.name.clone()).or_insert_with(|| Histogram::new(RTT_BUCKETS));
             histogram.observe(rtt.as_secs_f64());
         }
     }
@@ -202,7 +207,9 @@ impl MemberRecorder {
     pub(crate) fn put(&self, page: &mut Page, callsign: &str, member: &str, now: Instant) {
         let counts = self.lock();
         for ((metric, value), count) in &counts.tallies {
-            let Some(metric) = crate::metric::METRICS.iter().find(|known| known.name == *metric) else { continue };
+            let Some(metric) = crate::metric::METRICS.iter().find(|known| known.name == *metric) else {
+                continue;
+            };
             let labels = [callsign, member, value];
             page.put(metric, &labels[..metric.labels.len()], *count);
         }

@@ -59,15 +59,21 @@ impl Page {
         for metric in METRICS {
             let Some(samples) = self.samples.get(metric.name) else { continue };
             let unit = metric.unit();
-            let mut family =
-                encoder.encode_descriptor(metric.name, metric.help, unit.as_ref(), metric.kind.metric_type())?;
+            let mut family = encoder.encode_descriptor(
+                metric.name,
+                metric.help,
+                unit.as_ref(),
+                metric.kind.metric_type(),
+            )?;
             for (values, value) in samples {
                 let labels: Vec<(&str, &str)> =
                     metric.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
                 let mut sample = family.encode_family(&labels)?;
                 match (value, metric.kind) {
                     (Value::Histogram(histogram), _) => histogram.encode(sample)?,
-                    (Value::Count(count), Kind::Counter) => sample.encode_counter::<NoLabelSet, _, f64>(count, None)?,
+                    (Value::Count(count), Kind::Counter) => {
+                        sample.encode_counter::<NoLabelSet, _, f64>(count, None)?
+                    }
                     (Value::Number(number), Kind::Counter) => {
                         sample.encode_counter::<NoLabelSet, _, f64>(number, None)?;
                     }

@@ -34,7 +34,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} for {what}: {source}; choose another with {flag}, or 0 to switch it off")]
+    #[error(
+        "cannot listen on {address} for {what}: {source}; choose another with {flag}, or 0 to switch it off"
+    )]
     Bind {
         /// What would be served there.
         what: &'static str,

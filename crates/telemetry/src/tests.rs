@@ -86,8 +86,11 @@ impl Fake {
         let (picture, seen) = watch::channel(Arc::new(first));
         let (changed, changes) = watch::channel(0);
         let (events, received) = broadcast::channel(8);
-        let source =
-            Source { snapshot: Box::new(move || Arc::clone(&seen.borrow())), changed: changes, events: received };
+        let source = Source {
+            snapshot: Box::new(move || Arc::clone(&seen.borrow())),
+            changed: changes,
+            events: received,
+        };
         (Self { picture, changed, events }, source)
     }
 
@@ -112,7 +115,11 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
     let telemetry = Telemetry::new();
     let (fake, guard) = running(&telemetry, Role::Standby);
     let elected = |failover| {
-        NodeEvent::Election(ElectionEvent::Elected { term: Term(7), took: Duration::from_millis(1500), failover })
+        NodeEvent::Election(ElectionEvent::Elected {
+            term: Term(7),
+            took: Duration::from_millis(1500),
+            failover,
+        })
     };
     fake.events.send(elected(true)).unwrap();
     fake.events.send(elected(false)).unwrap();
@@ -145,7 +152,9 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
 /// Without the two stopwatches, whose values depend on how long the test runs.
 fn stable(text: &str) -> String {
     let clock = ["flagship_leader_seconds_total", "flagship_split_brain_seconds_total"];
-    text.lines().filter(|line| !clock.iter().any(|name| line.starts_with(name))).fold(String::new(), |out, line| out + line + "\n")
+    text.lines()
+        .filter(|line| !clock.iter().any(|name| line.starts_with(name)))
+        .fold(String::new(), |out, line| out + line + "\n")
 }
 
 #[tokio::test]
@@ -193,7 +202,12 @@ async fn series_end_with_the_member_and_a_successor_keeps_its_own() {
     let (_old, first) = running(&telemetry, Role::Standby);
     let (_new, second) = running(&telemetry, Role::Leader);
     drop(first);
-    assert!(telemetry.metrics().unwrap().contains("flagship_role{callsign=\"federation\",member=\"sheffield\",role=\"Leader\"} 1"));
+    assert!(
+        telemetry
+            .metrics()
+            .unwrap()
+            .contains("flagship_role{callsign=\"federation\",member=\"sheffield\",role=\"Leader\"} 1")
+    );
     drop(second);
     assert!(!telemetry.metrics().unwrap().contains("sheffield"));
 }
@@ -230,7 +244,12 @@ async fn events_that_did_not_fit_are_counted() {
         let _ = fake.events.send(NodeEvent::NameInUse);
     }
     settle().await;
-    assert!(telemetry.metrics().unwrap().contains("flagship_events_lost_total{callsign=\"federation\",member=\"sheffield\"} 12"));
+    assert!(
+        telemetry
+            .metrics()
+            .unwrap()
+            .contains("flagship_events_lost_total{callsign=\"federation\",member=\"sheffield\"} 12")
+    );
 }
 
 struct Served {
@@ -269,7 +288,8 @@ async fn metrics_are_served_in_both_formats() {
     assert_eq!(status, 200);
     assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
     assert!(plain.contains("# TYPE flagship_beats_total counter") && !plain.contains("# EOF"));
-    let (_, open) = get(served.metrics, "/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n").await;
+    let (_, open) =
+        get(served.metrics, "/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n").await;
     assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"));
     assert!(open.contains("# TYPE flagship_beats counter") && open.trim_end().ends_with("# EOF"));
     assert_eq!(get(served.metrics, "/healthz", "").await.0, 404);
@@ -284,7 +304,9 @@ async fn readiness_names_what_is_missing() {
     served.telemetry.readiness().set("watch", Err("MultiClusters are not listed yet".into()));
     served.telemetry.readiness().set("links", Ok(()));
     let (status, body) = get(served.health, "/readyz", "").await;
-    assert!(status == 503 && body.contains("watch: MultiClusters are not listed yet") && !body.contains("links"));
+    assert!(
+        status == 503 && body.contains("watch: MultiClusters are not listed yet") && !body.contains("links")
+    );
     served.telemetry.readiness().set("watch", Ok(()));
     assert_eq!(get(served.health, "/readyz", "").await.0, 200);
 }
@@ -306,7 +328,12 @@ async fn leadership_is_200_on_the_leader_only() {
     let (fake, _guard) = running(&served.telemetry, Role::Leader);
     let (status, body) = get(served.health, "/leader/federation", "").await;
     assert_eq!(status, 200);
-    assert!(body.ends_with(r#"{"callsign":"federation","leader":"sheffield","member":"sheffield","role":"Leader","term":7}"#), "{body}");
+    assert!(
+        body.ends_with(
+            r#"{"callsign":"federation","leader":"sheffield","member":"sheffield","role":"Leader","term":7}"#
+        ),
+        "{body}"
+    );
     for role in [Role::Standby, Role::Stopping, Role::Joining, Role::Candidate] {
         let mut other = snapshot(role);
         other.leader = Some(name("newyork"));

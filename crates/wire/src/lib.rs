@@ -29,3 +29,13 @@ pub enum PeerMessage {
     /// For the election core.
     Election(flagship_election::Message),
 }
+
+impl PeerMessage {
+    /// Whose record this is, if it is one: it must be the sender's own.
+    pub fn record_owner(&self) -> Option<&flagship_types::MemberName> {
+        match self {
+            Self::Membership(flagship_membership::Message::Record(record)) => Some(&record.member),
+            Self::Membership(_) | Self::Election(_) => None,
+        }
+    }
+}

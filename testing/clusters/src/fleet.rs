@@ -138,9 +138,9 @@ impl Member {
     /// # Errors
     /// If the API server refuses it.
     pub async fn patch(&self, patch: &Value) -> Result<()> {
-        let (name, params) = (self.name(), PatchParams::default());
+        let (name, params, patch) = (self.name(), PatchParams::default(), Patch::Merge(patch));
         let api = self.objects().await?;
-        let call = timeout(CALL_TIMEOUT, api.patch(name, &params, &Patch::Merge(patch)));
+        let call = timeout(CALL_TIMEOUT, api.patch(name, &params, &patch));
         call.await.context("patch: no answer")?.with_context(|| format!("patch MultiCluster {name}"))?;
         Ok(())
     }

@@ -114,7 +114,9 @@ impl Screen {
     fn clear(&mut self) {
         if self.drawn > 0 {
             // Up to the first line of the table, then erase to the end of the screen.
-            let _ = write!(std::io::stdout(), "\x1b[{}A\x1b[J", self.drawn);
+            let mut out = std::io::stdout().lock();
+            let _ = write!(out, "\x1b[{}A\x1b[J", self.drawn);
+            let _ = out.flush();
             self.drawn = 0;
         }
     }

@@ -94,6 +94,8 @@ pub(crate) struct Host {
     pub due: Option<Instant>,
     /// Counts starts: streams and events of an earlier process are ignored.
     pub process: u64,
+    /// When the process started.
+    pub started: Instant,
     /// While set, nothing of the process runs; what arrives waits.
     pub frozen: bool,
     pub api_up: bool,
@@ -115,6 +117,7 @@ impl Host {
             pauses: PauseDetector::new(Instant::ZERO, 0),
             due: None,
             process: 0,
+            started: Instant::ZERO,
             frozen: false,
             api_up: true,
             durable: None,

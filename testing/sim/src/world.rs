@@ -254,6 +254,7 @@ impl World {
         let known: Vec<_> = self.hosts[id].known.iter().map(|name| self.known_member(name)).collect();
         let host = &mut self.hosts[id];
         host.process += 1;
+        host.started = now;
         host.frozen = false;
         let epoch = host.next_epoch(wall_ms);
         if let Some(record) = &mut host.durable {
@@ -422,8 +423,13 @@ impl World {
     }
 
     fn connected(&mut self, from: HostId, process: u64, to: HostId, address: &str) {
-        if self.hosts[from].process != process || !self.hosts[from].runs() {
+        if self.hosts[from].process != process || self.hosts[from].machine.is_none() {
             return;
+        }
+        if self.hosts[from].frozen {
+            // The kernel's answer waits until the process goes on.
+            let address = address.to_owned();
+            return self.at(Duration::from_millis(50), Event::ConnectDone { from, process, to, address });
         }
         let address = PeerAddress::parse(address, 9990).expect("came from a PeerAddress");
         let failure = if !self.network.both_open(from, to) || self.hosts[to].frozen {
@@ -655,8 +661,10 @@ impl World {
 
     fn create_payload(&mut self, id: HostId, member: &MemberName, term: Term) {
         let quiet = !self.disturbed && self.network.is_whole();
+        // A daemon that has just come back may not have been met yet; until then its cluster counts as dead.
+        let met = |host: &Host| host.runs() && self.now.since(host.started) > secs(5.0);
         let others: Vec<_> = (0..self.hosts.len())
-            .filter(|o| *o != id && quiet && self.hosts[*o].runs() && self.hosts[*o].payload.exists())
+            .filter(|o| *o != id && quiet && met(&self.hosts[*o]) && self.hosts[*o].payload.exists())
             .map(|o| self.hosts[o].spec.member())
             .collect();
         if quiet {

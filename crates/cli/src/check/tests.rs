@@ -82,7 +82,7 @@ fn what_objects_disagree_about_is_found() {
         ),
         (
             |f| {
-                let text = PAYLOAD.replace('x', "y");
+                let text = PAYLOAD.replace('x', "other");
                 f[1].payload = parse(&[SourceText { origin: "p".into(), text }]).map_err(|e| e.to_string());
             },
             Level::Warn,

@@ -3,7 +3,7 @@
 use flagship_election::{Directive, Event, Message, Output, Record, ResignReason, Vote};
 use flagship_types::{MemberName, Role, Term};
 
-use super::{Bug, Fleet, ms, secs};
+use super::{Fleet, ms, secs};
 
 impl Fleet {
     fn violation(&mut self, what: String) {
@@ -22,10 +22,9 @@ impl Fleet {
         match output {
             Output::Send { to, message } => self.check_message(node, to, message),
             Output::Direct(directive) => self.check_directive(node, directive),
-            Output::Event(Event::SplitSeen { other, term }) if self.bug == Bug::FalseVictory => {
-                let config = *self.nodes[node].core.as_ref().unwrap().config();
-                let term = Term(term.0 + 1000);
-                self.inject(node, &other.clone(), Message::Announce { term, config });
+            Output::Event(Event::RoleChanged { to: Role::Stopping, .. }) => {
+                let last_copy = self.is_last_copy(node);
+                self.nodes.get_mut(node).unwrap().last_copy = last_copy;
             }
             Output::Persist(_) | Output::Publish(_) | Output::Event(_) => {}
         }
@@ -79,8 +78,8 @@ impl Fleet {
                 if durable.is_some_and(|d| d.stopping != Some(*term) && d.held == Some(*term)) {
                     self.violation(format!("stop before it is durable: {node} {term}"));
                 }
-                if *reason == ResignReason::Superseded {
-                    self.check_last_copy(node);
+                if *reason == ResignReason::Superseded && self.nodes[node].last_copy {
+                    self.violation(format!("last good copy given up by {node}"));
                 }
             }
             Directive::Hold | Directive::Absent => {}
@@ -105,22 +104,20 @@ impl Fleet {
     }
 
     /// An uninterrupted leader with a ready payload gives it up only to one whose payload is ready too.
-    fn check_last_copy(&mut self, node: &MemberName) {
+    fn is_last_copy(&mut self, node: &MemberName) -> bool {
         let now = self.now;
         let me = &self.nodes[node];
-        if !me.payload.ready || me.standing.as_ref().is_none_or(|s| s.interrupted) {
-            return;
+        if !me.is_ready() || me.standing.as_ref().is_none_or(|s| s.interrupted) {
+            return false;
         }
         let mut excused = false;
         for other in self.others(node) {
-            let changed = now.since(self.pair(node, &other).changed) < ms(1500);
+            let lost = now.since(self.pair(node, &other).lost) < ms(1500);
             let other = &self.nodes[&other];
-            let leads = other.role() == Some(Role::Leader) && other.payload.ready;
-            excused |= leads || changed || now.since(other.payload.ready_until) < ms(1500);
+            let leads = other.role() == Some(Role::Leader) && other.is_ready();
+            excused |= leads || lost || now.since(other.payload.ready_until) < ms(1500);
         }
-        if !excused {
-            self.violation(format!("last good copy given up by {node}"));
-        }
+        !excused
     }
 
     pub(super) fn check_stored(&mut self, node: &MemberName, record: &Record) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use flagship_election::{Config, Directive, Election, Input, Message, PeerView, Permit, Record, Restored, Spec, Standing};
+use flagship_election::{Config, Directive, Election, Input, PeerView, Permit, Record, Restored, Spec, Standing};
 use flagship_types::{Health, Instant, MemberName, Metadata, Role, Term};
 
 use super::{Bug, Ev, Fleet, Step, ms};
@@ -29,6 +29,8 @@ pub struct Node {
     pub pending: VecDeque<Record>,
     pub payload: Payload,
     pub stuck: bool,
+    /// Its pods do not get ready.
+    pub broken: bool,
     /// How long a delete takes.
     pub delete_ms: u64,
     pub started: Instant,
@@ -40,7 +42,8 @@ pub struct Node {
     pub(super) metadata_seen: BTreeMap<MemberName, u64>,
     pub(super) inbox: Vec<Ev>,
     pub(super) order: u64,
-    pub(super) retired: bool,
+    /// When it began to stop, it had a good copy and saw no other.
+    pub(super) last_copy: bool,
 }
 
 impl Node {
@@ -57,6 +60,7 @@ impl Node {
             pending: VecDeque::new(),
             payload: Payload::default(),
             stuck: false,
+            broken: false,
             delete_ms: 300,
             started: Instant::ZERO,
             known: BTreeSet::new(),
@@ -67,7 +71,7 @@ impl Node {
             metadata_seen: BTreeMap::new(),
             inbox: Vec::new(),
             order: 0,
-            retired: false,
+            last_copy: false,
         }
     }
 
@@ -107,8 +111,13 @@ impl Node {
         !self.pending.is_empty()
     }
 
+    /// Its pods are ready.
+    pub fn is_ready(&self) -> bool {
+        self.payload.ready && !self.broken
+    }
+
     pub fn health(&self) -> Health {
-        Health { api: self.api, payload_valid: self.valid, payload_ready: self.payload.ready }
+        Health { api: self.api, payload_valid: self.valid, payload_ready: self.is_ready() }
     }
 
     pub fn role(&self) -> Option<Role> {
@@ -253,12 +262,5 @@ impl Fleet {
         }
         let delay = ms(self.nodes[node].delete_ms);
         self.after(delay, Ev::Work { node: node.clone(), life, order, step: Step::Finish });
-    }
-
-    /// For planted bugs: a message that nobody sent.
-    pub(super) fn inject(&mut self, node: &MemberName, from: &MemberName, message: Message) {
-        let life = self.nodes[node].life;
-        let (node, from) = (node.clone(), from.clone());
-        self.after(ms(5), Ev::Inject { node, life, from, message });
     }
 }

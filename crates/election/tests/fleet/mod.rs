@@ -12,7 +12,7 @@ use flagship_types::{FleetConfig, Instant, MemberName, Metadata, Rank, Role, Ter
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
-pub use cluster::{Node, Payload};
+pub use cluster::Node;
 
 pub fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -38,8 +38,8 @@ pub enum Bug {
     GrantsTwice,
     /// The worker never deletes.
     NeverStops,
-    /// An announcement of a term that nobody holds reaches every leader that meets another.
-    FalseVictory,
+    /// Every member tells the others that its payload is ready.
+    ClaimsReadiness,
     /// Starts the payload as soon as the member asks for the lead.
     RunsEarly,
 }
@@ -57,7 +57,6 @@ enum Ev {
     Beats,
     Persist { node: MemberName, life: u64 },
     Work { node: MemberName, life: u64, order: u64, step: Step },
-    Inject { node: MemberName, life: u64, from: MemberName, message: Message },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +72,8 @@ struct Pair {
     /// Changes whenever something happens to the pair; older events about it are void.
     state: u64,
     up_since: Option<Instant>,
-    changed: Instant,
+    /// When contact was last lost.
+    lost: Instant,
 }
 
 pub struct Fleet {
@@ -151,11 +151,15 @@ impl Fleet {
     }
 
     fn touch(&mut self, a: &MemberName, b: &MemberName) -> u64 {
-        let now = self.now;
         let pair = self.pair(a, b);
         pair.state += 1;
-        pair.changed = now;
         pair.state
+    }
+
+    fn lose(&mut self, a: &MemberName, b: &MemberName) -> u64 {
+        let now = self.now;
+        self.pair(a, b).lost = now;
+        self.touch(a, b)
     }
 
     fn others(&self, node: &MemberName) -> Vec<MemberName> {
@@ -200,7 +204,7 @@ impl Fleet {
         let applied = self.below(2) == 0;
         self.nodes.get_mut(&name).unwrap().crash(applied);
         for other in self.others(&name) {
-            let state = self.touch(&name, &other);
+            let state = self.lose(&name, &other);
             if self.is_cut(&name, &other) {
                 self.schedule_silence(&name, &other, state);
                 continue;
@@ -228,7 +232,7 @@ impl Fleet {
         let (a, b) = (name(from), name(to));
         self.say(&format!("{from} -> {to} cut"));
         if self.cuts.insert((a.clone(), b.clone())) {
-            let state = self.touch(&a, &b);
+            let state = self.lose(&a, &b);
             self.schedule_silence(&a, &b, state);
         }
     }
@@ -275,7 +279,7 @@ impl Fleet {
         let name = name(node);
         self.nodes.get_mut(&name).unwrap().frozen = true;
         for other in self.others(&name) {
-            let state = self.touch(&name, &other);
+            let state = self.lose(&name, &other);
             self.schedule_silence(&name, &other, state);
         }
     }
@@ -328,6 +332,18 @@ impl Fleet {
         self.drain(node);
     }
 
+    /// The pods break, or work again.
+    pub fn break_pods(&mut self, node: &str, broken: bool) {
+        self.say(&format!("{node} pods {}", if broken { "break" } else { "work" }));
+        let now = self.now;
+        let me = self.nodes.get_mut(&name(node)).unwrap();
+        if me.is_ready() {
+            me.payload.ready_until = now;
+        }
+        me.broken = broken;
+        self.health(&name(node));
+    }
+
     fn health(&mut self, node: &MemberName) {
         let health = self.nodes[node].health();
         self.input(node, Input::Health(health));
@@ -336,12 +352,12 @@ impl Fleet {
 
     /// The member's metadata goes to all that it is linked to.
     fn spread(&mut self, node: &MemberName) {
-        let now = self.now;
+        let bug = self.bug;
         let me = self.nodes.get_mut(node).unwrap();
-        let Some(metadata) = me.metadata() else { return };
+        let Some(mut metadata) = me.metadata() else { return };
+        metadata.health.payload_ready |= bug == Bug::ClaimsReadiness;
         me.metadata_version += 1;
         let version = me.metadata_version;
-        let _ = now;
         for other in self.others(node) {
             let life = self.nodes[&other].life;
             let up = self.pair(node, &other).up_since.is_some();
@@ -395,8 +411,10 @@ impl Fleet {
     }
 
     pub fn fail(&self, why: &str) -> ! {
-        let tail = self.log.len().saturating_sub(150);
-        panic!("{why}\n{}\n{:#?}", self.log[tail..].join("\n"), self.violations);
+        let dull = ["Announce {", "ConfigStored {", "RecordRe", "HandoverRe"];
+        let lines: Vec<_> = self.log.iter().filter(|l| !dull.iter().any(|d| l.contains(d))).cloned().collect();
+        let tail = lines.len().saturating_sub(150);
+        panic!("{why}\n{}\n{:#?}", lines[tail..].join("\n"), self.violations);
     }
 
     fn perform(&mut self, ev: Ev) {
@@ -447,11 +465,6 @@ impl Fleet {
             Ev::Beats => self.beats(),
             Ev::Persist { node, life } => self.persist_done(&node, life),
             Ev::Work { node, life, order, step } => self.work(&node, life, order, step),
-            Ev::Inject { node, life, from, message } => {
-                if self.nodes[&node].life == life {
-                    self.input(&node, Input::Message { from, message });
-                }
-            }
         }
     }
 
@@ -460,11 +473,14 @@ impl Fleet {
         if self.pair(a, b).state != state || self.is_cut(a, b) || !alive(&self.nodes[a]) || !alive(&self.nodes[b]) {
             return;
         }
-        let now = self.now;
+        let (now, bug) = (self.now, self.bug);
         self.pair(a, b).up_since.get_or_insert(now);
         for (observer, subject) in [(a, b), (b, a)] {
             let of = self.nodes.get_mut(subject).unwrap();
-            let (metadata, version) = (of.metadata(), of.metadata_version);
+            let (mut metadata, version) = (of.metadata(), of.metadata_version);
+            if let Some(metadata) = metadata.as_mut().filter(|_| bug == Bug::ClaimsReadiness) {
+                metadata.health.payload_ready = true;
+            }
             let me = self.nodes.get_mut(observer).unwrap();
             me.known.insert(subject.clone());
             me.metadata_seen.insert(subject.clone(), version);
@@ -548,6 +564,9 @@ impl Fleet {
         if let (Bug::GrantsTwice, Message::Refuse { term, pre, .. }) = (self.bug, &message) {
             message = Message::Grant { term: *term, pre: *pre };
             self.check_output(from, &Output::Send { to: to.clone(), message: message.clone() });
+        }
+        if let (Bug::RunsEarly, Message::Claim(claim)) = (self.bug, &message) {
+            self.check_write(from, claim.term);
         }
         if !matches!(message, Message::Release { .. } | Message::ConfirmRequest { .. }) {
             self.say(&format!("{from} -> {to} {message:?}"));

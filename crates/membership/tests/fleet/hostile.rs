@@ -8,7 +8,8 @@ use flagship_membership::{
 };
 use flagship_types::{CloseCode, Epoch, Incarnation, Instant, Verified};
 
-use crate::network::{Net, WALL_MS, address, at, false_downs, metadata, ms, name};
+use crate::checks::false_downs;
+use crate::network::{Net, WALL_MS, address, at, metadata, ms, name};
 
 #[test]
 fn one_liar_takes_nobody_down() {

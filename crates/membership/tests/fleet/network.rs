@@ -2,16 +2,17 @@
 //! unacknowledged data), with cuts in either direction, crashes with and without a living host, and frozen
 //! processes. A run is a pure function of its seed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::checks::Change;
 use flagship_membership::{
-    Config, ConnectFailure, Event, Evidence, Input, KnownMember, LinkEnd, LinkId, Membership, Message,
-    Output, PeerHello, State,
+    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, Membership, Message, Output,
+    PeerHello, State,
 };
 use flagship_types::{
-    CloseCode, ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank,
-    Role, Term, Verified,
+    CloseCode, ConfigVersion, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
+    Verified,
 };
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -97,18 +98,6 @@ enum Happening {
     Accepted { stream: usize, epochs: [u64; 2] },
     Dialled { stream: usize, address: PeerAddress, epochs: [u64; 2] },
     UserTimeout { stream: usize, end: usize, cut_at: Instant },
-}
-
-/// A change in somebody's view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) at: Instant,
-    pub(crate) observer: usize,
-    pub(crate) subject: usize,
-    pub(crate) epoch: Epoch,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) state: State,
-    pub(crate) evidence: Option<Evidence>,
 }
 
 type Tamper = Box<dyn FnMut(usize, usize, &mut Message)>;
@@ -216,6 +205,10 @@ impl Net {
     pub(crate) fn running(&self) -> impl Iterator<Item = usize> {
         (0..self.nodes.len())
             .filter(|i| matches!(self.nodes[*i].process, Process::Running | Process::Frozen(_)))
+    }
+
+    pub(crate) fn is_running(&self, i: usize) -> bool {
+        self.running().any(|running| running == i)
     }
 
     pub(crate) fn tell(&mut self, i: usize, input: Input) {
@@ -570,25 +563,4 @@ fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<P
     let hello =
         PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0 };
     Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
-}
-
-/// Downs of members that were alive and reachable all the time.
-pub(crate) fn false_downs(changes: &[Change], dead: &BTreeSet<usize>) -> Vec<Change> {
-    changes.iter().filter(|c| c.state == State::Down && !dead.contains(&c.subject)).cloned().collect()
-}
-
-/// A member's record only grows in everyone's view; a beat may end an announced pause.
-pub(crate) fn shrinking_records(changes: &[Change]) -> Vec<(Change, Change)> {
-    let mut last: BTreeMap<(usize, usize), &Change> = BTreeMap::new();
-    let mut found = Vec::new();
-    for change in changes {
-        if let Some(old) = last.insert((change.observer, change.subject), change) {
-            let key = |c: &Change| (c.epoch, c.incarnation, c.state);
-            let back = old.state == State::Away && change.state == State::Alive && old.epoch == change.epoch;
-            if key(change) < key(old) && !back {
-                found.push((old.clone(), change.clone()));
-            }
-        }
-    }
-    found
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use flagship_membership::{Accusation, Event, Evidence, Input, LinkId, Message, State};
 use flagship_types::{Epoch, Incarnation};
 
-use crate::network::{Net, Process, WALL_MS, false_downs, ms, name, shrinking_records};
+use crate::checks::{false_downs, shrinking_records};
+use crate::network::{Net, Process, WALL_MS, ms, name};
 
 #[test]
 fn a_refutation_inside_the_window_wins() {
@@ -40,7 +41,7 @@ fn a_healed_cut_brings_all_back() {
             net.heal();
             let took = net.run_while(ms(10_000), |net| !net.complete());
             // A dial that began just before the heal still waits for its timeout, then the longest backoff.
-            assert!(took <= ms(7_500), "N={n} cut {cut}: {took:?}");
+            assert!(took <= ms(4_500), "N={n} cut {cut}: {took:?}");
             assert_eq!(shrinking_records(&net.changes), []);
         }
     }
@@ -73,7 +74,7 @@ fn a_cut_of_one_direction_is_no_flap() {
             assert!(net.core(0).stats().links_stale + net.core(n - 1).stats().links_stale > 0);
             net.heal();
             let took = net.run_while(ms(10_000), |net| !net.complete());
-            assert!(took <= ms(7_500), "{took:?}");
+            assert!(took <= ms(4_500), "{took:?}");
         }
     }
 }
@@ -207,25 +208,4 @@ fn stray_links_and_late_accusations_do_nothing() {
     }
     net.run_for(ms(5_000));
     assert!(net.changes.is_empty(), "{:#?}", net.changes);
-}
-
-#[test]
-fn zz() {
-    for n in [2, 3, 4, 8] {
-        for loss in [50, 200] {
-            let (mut downs, mut suspects, mut crashes) = (0, 0, 0);
-            for seed in 0..20 {
-                let mut net = Net::settled(n, seed);
-                net.lost_per_mille = loss;
-                net.run_for(ms(3_600_000 / 2));
-                downs += false_downs(&net.changes, &BTreeSet::new()).len();
-                suspects += net.changes.iter().filter(|c| c.state == State::Suspect).count();
-                crashes += shrinking_records(&net.changes).len();
-            }
-            println!(
-                "p50 N={n} loss={loss}: downs {downs} suspects {suspects} shrinks {crashes} member-hours {}",
-                n * 10
-            );
-        }
-    }
 }

@@ -14,6 +14,7 @@ pub(crate) use certificate::PeerCertificate;
 pub(crate) use directory::{TlsDirectory, TlsFiles};
 pub(crate) use explain::{Explanation, explain};
 pub(crate) use material::TlsMaterial;
+pub(crate) use trust::Usage;
 
 use sha2::{Digest, Sha256};
 

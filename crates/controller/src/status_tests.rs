@@ -1,0 +1,200 @@
+use flagship_k8s_api::{ConditionType, InventoryEntry, ObjectState};
+use flagship_node::Directive;
+use flagship_types::Term;
+
+use super::*;
+use crate::fixtures::{peer, settings, snapshot};
+use crate::progress::{Activity, Validity};
+
+fn running() -> Progress {
+    let entry = InventoryEntry {
+        group: "apps".into(),
+        version: "v1".into(),
+        kind: "Deployment".into(),
+        namespace: "default".into(),
+        name: "web".into(),
+        uid: "u".into(),
+        generation: 1,
+        state: ObjectState::Ready,
+    };
+    Progress {
+        inventory: vec![entry],
+        validity: Validity::Valid,
+        applied: Some((Term(7), 3)),
+        ready: true,
+        ..Default::default()
+    }
+}
+
+fn standby() -> Snapshot {
+    let mut snapshot = snapshot();
+    snapshot.role = Role::Standby;
+    snapshot.directive = Directive::Absent;
+    snapshot.leader = Some("sheffield".parse().unwrap());
+    snapshot.members.push(MemberSnapshot { role: Some(Role::Leader), ..peer("sheffield", State::Alive) });
+    snapshot
+}
+
+struct Scene {
+    snapshot: Option<Snapshot>,
+    progress: Progress,
+    reach: Reachability,
+    stall: Option<Stall>,
+    settings: Settings,
+}
+
+impl Scene {
+    fn new(snapshot: Snapshot, progress: Progress) -> Self {
+        Self { snapshot: Some(snapshot), progress, reach: Reachability::Up, stall: None, settings: settings() }
+    }
+
+    fn picture(&self) -> Picture {
+        let noon = "2026-01-02T12:03:11Z".parse().unwrap();
+        picture(&View {
+            member: &"newyork".parse().unwrap(),
+            generation: Some(3),
+            settings: Some(&self.settings),
+            snapshot: self.snapshot.as_ref(),
+            progress: &self.progress,
+            reach: self.reach.clone(),
+            stall: self.stall.as_ref(),
+            removal: false,
+            history: &[],
+            leader_since: Some(noon),
+            wall: noon,
+            boot: Instant::ZERO,
+        })
+    }
+
+    fn says(&self, which: ConditionType) -> (Option<bool>, String, String) {
+        let picture = self.picture();
+        let found = picture.judgements.iter().find(|judgement| judgement.which == which);
+        let found = found.unwrap_or_else(|| panic!("{which:?} is not set"));
+        (found.status, found.reason.clone(), found.message.clone())
+    }
+
+    fn has(&self, which: ConditionType) -> bool {
+        self.picture().judgements.iter().any(|judgement| judgement.which == which)
+    }
+}
+
+#[test]
+fn a_leader_reads_well() {
+    let scene = Scene::new(snapshot(), running());
+    let status = scene.picture().status;
+    assert!(status.ready && status.leading);
+    assert_eq!(status.leader_address.as_deref(), Some("172.18.100.100:9990"));
+    assert_eq!((status.port, status.role.as_deref()), (Some(9990), Some("Leader")));
+    assert_eq!(status.member_counts.unwrap().summary, "1/1");
+    assert!(status.lead_since.is_some());
+    assert!(!scene.has(ConditionType::Stalled) && !scene.has(ConditionType::Reconciling));
+    let (leading, _, message) = scene.says(ConditionType::Leading);
+    assert_eq!(leading, Some(true));
+    assert_eq!(message, "this member leads under term 7 since 12:03:11Z");
+    assert_eq!(scene.says(ConditionType::SplitBrainProtected).0, Some(false), "nothing more is claimed");
+}
+
+#[test]
+fn a_healthy_standby_is_ready_and_says_who_leads() {
+    let scene = Scene::new(standby(), Progress { validity: Validity::Valid, settled: true, ..Default::default() });
+    let status = scene.picture().status;
+    assert!(status.ready && !status.leading && status.lead_since.is_none());
+    assert_eq!(status.leader_address.as_deref(), Some("172.18.100.200:9990"));
+    assert_eq!(scene.says(ConditionType::Ready).1, "Standby");
+    let (leading, _, message) = scene.says(ConditionType::Leading);
+    assert_eq!(leading, Some(false));
+    assert_eq!(message, "sheffield leads under term 7 since 12:03:11Z; this member has rank 5, sheffield 10");
+    assert_eq!(scene.says(ConditionType::PayloadApplied).1, "NotLeading");
+}
+
+#[test]
+fn a_refused_payload_is_stalled_with_its_sentence() {
+    let message = "spec.payload, document 2 (line 7): expected ...".to_owned();
+    let validity = Validity::Invalid { reason: "InvalidPayload", message: message.clone() };
+    let scene = Scene::new(standby(), Progress { validity, ..Default::default() });
+    assert_eq!(scene.says(ConditionType::Stalled), (Some(true), "InvalidPayload".into(), message.clone()));
+    assert_eq!(scene.says(ConditionType::Ready), (Some(false), "InvalidPayload".into(), message));
+}
+
+#[test]
+fn a_stall_is_shown_before_there_is_a_node() {
+    let stall = Stall { reason: "NoCertificate".into(), message: "run flagship pki init".into() };
+    let mut scene = Scene::new(snapshot(), Progress::default());
+    (scene.snapshot, scene.stall) = (None, Some(stall));
+    assert_eq!(scene.says(ConditionType::Stalled).1, "NoCertificate");
+    assert!(!scene.has(ConditionType::Reconciling), "nothing goes on");
+    assert!(!scene.picture().status.ready);
+}
+
+#[test]
+fn what_takes_time_is_reconciling() {
+    let applying = Progress { activity: Activity::Applying(Term(7)), ready: false, applied: None, ..running() };
+    assert_eq!(Scene::new(snapshot(), applying).says(ConditionType::Reconciling).1, "Applying");
+    let waiting = Progress { ready: false, not_ready: Some("Deployment default/web: 1 of 3".into()), ..running() };
+    let scene = Scene::new(snapshot(), waiting);
+    assert!(scene.says(ConditionType::Reconciling).2.contains("1 of 3"));
+    assert_eq!(scene.says(ConditionType::PayloadApplied).0, Some(true));
+    let deleting = Progress { activity: Activity::Deleting(Some("Pod web-1".into())), ..running() };
+    let stopping = Snapshot { role: Role::Stopping, ..snapshot() };
+    assert!(Scene::new(stopping, deleting).says(ConditionType::Reconciling).2.contains("Pod web-1"));
+}
+
+#[test]
+fn an_api_server_that_is_away_is_said() {
+    let mut scene = Scene::new(snapshot(), running());
+    let since = "2026-01-02T12:00:00Z".parse().unwrap();
+    scene.reach = Reachability::Down { since, error: "refused".into() };
+    let (ready, reason, message) = scene.says(ConditionType::Ready);
+    assert_eq!((ready, reason.as_str()), (Some(false), "ApiUnreachable"));
+    assert!(message.contains("12:00:00Z"), "{message}");
+    assert!(scene.picture().status.leading, "it goes on leading");
+}
+
+#[test]
+fn two_leaders_say_so() {
+    let other_leaders = vec!["sheffield".parse().unwrap()];
+    let scene = Scene::new(Snapshot { other_leaders, ..snapshot() }, running());
+    assert_eq!(scene.says(ConditionType::SplitBrainProtected).1, "SplitBrain");
+    assert!(scene.says(ConditionType::Leading).2.contains("so does sheffield"));
+}
+
+#[test]
+fn links_are_told_apart() {
+    let mut alone = Scene::new(snapshot(), running());
+    assert_eq!(alone.says(ConditionType::Joined).1, "NoSeedAnswers");
+    alone.settings.seeds.clear();
+    assert_eq!(alone.says(ConditionType::Joined).1, "Alone");
+    let mut cut = snapshot();
+    cut.members.push(peer("sheffield", State::Down));
+    assert_eq!(Scene::new(cut.clone(), running()).says(ConditionType::Joined).1, "NoLink");
+    cut.members.push(peer("leeds", State::Alive));
+    assert_eq!(Scene::new(cut, running()).says(ConditionType::Joined).1, "PartlyLinked");
+}
+
+#[test]
+fn an_outdated_payload_is_not_applied() {
+    let old = Progress { applied: Some((Term(7), 2)), ..running() };
+    assert_eq!(Scene::new(snapshot(), old).says(ConditionType::PayloadApplied).1, "Outdated");
+}
+
+#[test]
+fn many_members_are_cut_to_those_that_matter() {
+    let mut snapshot = snapshot();
+    for number in 0..100 {
+        let mut member = peer(&format!("member-{number:03}"), State::Alive);
+        member.rank = Some(flagship_types::Rank(-1));
+        snapshot.members.push(member);
+    }
+    snapshot.members.push(peer("zurich", State::Down));
+    let status = Scene::new(snapshot, running()).picture().status;
+    assert_eq!(status.members.len(), MultiClusterStatus::MAX_MEMBERS);
+    let names: Vec<_> = status.members.iter().map(|member| member.name.as_str()).collect();
+    assert!(names.contains(&"zurich") && names.contains(&"newyork"));
+    assert_eq!(status.member_counts.unwrap().summary, "101/102");
+}
+
+#[test]
+fn the_picture_does_not_change_by_itself() {
+    let scene = Scene::new(standby(), running());
+    assert_eq!(scene.picture(), scene.picture());
+}
