@@ -7,13 +7,13 @@ mod run;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use flagship_cli::{Cli, Command};
+use flagship_cli::{Dispatched, Exit};
 
 fn main() -> ExitCode {
-    // One provider for all of rustls, chosen before anything can build a configuration.
+    // One provider for all of rustls, chosen before anything can build a configuration. It can only be set
+    // already if a library did so, and there is only one that is compiled in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = Cli::parse();
+    let cli = flagship_cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -21,8 +21,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match cli.command {
-        Command::Run(args) => runtime.block_on(run::run(*args)),
-        command => runtime.block_on(flagship_cli::dispatch(command)),
-    }
+    runtime.block_on(async {
+        match flagship_cli::dispatch(cli.command).await {
+            Ok(Dispatched::Done(exit)) => exit.into(),
+            Ok(Dispatched::Run(args)) => match run::run(*args).await {
+                Ok(()) => Exit::Success.into(),
+                Err(error) => {
+                    eprintln!("flagship: {error:#}");
+                    Exit::Failure.into()
+                }
+            },
+            Err(stop) => {
+                eprintln!("flagship: {stop}");
+                stop.exit.into()
+            }
+        }
+    })
 }

@@ -27,13 +27,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[("flagship-transport", &["flagship-pki"])];
 const ROOT: &str = "flagship";
 /// Crates that must not even be reachable, by any path of normal and build dependencies.
-const UNREACHABLE: &[(&str, &[&str])] = &[
-    ("flagship-types", FROM_CORES),
-    ("flagship-membership", FROM_CORES),
-    ("flagship-election", FROM_CORES),
+const UNREACHABLE: &[(&str, &[&str])] =
+    &[("flagship-types", FROM_CORES), ("flagship-membership", FROM_CORES), ("flagship-election", FROM_CORES)];
+const FROM_CORES: &[&str] = &[
+    "tokio",
+    "tonic",
+    "kube",
+    "kube-client",
+    "k8s-openapi",
+    "prometheus-client",
+    "hyper",
+    "rustls",
+    "jiff",
+    "chrono",
 ];
-const FROM_CORES: &[&str] =
-    &["tokio", "tonic", "kube", "kube-client", "k8s-openapi", "prometheus-client", "hyper", "rustls", "jiff", "chrono"];
 /// Crates that must not be direct dependencies.
 const NOT_DIRECT: &[(&str, &[&str])] = &[
     ("flagship-node", &["tonic", "kube", "prometheus-client"]),
@@ -57,7 +64,10 @@ struct Graph {
 }
 
 impl Graph {
-    fn direct<'a>(map: &'a BTreeMap<String, BTreeSet<String>>, package: &str) -> impl Iterator<Item = &'a str> {
+    fn direct<'a>(
+        map: &'a BTreeMap<String, BTreeSet<String>>,
+        package: &str,
+    ) -> impl Iterator<Item = &'a str> {
         map.get(package).into_iter().flatten().map(String::as_str)
     }
 
@@ -77,14 +87,18 @@ impl Graph {
         let mut found = Vec::new();
         for member in self.members.iter().filter(|member| *member != ROOT) {
             let Some(allowed) = entry(ALLOWED, member) else {
-                found.push(format!("{member} is not in the list of rooms: add it to docs/architecture.md and here"));
+                found.push(format!(
+                    "{member} is not in the list of rooms: add it to docs/architecture.md and here"
+                ));
                 continue;
             };
             let in_tests = entry(ALLOWED_IN_TESTS, member).unwrap_or_default();
             let may = |to: &str| to == "flagship-types" || to == member || allowed.contains(&to);
             let room = |to: &&str| self.members.contains(*to);
             let built = Self::direct(&self.built, member).filter(room).filter(|to| !may(to));
-            let tested = Self::direct(&self.tested, member).filter(room).filter(|to| !may(to) && !in_tests.contains(to));
+            let tested = Self::direct(&self.tested, member)
+                .filter(room)
+                .filter(|to| !may(to) && !in_tests.contains(to));
             found.extend(built.chain(tested).map(|to| format!("{member} must not depend on {to}")));
             let reached = self.reachable(member);
             for banned in entry(UNREACHABLE, member).unwrap_or_default() {
@@ -98,9 +112,12 @@ impl Graph {
                 }
             }
         }
-        found.extend(ALLOWED.iter().filter(|(room, _)| !self.members.contains(*room)).map(|(room, _)| {
-            format!("{room} is in the list of rooms and not in the workspace")
-        }));
+        found.extend(
+            ALLOWED
+                .iter()
+                .filter(|(room, _)| !self.members.contains(*room))
+                .map(|(room, _)| format!("{room} is in the list of rooms and not in the workspace")),
+        );
         found
     }
 }
@@ -112,11 +129,13 @@ fn entry(table: &[(&str, &'static [&'static str])], package: &str) -> Option<&'s
 /// The whole graph for this machine. A path dependency is known by its package's name.
 fn read(metadata: &Metadata) -> Graph {
     let name = |id| metadata[id].name.to_string();
-    let mut graph = Graph { members: metadata.workspace_members.iter().map(name).collect(), ..Graph::default() };
+    let mut graph =
+        Graph { members: metadata.workspace_members.iter().map(name).collect(), ..Graph::default() };
     let resolve = metadata.resolve.as_ref().expect("metadata is read with dependencies");
     for node in &resolve.nodes {
         for dependency in &node.deps {
-            let tested_only = dependency.dep_kinds.iter().all(|kind| kind.kind == DependencyKind::Development);
+            let tested_only =
+                dependency.dep_kinds.iter().all(|kind| kind.kind == DependencyKind::Development);
             let map = if tested_only { &mut graph.tested } else { &mut graph.built };
             map.entry(name(&node.id)).or_default().insert(name(&dependency.pkg));
         }
@@ -144,7 +163,8 @@ fn rooms_use_only_what_they_may() {
 
 fn sound() -> Graph {
     let rooms = ALLOWED.iter().map(|(room, _)| (*room).to_string());
-    let built = ALLOWED.iter().map(|(room, to)| ((*room).to_string(), to.iter().map(ToString::to_string).collect()));
+    let built =
+        ALLOWED.iter().map(|(room, to)| ((*room).to_string(), to.iter().map(ToString::to_string).collect()));
     Graph { members: rooms.chain([ROOT.to_string()]).collect(), built: built.collect(), ..Graph::default() }
 }
 
@@ -200,7 +220,10 @@ fn tests_of_a_room_are_held_to_the_same_rules() {
             graph.tested.entry(from).or_default().insert(to);
         })
     };
-    assert_eq!(tested("flagship-payload", "flagship-node"), ["flagship-payload must not depend on flagship-node"]);
+    assert_eq!(
+        tested("flagship-payload", "flagship-node"),
+        ["flagship-payload must not depend on flagship-node"]
+    );
     assert_eq!(tested("flagship-transport", "flagship-pki"), Vec::<String>::new());
 }
 

@@ -153,7 +153,11 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME", default_value = "flagship-tls")]
     pub secret: String,
     /// The daemon's service account, as NAMESPACE:NAME
-    #[arg(long, value_name = "NAMESPACE:NAME", default_value = "kube-vip-multi-cluster-system:kube-vip-multi-cluster-controller-manager")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE:NAME",
+        default_value = "kube-vip-multi-cluster-system:kube-vip-multi-cluster-controller-manager"
+    )]
     pub service_account: String,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = CheckOutput::Table)]
@@ -302,7 +306,10 @@ impl std::str::FromStr for BindAddress {
             return Ok(Self(None));
         }
         let address = match text.strip_prefix(':') {
-            Some(port) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port.parse().map_err(|_| BindAddressError)?),
+            Some(port) => SocketAddr::new(
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                port.parse().map_err(|_| BindAddressError)?,
+            ),
             None => text.parse().map_err(|_| BindAddressError)?,
         };
         if address.port() == 0 { Err(BindAddressError) } else { Ok(Self(Some(address))) }
@@ -334,7 +341,13 @@ mod tests {
 
     #[test]
     fn the_daemon_takes_the_flags_of_existing_manifests() {
-        let args = ["flagship", "run", "--leader-elect", "--health-probe-bind-address=:8081", "--metrics-bind-address=0"];
+        let args = [
+            "flagship",
+            "run",
+            "--leader-elect",
+            "--health-probe-bind-address=:8081",
+            "--metrics-bind-address=0",
+        ];
         let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("not run") };
         assert!(run.leader_elect && !run.allow_cross_namespace);
         assert_eq!(run.metrics_bind_address, BindAddress(None));

@@ -37,13 +37,18 @@ pub(crate) enum ClusterError {
     Timeout { context: String, server: String },
     #[error("{server}: {reason}; see: kubectl --context {context} get mc -A")]
     Call { context: String, server: String, reason: String },
-    #[error("the cluster does not know MultiClusters; install them with: flagship crd | kubectl --context {context} apply --server-side -f -")]
+    #[error(
+        "the cluster does not know MultiClusters; install them with: flagship crd | kubectl --context {context} apply --server-side -f -"
+    )]
     NoCrd { context: String },
 }
 
 impl Cluster {
     /// Waits for a call, but not for ever.
-    pub(crate) async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
+    pub(crate) async fn call<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ClusterError> {
         let (context, server) = (self.context.clone(), self.server.clone());
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Err(_) => Err(ClusterError::Timeout { context, server }),
@@ -122,7 +127,10 @@ fn without_kubeconfig(args: &ClusterArgs, error: &kube::config::KubeconfigError)
         Some(config) => (context.clone(), cluster(args, &context, config)),
         None => {
             let reason = format!("no kubeconfig: {error}; name one with --kubeconfig or $KUBECONFIG");
-            (args.contexts.first().cloned().unwrap_or_else(|| "?".into()), Err(ClusterError::Context { reason }))
+            (
+                args.contexts.first().cloned().unwrap_or_else(|| "?".into()),
+                Err(ClusterError::Context { reason }),
+            )
         }
     }
 }
@@ -133,8 +141,8 @@ fn cluster(args: &ClusterArgs, context: &str, mut config: Config) -> Result<Clus
     config.read_timeout = Some(CALL_TIMEOUT);
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let server = config.cluster_url.to_string().trim_end_matches('/').to_string();
-    let client =
-        Client::try_from(config).map_err(|error| ClusterError::Context { reason: format!("{context}: {}", reason(&error)) })?;
+    let client = Client::try_from(config)
+        .map_err(|error| ClusterError::Context { reason: format!("{context}: {}", reason(&error)) })?;
     let namespace = (!args.all_namespaces).then_some(namespace);
     Ok(Cluster { context: context.into(), client, namespace, server })
 }

@@ -85,29 +85,43 @@ fn choose(args: &FleetArgs, mut targets: Vec<Target>, forget: bool) -> Result<Ve
         targets.retain(|target| target.callsign() == fleet.as_str());
     }
     let knows = |target: &Target| {
-        let known = target.object.status.iter().flat_map(|status| &status.members).any(|known| known.name == member);
+        let known =
+            target.object.status.iter().flat_map(|status| &status.members).any(|known| known.name == member);
         known || target.name() == member
     };
-    let mut fleets: Vec<String> = targets.iter().filter(|target| knows(target)).map(|target| target.callsign().into()).collect();
+    let mut fleets: Vec<String> =
+        targets.iter().filter(|target| knows(target)).map(|target| target.callsign().into()).collect();
     fleets.sort();
     fleets.dedup();
     match fleets.as_slice() {
         [] => {
-            let message = format!("no fleet in the clusters given knows a member {member}: see the names with flagship status -A, and give every cluster with --context");
+            let message = format!(
+                "no fleet in the clusters given knows a member {member}: see the names with flagship status -A, and give every cluster with --context"
+            );
             Err(Stop::new(Exit::NotFound, message))
         }
         [fleet] => {
             targets.retain(|target| target.callsign() == *fleet && !(forget && target.name() == member));
             match targets.is_empty() {
                 false => Ok(targets),
-                true => Err(Stop::new(Exit::NotFound, format!("only {member} itself was found: give the contexts of the members that stay"))),
+                true => Err(Stop::new(
+                    Exit::NotFound,
+                    format!("only {member} itself was found: give the contexts of the members that stay"),
+                )),
             }
         }
-        several => Err(Stop::new(Exit::Usage, format!("{member} is a member of several fleets: name one with --fleet: {}", several.join(", ")))),
+        several => Err(Stop::new(
+            Exit::Usage,
+            format!("{member} is a member of several fleets: name one with --fleet: {}", several.join(", ")),
+        )),
     }
 }
 
-async fn annotate(target: &Target, annotation: &str, value: &str) -> Result<(), crate::cluster::ClusterError> {
+async fn annotate(
+    target: &Target,
+    annotation: &str,
+    value: &str,
+) -> Result<(), crate::cluster::ClusterError> {
     let api: Api<MultiCluster> = Api::namespaced(target.cluster.client.clone(), target.namespace());
     let patch = json!({ "metadata": { "annotations": { annotation: value } } });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };

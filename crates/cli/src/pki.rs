@@ -39,9 +39,17 @@ fn secret(args: &IssueArgs) -> SecretSettings {
 
 fn init(args: &PkiInitArgs) -> Result<Exit, Stop> {
     let now = SystemTime::now();
-    let authority = Authority::create(args.trust_domain.clone(), args.fleet.clone(), Validity::AUTHORITY, now)?;
+    let authority =
+        Authority::create(args.trust_domain.clone(), args.fleet.clone(), Validity::AUTHORITY, now)?;
     let validity = Validity::days(args.issue.days)?;
-    let written = flagship_pki::init(&authority, &args.members, validity, &secret(&args.issue), &args.out, args.issue.force)?;
+    let written = flagship_pki::init(
+        &authority,
+        &args.members,
+        validity,
+        &secret(&args.issue),
+        &args.out,
+        args.issue.force,
+    )?;
     print(&next_steps(&written, &args.out, &args.issue, true))?;
     Ok(Exit::Success)
 }
@@ -51,7 +59,8 @@ fn add(args: &PkiAddArgs) -> Result<Exit, Stop> {
     let validity = Validity::days(args.issue.days)?;
     let mut written = Written { members: Vec::new(), files: Vec::new() };
     for member in &args.members {
-        let one = flagship_pki::add_member(&args.out, member, validity, &secret(&args.issue), args.issue.force)?;
+        let one =
+            flagship_pki::add_member(&args.out, member, validity, &secret(&args.issue), args.issue.force)?;
         written.members.extend(one.members);
         written.files.extend(one.files);
     }
@@ -91,7 +100,11 @@ fn next_steps(written: &Written, dir: &Path, issue: &IssueArgs, first: bool) -> 
     for member in &written.members {
         let _ = writeln!(out, "  kubectl --context {member} apply -f {dir}/{member}/secret.yaml");
     }
-    let _ = writeln!(out, "(the contexts are guessed from the names; the Secret goes to namespace {})", issue.namespace);
+    let _ = writeln!(
+        out,
+        "(the contexts are guessed from the names; the Secret goes to namespace {})",
+        issue.namespace
+    );
     if first {
         let _ = writeln!(
             out,
@@ -103,7 +116,10 @@ fn next_steps(written: &Written, dir: &Path, issue: &IssueArgs, first: bool) -> 
 
 fn show(args: &PkiShowArgs) -> Result<Exit, Stop> {
     if !args.path.exists() {
-        let message = format!("{} does not exist: give a certificate file, or a directory that flagship pki init wrote", args.path.display());
+        let message = format!(
+            "{} does not exist: give a certificate file, or a directory that flagship pki init wrote",
+            args.path.display()
+        );
         return Err(Stop::new(Exit::NotFound, message));
     }
     let reports = flagship_pki::show(&args.path, Timestamp::now())?;
@@ -121,7 +137,11 @@ fn describe(report: &CertificateReport, now: Timestamp, style: Style) -> String 
         (None, true) => "authority".into(),
         (None, false) => "certificate".into(),
     };
-    let _ = writeln!(out, "{}", style.paint(Tone::Strong, &format!("{}: {}", report.path.display(), printable(&what))));
+    let _ = writeln!(
+        out,
+        "{}",
+        style.paint(Tone::Strong, &format!("{}: {}", report.path.display(), printable(&what)))
+    );
     let days = (report.not_after.as_second() - now.as_second()).div_euclid(86_400);
     let _ = writeln!(out, "  subject      {}", printable(&report.subject));
     let _ = writeln!(out, "  issuer       {}", printable(&report.issuer));

@@ -27,12 +27,14 @@ fn describe(page: &mut String, command: &Command, parent: &str) {
     let name = format!("{parent} {}", command.get_name());
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(page, "\n## {name}\n\n{about}.");
-    let args: Vec<&Arg> = command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")).collect();
+    let args: Vec<&Arg> =
+        command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")).collect();
     if !args.is_empty() {
         page.push_str("\n| argument | environment | default | meaning |\n|---|---|---|---|\n");
     }
     for arg in args {
-        let environment = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+        let environment =
+            arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
         let mut meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
         if arg.get_action().takes_values() {
             let values: Vec<String> =
@@ -41,7 +43,13 @@ fn describe(page: &mut String, command: &Command, parent: &str) {
                 let _ = write!(meaning, ": {}", values.join(", "));
             }
         }
-        let _ = writeln!(page, "| {} | {environment} | {} | {} |", spelling(arg), default(arg), meaning.replace('|', "\\|"));
+        let _ = writeln!(
+            page,
+            "| {} | {environment} | {} | {} |",
+            spelling(arg),
+            default(arg),
+            meaning.replace('|', "\\|")
+        );
     }
     for sub in command.get_subcommands() {
         describe(page, sub, &name);
@@ -55,8 +63,12 @@ fn default(arg: &Arg) -> String {
 }
 
 fn spelling(arg: &Arg) -> String {
-    let names: Vec<String> =
-        arg.get_value_names().unwrap_or_default().iter().map(|name| name.as_str().replace('|', "\\|")).collect();
+    let names: Vec<String> = arg
+        .get_value_names()
+        .unwrap_or_default()
+        .iter()
+        .map(|name| name.as_str().replace('|', "\\|"))
+        .collect();
     let value = names.join(" ");
     if arg.is_positional() {
         return format!("`{value}`");
@@ -66,7 +78,11 @@ fn spelling(arg: &Arg) -> String {
         let _ = write!(spelling, "`-{short}`, ");
     }
     let long = arg.get_long().unwrap_or_default();
-    let value = if arg.get_action().takes_values() && !value.is_empty() { format!(" {value}") } else { String::new() };
+    let value = if arg.get_action().takes_values() && !value.is_empty() {
+        format!(" {value}")
+    } else {
+        String::new()
+    };
     let required = if arg.is_required_set() { " (required)" } else { "" };
     let again = if matches!(arg.get_action(), ArgAction::Append) { " (repeatable)" } else { "" };
     let _ = write!(spelling, "`--{long}{value}`{required}{again}");

@@ -107,7 +107,10 @@ mod tests {
 
     #[test]
     fn colours_do_not_move_columns_and_escapes_do_not_get_through() {
-        let rows = vec![vec![Cell::new(Tone::Bad, "a\x1b[2Jb\n"), "x".into()], vec!["longer cell".into(), "y".into()]];
+        let rows = vec![
+            vec![Cell::new(Tone::Bad, "a\x1b[2Jb\n"), "x".into()],
+            vec!["longer cell".into(), "y".into()],
+        ];
         let plain = table(Style::PLAIN, "  ", &["ONE", "TWO"], &rows);
         assert_eq!(plain, "  ONE          TWO\n  a [2Jb       x\n  longer cell  y\n");
         let coloured = table(Style::COLOURED, "  ", &["ONE", "TWO"], &rows);

@@ -1,5 +1,7 @@
 //! Commands from the command line to the exit code: files in a temporary directory, and a made-up API server.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -28,13 +30,29 @@ fn text(path: &Path) -> &str {
 async fn certificates_from_nothing_to_shown() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("certs");
-    let make = ["pki", "init", "--fleet", "federation", "--member", "newyork", "--member", "sheffield", "--out", text(&out)];
+    let make = [
+        "pki",
+        "init",
+        "--fleet",
+        "federation",
+        "--member",
+        "newyork",
+        "--member",
+        "sheffield",
+        "--out",
+        text(&out),
+    ];
     assert_eq!(flagship(&make).await.unwrap(), Exit::Success);
-    for file in ["ca.crt", "ca.key", "newyork/tls.crt", "newyork/tls.key", "newyork/ca.crt", "sheffield/secret.yaml"] {
+    for file in
+        ["ca.crt", "ca.key", "newyork/tls.crt", "newyork/tls.key", "newyork/ca.crt", "sheffield/secret.yaml"]
+    {
         assert!(out.join(file).is_file(), "{file}");
     }
     let manifest = std::fs::read_to_string(out.join("newyork/secret.yaml")).unwrap();
-    assert!(manifest.contains("name: flagship-tls") && manifest.contains("namespace: kube-vip-multi-cluster-system"));
+    assert!(
+        manifest.contains("name: flagship-tls")
+            && manifest.contains("namespace: kube-vip-multi-cluster-system")
+    );
     let again = flagship(&make).await.unwrap_err();
     assert_eq!(again.exit, Exit::Failure);
     assert!(again.message.contains("exists already"), "{}", again.message);
@@ -105,7 +123,9 @@ fn status(code: u16, reason: &str, message: &str) -> Response {
 
 async fn list(State(api): State<Shared>) -> Json<Value> {
     let items = api.lock().unwrap().objects.clone();
-    Json(json!({"apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiClusterList", "metadata": {}, "items": items}))
+    Json(
+        json!({"apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiClusterList", "metadata": {}, "items": items}),
+    )
 }
 
 async fn annotate(State(api): State<Shared>, UrlPath(name): UrlPath<String>, body: String) -> Json<Value> {
@@ -116,11 +136,16 @@ async fn annotate(State(api): State<Shared>, UrlPath(name): UrlPath<String>, bod
 
 async fn apps() -> Json<Value> {
     let deployments = json!({"name": "deployments", "singularName": "deployment", "namespaced": true, "kind": "Deployment", "verbs": ["get", "list"]});
-    Json(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "apps/v1", "resources": [deployments]}))
+    Json(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "apps/v1", "resources": [deployments]}),
+    )
 }
 
 async fn review(State(api): State<Shared>, Json(mut review): Json<Value>) -> Json<Value> {
-    assert_eq!(review["spec"]["user"], "system:serviceaccount:kube-vip-multi-cluster-system:kube-vip-multi-cluster-controller-manager");
+    assert_eq!(
+        review["spec"]["user"],
+        "system:serviceaccount:kube-vip-multi-cluster-system:kube-vip-multi-cluster-controller-manager"
+    );
     let resource = review["spec"]["resourceAttributes"]["resource"].as_str().unwrap().to_string();
     let allowed = !api.lock().unwrap().forbidden.iter().any(|forbidden| *forbidden == resource);
     review["status"] = json!({"allowed": allowed});
@@ -166,8 +191,10 @@ struct Fleet {
 
 async fn fleet() -> Fleet {
     let dir = tempfile::tempdir().unwrap();
-    let newyork = Shared::new(Mutex::new(Api { objects: vec![object("newyork", 1, true)], ..Api::default() }));
-    let sheffield = Shared::new(Mutex::new(Api { objects: vec![object("sheffield", 2, false)], ..Api::default() }));
+    let newyork =
+        Shared::new(Mutex::new(Api { objects: vec![object("newyork", 1, true)], ..Api::default() }));
+    let sheffield =
+        Shared::new(Mutex::new(Api { objects: vec![object("sheffield", 2, false)], ..Api::default() }));
     let (one, two) = (serve(Arc::clone(&newyork)).await, serve(Arc::clone(&sheffield)).await);
     let servers = [("newyork", one.as_str()), ("sheffield", two.as_str()), ("dead", "http://127.0.0.1:1")];
     let kubeconfig = kubeconfig(dir.path(), &servers);
@@ -179,7 +206,9 @@ const BOTH: [&str; 4] = ["--context", "newyork", "--context", "sheffield"];
 #[tokio::test]
 async fn status_exit_codes() {
     let fleet = fleet().await;
-    let run = async |args: &[&str]| flagship(&[&["status", "--kubeconfig", &fleet.kubeconfig], args].concat()).await.unwrap();
+    let run = async |args: &[&str]| {
+        flagship(&[&["status", "--kubeconfig", &fleet.kubeconfig], args].concat()).await.unwrap()
+    };
     assert_eq!(run(&BOTH).await, Exit::Success);
     for output in ["wide", "json", "yaml"] {
         assert_eq!(run(&["-o", output]).await, Exit::Success);
@@ -203,7 +232,18 @@ async fn check_passes_on_a_sound_fleet_and_fails_on_missing_rights() {
     let fleet = fleet().await;
     let certs = tempfile::tempdir().unwrap();
     let out = text(certs.path());
-    let make = ["pki", "init", "--fleet", "federation", "--member", "newyork", "--member", "sheffield", "--out", out];
+    let make = [
+        "pki",
+        "init",
+        "--fleet",
+        "federation",
+        "--member",
+        "newyork",
+        "--member",
+        "sheffield",
+        "--out",
+        out,
+    ];
     flagship(&make).await.unwrap();
     let args = [&["check", "--kubeconfig", &fleet.kubeconfig, "--tls-dir", out], BOTH.as_slice()].concat();
     assert_eq!(flagship(&args).await.unwrap(), Exit::Success);
@@ -218,7 +258,11 @@ async fn check_passes_on_a_sound_fleet_and_fails_on_missing_rights() {
 #[tokio::test]
 async fn forget_tells_all_members_but_the_one_that_is_gone() {
     let fleet = fleet().await;
-    let args = [&["fleet", "forget", "paris", "--reason", "burnt \"down\"", "--kubeconfig", &fleet.kubeconfig], BOTH.as_slice()].concat();
+    let args = [
+        &["fleet", "forget", "paris", "--reason", "burnt \"down\"", "--kubeconfig", &fleet.kubeconfig],
+        BOTH.as_slice(),
+    ]
+    .concat();
     assert_eq!(flagship(&args).await.unwrap(), Exit::Success);
     for (api, name) in [(&fleet.newyork, "newyork"), (&fleet.sheffield, "sheffield")] {
         let patches = api.lock().unwrap().patches.clone();

@@ -1,5 +1,7 @@
 //! The reference page of the command line is the generated one.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 #[test]
 fn the_reference_page_is_the_generated_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/cli.md");

@@ -47,6 +47,7 @@ struct Attention {
     health: Option<Health>,
     api_down: bool,
     stopping: Option<Term>,
+    running: Option<Term>,
     objects: Option<usize>,
     /// Commands already carried out whose annotations may still be there.
     obeyed: BTreeMap<&'static str, String>,
@@ -61,8 +62,7 @@ impl Tenure {
     /// Until the node has to end.
     pub(crate) async fn attend(&mut self, member: &mut Member) -> Outcome {
         let mut attention = Attention::default();
-        let (mut events, mut changed, mut directive) =
-            (member.node.events(), member.node.changed(), member.node.directive());
+        let (mut changed, mut directive) = (member.node.changed(), member.node.directive());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What changed while it joined.
@@ -88,7 +88,7 @@ impl Tenure {
                         return outcome;
                     }
                 }
-                event = events.recv() => self.heard(event),
+                event = member.events.recv() => self.heard(event),
                 Some(happening) = member.happenings.recv() => self.chronicle.tell(happening),
                 Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
                 Ok(()) = member.progress.changed() => {}
@@ -131,13 +131,15 @@ impl Tenure {
             (Reachability::Down { since, error }, false) => {
                 warn!(%since, error, "the API server does not answer: nothing is written until it does");
                 attention.api_down = true;
-                let note = format!("the API server does not answer since {}: {error}", since.strftime("%H:%M:%SZ"));
+                let note =
+                    format!("the API server does not answer since {}: {error}", since.strftime("%H:%M:%SZ"));
                 self.chronicle.tell(Happening::new(Notice::warning("ApiUnreachable", note)));
             }
             (Reachability::Up, true) => {
                 info!("the API server answers again");
                 attention.api_down = false;
-                self.chronicle.tell(Happening::new(Notice::normal("ApiBack", "the API server answers again")));
+                self.chronicle
+                    .tell(Happening::new(Notice::normal("ApiBack", "the API server answers again")));
             }
             (Reachability::Down { .. }, true) | (Reachability::Up, false) => {}
         }
@@ -145,7 +147,10 @@ impl Tenure {
 
     async fn interrupted(&mut self, end: End, member: &Member, attention: &mut Attention) -> Option<Outcome> {
         let snapshot = member.node.snapshot();
-        let leads = matches!(member.node.snapshot().role, flagship_types::Role::Leader | flagship_types::Role::Stopping);
+        let leads = matches!(
+            member.node.snapshot().role,
+            flagship_types::Role::Leader | flagship_types::Role::Stopping
+        );
         let hand_over = end == End::Shutdown
             && self.context.options.on_shutdown == OnShutdown::Handover
             && leads
@@ -247,7 +252,10 @@ impl Tenure {
             }
             Ok(Order::Forget { member: who, reason }) => {
                 member.node.tell(Command::Forget(who.clone())).await;
-                Happening::new(Notice::normal("Forgotten", format!("an operator declared {who} gone: {reason}")))
+                Happening::new(Notice::normal(
+                    "Forgotten",
+                    format!("an operator declared {who} gone: {reason}"),
+                ))
             }
         }
     }
@@ -262,10 +270,16 @@ impl Tenure {
     }
 
     fn directed(&mut self, directive: &Directive, attention: &mut Attention) {
-        if let Directive::Stop { term, reason } = directive
-            && attention.stopping.replace(*term) != Some(*term)
-        {
-            self.chronicle.tell(happenings::stopping(*term, *reason));
+        match directive {
+            Directive::Stop { term, reason } if attention.stopping.replace(*term) != Some(*term) => {
+                self.chronicle.tell(happenings::stopping(*term, *reason));
+            }
+            Directive::Run { term, resumed }
+                if attention.running.replace(*term) != Some(*term) && *resumed =>
+            {
+                self.chronicle.tell(happenings::resumed(*term));
+            }
+            Directive::Stop { .. } | Directive::Run { .. } | Directive::Hold | Directive::Absent => {}
         }
     }
 }

@@ -102,10 +102,13 @@ impl Chronicle {
     /// Since when the leader in the picture leads, as far as this member has seen it.
     pub(crate) fn leader_since(&mut self, snapshot: &Snapshot) -> Option<Timestamp> {
         let leader = snapshot.leader.as_ref()?;
-        if let Some(lead) = self.lead.as_ref().filter(|lead| lead.leader == *leader && lead.term == snapshot.term) {
+        if let Some(lead) =
+            self.lead.as_ref().filter(|lead| lead.leader == *leader && lead.term == snapshot.term)
+        {
             return Some(lead.since);
         }
-        let lead = Lead { leader: leader.clone(), term: snapshot.term, since: whole_second(Timestamp::now()) };
+        let lead =
+            Lead { leader: leader.clone(), term: snapshot.term, since: whole_second(Timestamp::now()) };
         Some(self.lead.insert(lead).since)
     }
 }

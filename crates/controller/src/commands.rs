@@ -34,7 +34,11 @@ pub(crate) fn read(object: &MultiCluster) -> Vec<Annotation> {
 fn order(key: &str, value: &str) -> Result<Order, CommandError> {
     let Command { member, reason } = Command::parse(value)?;
     let member = MemberName::new(&member)?;
-    Ok(if key == ADMIT_ANNOTATION { Order::Admit { member, reason } } else { Order::Forget { member, reason } })
+    Ok(if key == ADMIT_ANNOTATION {
+        Order::Admit { member, reason }
+    } else {
+        Order::Forget { member, reason }
+    })
 }
 
 /// Takes an annotation off. Fails with a conflict if the object changed meanwhile; the watch will show it again.

@@ -49,11 +49,14 @@ impl Departure {
     pub(crate) fn is_over(&mut self, snapshot: &Snapshot, progress: &Progress, now: Instant) -> bool {
         let waited = now.duration_since(self.since);
         let leads = matches!(snapshot.role, Role::Leader | Role::Stopping);
-        let clean = snapshot.directive == Directive::Absent && progress.settled && progress.inventory.is_empty();
+        let clean =
+            snapshot.directive == Directive::Absent && progress.settled && progress.inventory.is_empty();
         if leads || !clean {
             return match self.why {
                 Why::Shutdown => waited >= HANDOVER_TIMEOUT,
-                Why::Removal | Why::OtherFleet => snapshot.directive == Directive::Hold && waited >= HOLD_PATIENCE,
+                Why::Removal | Why::OtherFleet => {
+                    snapshot.directive == Directive::Hold && waited >= HOLD_PATIENCE
+                }
             };
         }
         let stopped_at = *self.stopped_at.get_or_insert(now);
@@ -65,7 +68,10 @@ impl Departure {
 }
 
 fn has_heirs(snapshot: &Snapshot) -> bool {
-    snapshot.members.iter().any(|member| member.name != snapshot.member && member.linked && member.state == State::Alive)
+    snapshot
+        .members
+        .iter()
+        .any(|member| member.name != snapshot.member && member.linked && member.state == State::Alive)
 }
 
 /// Whether somebody could take over right now.
@@ -102,7 +108,10 @@ mod tests {
         let hour = now + Duration::from_secs(3600);
         assert!(!departure.is_over(&snapshot(), &done(), hour), "it still leads");
         let mut after = standby();
-        assert!(!departure.is_over(&after, &Progress::default(), hour), "its payload is not known to be gone");
+        assert!(
+            !departure.is_over(&after, &Progress::default(), hour),
+            "its payload is not known to be gone"
+        );
         after.members.push(peer("sheffield", State::Alive));
         assert!(!departure.is_over(&after, &done(), hour), "nobody has heard of the release yet");
         assert!(departure.is_over(&after, &done(), hour + SUCCESSOR_WAIT), "nobody wants it");

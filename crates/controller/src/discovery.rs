@@ -54,7 +54,8 @@ pub(crate) async fn discover(
     let mut kinds = known.kinds();
     kinds.extend(noted_kinds(object));
     kinds.extend(payload_kinds(&cluster, object, owner).await);
-    let found = cluster.discover_owned(owner, reach(context), &kinds).await.map_err(|error| error.to_string())?;
+    let found =
+        cluster.discover_owned(owner, reach(context), &kinds).await.map_err(|error| error.to_string())?;
     let term = newest_term(context, &cluster, &found).await?;
     Ok((found, term))
 }
@@ -62,7 +63,9 @@ pub(crate) async fn discover(
 /// The kinds of the payload as it is now. One that cannot be read has none: the other two know what was applied.
 async fn payload_kinds(cluster: &Cluster, object: &MultiCluster, owner: &Owner) -> BTreeSet<GroupKind> {
     let Ok(settings) = object.spec.settings() else { return BTreeSet::new() };
-    let Ok(texts) = cluster.read_sources(&owner.namespace, &settings.sources).await else { return BTreeSet::new() };
+    let Ok(texts) = cluster.read_sources(&owner.namespace, &settings.sources).await else {
+        return BTreeSet::new();
+    };
     let manifests = parse(&texts).unwrap_or_default();
     manifests.into_iter().map(|manifest| GroupKind { group: manifest.group, kind: manifest.kind }).collect()
 }

@@ -26,10 +26,20 @@ pub(crate) enum Sight {
 
 /// One event, without the object's body.
 enum Seen {
-    Object { id: ObjectId, uid: String, generation: Option<i64>, version: String, deleted: bool },
+    Object {
+        id: ObjectId,
+        uid: String,
+        generation: Option<i64>,
+        version: String,
+        deleted: bool,
+    },
     /// All objects of one kind were listed anew.
-    Listed { watch: usize },
-    Relisting { watch: usize },
+    Listed {
+        watch: usize,
+    },
+    Relisting {
+        watch: usize,
+    },
     Failed,
 }
 
@@ -113,7 +123,9 @@ impl Drift {
 
     /// A list is complete: what it does not show was deleted while nobody watched.
     fn missing(&mut self, watch: usize, inventory: &Inventory) -> Sight {
-        let (Some(listed), Some((resource, namespace))) = (self.listing.remove(&watch), self.kinds.get(watch)) else {
+        let (Some(listed), Some((resource, namespace))) =
+            (self.listing.remove(&watch), self.kinds.get(watch))
+        else {
             return Sight::Nothing;
         };
         let here = |id: &ObjectId| {
@@ -170,7 +182,8 @@ mod tests {
     fn inventory() -> Inventory {
         let mut inventory = Inventory::default();
         for (kind, generation) in [("ConfigMap", 0), ("Counted", 3)] {
-            let entry = Entry { version: "v1".into(), uid: "u".into(), generation, state: ObjectState::Applied };
+            let entry =
+                Entry { version: "v1".into(), uid: "u".into(), generation, state: ObjectState::Applied };
             inventory.insert(id(kind), entry);
         }
         inventory

@@ -20,7 +20,11 @@ pub(crate) fn is_deleting(object: &MultiCluster) -> bool {
 }
 
 /// Puts the finalizer on the object, unless it is there or the object is being deleted.
-pub(crate) async fn add(api: &Api<MultiCluster>, caller: &Caller, object: &MultiCluster) -> Result<(), CallError> {
+pub(crate) async fn add(
+    api: &Api<MultiCluster>,
+    caller: &Caller,
+    object: &MultiCluster,
+) -> Result<(), CallError> {
     change(api, caller, object, |object| {
         let wanted = !is_set(object) && !is_deleting(object);
         wanted.then(|| object.finalizers().iter().cloned().chain([FINALIZER.to_owned()]).collect())
@@ -29,7 +33,11 @@ pub(crate) async fn add(api: &Api<MultiCluster>, caller: &Caller, object: &Multi
 }
 
 /// Takes the finalizer off. Success also if the object is gone already.
-pub(crate) async fn remove(api: &Api<MultiCluster>, caller: &Caller, object: &MultiCluster) -> Result<(), CallError> {
+pub(crate) async fn remove(
+    api: &Api<MultiCluster>,
+    caller: &Caller,
+    object: &MultiCluster,
+) -> Result<(), CallError> {
     let removed = change(api, caller, object, |object| {
         is_set(object).then(|| object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect())
     })

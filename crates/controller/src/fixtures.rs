@@ -102,5 +102,8 @@ pub(crate) fn api_server(
 /// The body of an error answer.
 pub(crate) fn refusal(code: u16, reason: &str) -> (u16, Value) {
     let message = format!("because {reason}");
-    (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}))
+    (
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}),
+    )
 }

@@ -64,7 +64,9 @@ impl Gate for RemovalGate {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
         match purpose {
             Purpose::Delete => Ok(Permit { term: Term::NONE, not_after: self.now() + WritePermit::VALIDITY }),
-            Purpose::Apply | Purpose::Prune => Err(Denied::Refused("the MultiCluster is being deleted".into())),
+            Purpose::Apply | Purpose::Prune => {
+                Err(Denied::Refused("the MultiCluster is being deleted".into()))
+            }
         }
     }
 

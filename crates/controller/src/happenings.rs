@@ -43,7 +43,11 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
         NodeEvent::LinkWarning(warning) => {
             let about = warning.peer.as_ref().map_or_else(|| own.to_string(), ToString::to_string);
             let notice = Notice::warning("Certificate", warning.sentence.clone());
-            Some(Happening::new(notice).event_only().throttled(format!("warning/{about}/{}", warning.sentence)))
+            Some(
+                Happening::new(notice)
+                    .event_only()
+                    .throttled(format!("warning/{about}/{}", warning.sentence)),
+            )
         }
         NodeEvent::NameInUse => {
             let note = format!(
@@ -60,13 +64,19 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
             Some(Happening::new(Notice::warning("Paused", note)).throttled("paused".into()))
         }
         NodeEvent::StoreFailed(error) => {
-            let note = format!("cannot store what must be durable, so nothing that depends on it happens: {error}");
+            let note =
+                format!("cannot store what must be durable, so nothing that depends on it happens: {error}");
             Some(Happening::new(Notice::warning("StoreFailed", note)).event_only().throttled("store".into()))
         }
     }
 }
 
-fn of_member(member: &MemberName, from: Option<State>, to: State, evidence: Option<Evidence>) -> Option<Happening> {
+fn of_member(
+    member: &MemberName,
+    from: Option<State>,
+    to: State,
+    evidence: Option<Evidence>,
+) -> Option<Happening> {
     let (notice, history) = match (from, to) {
         (_, State::Down) => {
             let how = match evidence {
@@ -95,21 +105,30 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
         ElectionEvent::Elected { term, took, failover } => {
             let why = if *failover { "after the leader failed" } else { "as the lead was free" };
             let took = format_duration(*took);
-            (Notice::normal("Elected", format!("{own} leads under term {term}, {why}; that took {took}")), *term)
-        }
-        ElectionEvent::Resumed { term } => {
-            let note = format!("{own} goes on leading under term {term}; its payload was not touched");
-            (Notice::normal("Resumed", note), *term)
+            (
+                Notice::normal("Elected", format!("{own} leads under term {term}, {why}; that took {took}")),
+                *term,
+            )
         }
         ElectionEvent::LeaderChanged { leader: Some(leader), term } if leader != own => {
             (Notice::normal("LeaderChanged", format!("{leader} leads under term {term}")), *term)
         }
-        ElectionEvent::RoleChanged { from: Role::Stopping, to: Role::Standby, term } => {
-            (Notice::normal("SteppedDown", format!("{own} gave up the lead of term {term}; its payload is gone")), *term)
+        ElectionEvent::RoleChanged { from: Role::Stopping, to: Role::Standby, term } => (
+            Notice::normal(
+                "SteppedDown",
+                format!("{own} gave up the lead of term {term}; its payload is gone"),
+            ),
+            *term,
+        ),
+        // That it goes on is told when its payload worker is told: this event may come before anybody listens.
+        ElectionEvent::LeaderChanged { .. }
+        | ElectionEvent::RoleChanged { .. }
+        | ElectionEvent::Resumed { .. } => {
+            return None;
         }
-        ElectionEvent::LeaderChanged { .. } | ElectionEvent::RoleChanged { .. } => return None,
         ElectionEvent::ClaimFailed { term, by, refusal } => {
-            let why = refusal.map_or_else(|| "did not answer".into(), |refusal| format!("refused: {refusal:?}"));
+            let why =
+                refusal.map_or_else(|| "did not answer".into(), |refusal| format!("refused: {refusal:?}"));
             let notice = Notice::normal("ClaimFailed", format!("claim of term {term} failed: {by} {why}"));
             return Some(Happening::new(notice).under(*term).throttled(format!("claim/{by}")));
         }
@@ -142,6 +161,12 @@ fn of_refusal(refusal: &LinkRefusal) -> Happening {
     Happening::new(Notice::warning("LinkRefused", refusal.sentence.clone())).event_only().throttled(key)
 }
 
+/// A restarted leader goes on.
+pub(crate) fn resumed(term: Term) -> Happening {
+    let note = format!("this member goes on leading under term {term}; its payload was not touched");
+    Happening::new(Notice::normal("Resumed", note)).under(term)
+}
+
 /// A stop begins.
 pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
     let why = match reason {
@@ -169,7 +194,8 @@ mod tests {
 
     #[test]
     fn an_election_reads_well() {
-        let event = ElectionEvent::Elected { term: Term(7), took: Duration::from_millis(1200), failover: true };
+        let event =
+            ElectionEvent::Elected { term: Term(7), took: Duration::from_millis(1200), failover: true };
         let happening = of_node(&NodeEvent::Election(event), &name("newyork")).unwrap();
         assert_eq!(
             happening.notice.note,

@@ -79,7 +79,7 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
         return Some(going("Removing", "the object is being deleted: payload first, finalizer last".into()));
     }
     match (&view.progress.activity, view.snapshot.map(|snapshot| snapshot.role)) {
-        (Activity::Deleting(Some(objects)), _) => Some(going("Deleting", format!("waiting until {objects} is gone"))),
+        (Activity::Deleting(Some(waiting)), _) => Some(going("Deleting", format!("waiting for {waiting}"))),
         (Activity::Deleting(None), _) => Some(going("Deleting", "deleting the payload".into())),
         (_, None | Some(Role::Joining)) => Some(going("Joining", waiting(view))),
         (_, Some(Role::Candidate)) => Some(going("Electing", waiting(view))),
@@ -88,8 +88,8 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
             Some(going("Applying", format!("applying the payload under term {term}")))
         }
         (_, Some(Role::Leader)) if !view.progress.ready => {
-            let objects = view.progress.not_ready.as_deref().unwrap_or("the payload");
-            Some(going("Progressing", format!("waiting until {objects} is ready")))
+            let waiting = view.progress.not_ready.as_deref().unwrap_or("the payload");
+            Some(going("Progressing", format!("not ready yet: {waiting}")))
         }
         (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby)) => None,
     }
@@ -127,7 +127,8 @@ fn joined(view: &View<'_>) -> Judgement {
     };
     let others = || snapshot.members.iter().filter(|other| other.name != snapshot.member);
     let linked: Vec<_> = others().filter(|other| other.linked).map(|other| &other.name).collect();
-    let apart: Vec<_> = others().filter(|other| !other.linked && other.state != State::Left).map(|o| &o.name).collect();
+    let apart: Vec<_> =
+        others().filter(|other| !other.linked && other.state != State::Left).map(|o| &o.name).collect();
     match (linked.is_empty(), apart.is_empty()) {
         (false, true) => judgement(which, true, "Linked", format!("linked to {}", names(&linked))),
         (false, false) => {
@@ -167,7 +168,8 @@ fn leading(view: &View<'_>) -> Judgement {
     match (snapshot.role, &snapshot.leader) {
         (Role::Leader, _) if !snapshot.other_leaders.is_empty() => {
             let others = names(&snapshot.other_leaders.iter().collect::<Vec<_>>());
-            let message = format!("this member leads under term {}{since}, and so does {others}", snapshot.term);
+            let message =
+                format!("this member leads under term {}{since}, and so does {others}", snapshot.term);
             judgement(which, true, "SplitBrain", message)
         }
         (Role::Leader, _) => {
@@ -175,7 +177,10 @@ fn leading(view: &View<'_>) -> Judgement {
             judgement(which, true, "Elected", message)
         }
         (Role::Stopping, _) => {
-            let message = format!("this member gives up the lead of term {}; its payload is being deleted", snapshot.term);
+            let message = format!(
+                "this member gives up the lead of term {}; its payload is being deleted",
+                snapshot.term
+            );
             judgement(which, true, "Stopping", message)
         }
         (_, Some(leader)) => {
@@ -204,8 +209,10 @@ fn payload_applied(view: &View<'_>) -> Judgement {
     match (leads(view), progress.applied) {
         (true, Some((term, generation))) if view.generation.is_none_or(|now| now == generation) => {
             let message = match (progress.ready, &progress.not_ready) {
-                (true, _) | (false, None) => format!("{left} objects applied under term {term}"),
-                (false, Some(objects)) => format!("{left} objects applied under term {term}; {objects} is not ready yet"),
+                (true, _) | (false, None) => format!("{} applied under term {term}", objects(left)),
+                (false, Some(waiting)) => {
+                    format!("{} applied under term {term}; not ready yet: {waiting}", objects(left))
+                }
             };
             judgement(which, true, "Applied", message)
         }
@@ -218,7 +225,8 @@ fn payload_applied(view: &View<'_>) -> Judgement {
             judgement(which, false, "NotYet", message)
         }
         (false, _) if left > 0 => {
-            judgement(which, false, "LeftBehind", format!("{left} objects of an earlier lead are still here"))
+            let message = format!("{} of an earlier lead still here", objects(left));
+            judgement(which, false, "LeftBehind", message)
         }
         (false, _) => judgement(which, false, "NotLeading", "the payload runs in the leader's cluster only"),
     }
@@ -244,6 +252,14 @@ fn config_in_force(view: &View<'_>) -> Judgement {
     match &snapshot.config_conflict {
         None => judgement(which, true, "Equal", "the fleet uses this object's election settings"),
         Some(conflict) => judgement(which, false, "Differs", conflict.clone()),
+    }
+}
+
+/// A number of objects, for people.
+pub(crate) fn objects(count: usize) -> String {
+    match count {
+        1 => "1 object".into(),
+        count => format!("{count} objects"),
     }
 }
 

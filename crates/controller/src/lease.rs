@@ -15,9 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::request::{CallError, Caller, Verb};
 
-/// How long a lease that is not renewed keeps others out.
-const DURATION: Duration = Duration::from_secs(2);
-/// [`DURATION`] as the Lease object has it.
+/// How long a lease that is not renewed keeps others out, in seconds as the Lease object has it.
 const DURATION_SECONDS: i32 = 2;
 /// How often it is renewed: three renewals may be lost.
 const RENEWAL: Duration = Duration::from_millis(500);
@@ -114,7 +112,11 @@ impl LocalLease {
                 return;
             };
             if !told {
-                info!(lease = self.name, holder = self.holder_seen(), "another process serves this member; waiting");
+                info!(
+                    lease = self.name,
+                    holder = self.holder_seen(),
+                    "another process serves this member; waiting"
+                );
                 told = true;
             }
             tokio::time::sleep(wait).await;
@@ -153,7 +155,7 @@ impl LocalLease {
         }
     }
 
-    /// Lets others have it at once. Best effort: without it they wait for [`DURATION`].
+    /// Lets others have it at once. Best effort: without it they wait until it runs out.
     pub(crate) async fn release(mut self) {
         let Some(mut lease) = self.seen.take() else { return };
         if let Some(spec) = &mut lease.spec {
@@ -180,7 +182,11 @@ impl LocalLease {
 
     /// Renews for as long as it runs, and says through `lost` who took the lease if somebody did. Returns the
     /// lease when `stop` is dropped or set, so that it can be released.
-    pub(crate) async fn keep(mut self, lost: watch::Sender<Option<String>>, stop: tokio_util::sync::CancellationToken) -> Self {
+    pub(crate) async fn keep(
+        mut self,
+        lost: watch::Sender<Option<String>>,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> Self {
         let mut due = tokio::time::interval(RENEWAL);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -300,7 +306,10 @@ mod tests {
     #[test]
     fn clocks_apart_by_seconds_do_not_steal_a_lease() {
         let behind = held_by("pod-2", Duration::from_secs(20));
-        assert!(matches!(decide(Some(&behind), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Wait(_)));
+        assert!(matches!(
+            decide(Some(&behind), "pod-1", Duration::ZERO, Timestamp::now()),
+            Decision::Wait(_)
+        ));
         let ancient = held_by("pod-2", Duration::from_secs(3600));
         assert_eq!(decide(Some(&ancient), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
     }

@@ -52,7 +52,8 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
 
 /// Puts a record into the status, replacing the one before as a whole.
 pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, callsign: &Callsign) {
-    let ElectionRecord { version: _, vote, held, stopping, term, leader: _, config, forgotten } = &record.election;
+    let ElectionRecord { version: _, vote, held, stopping, term, leader: _, config, forgotten } =
+        &record.election;
     status.epoch = Some(signed(record.epoch.0));
     status.callsign = Some(callsign.as_str().into());
     status.vote = vote.as_ref().map(|vote| VoteStatus {
@@ -69,7 +70,10 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
 
 /// Forgets the record, when the member goes to another fleet. Its epoch stays: only its owner raises it.
 pub(crate) fn forget(status: &mut MultiClusterStatus) {
-    copy(&MultiClusterStatus { epoch: status.epoch, holder: status.holder.clone(), ..Default::default() }, status);
+    copy(
+        &MultiClusterStatus { epoch: status.epoch, holder: status.holder.clone(), ..Default::default() },
+        status,
+    );
 }
 
 /// Copies everything durable, and nothing else.

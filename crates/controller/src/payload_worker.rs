@@ -180,7 +180,9 @@ impl PayloadWorker {
                 Next::Rest(Duration::MAX)
             }
             Directive::Absent => self.be_absent(target).await,
-            Directive::Run { term, resumed } => self.be_running(*term, *resumed, target, overtaken, drift).await,
+            Directive::Run { term, resumed } => {
+                self.be_running(*term, *resumed, target, overtaken, drift).await
+            }
             Directive::Stop { term, reason: _ } => self.stop(*term, target).await,
         }
     }
@@ -236,7 +238,10 @@ impl Changes {
 }
 
 /// Copies the payload's own progress into what the member's task sees, as it changes.
-async fn forward(mut tracked: watch::Receiver<flagship_payload::Progress>, progress: watch::Sender<Progress>) {
+async fn forward(
+    mut tracked: watch::Receiver<flagship_payload::Progress>,
+    progress: watch::Sender<Progress>,
+) {
     while tracked.changed().await.is_ok() {
         let now = tracked.borrow_and_update().clone();
         progress.send_if_modified(|progress| {

@@ -93,9 +93,21 @@ pub trait Observer: Send + Sync {
     /// A call to the API server was made. `code` is the HTTP status, 0 without an answer.
     fn api_request(&self, verb: &'static str, code: u16);
     /// An apply of the payload ended.
-    fn payload_applied(&self, callsign: &Callsign, member: &MemberName, result: PayloadResult, took: Duration);
+    fn payload_applied(
+        &self,
+        callsign: &Callsign,
+        member: &MemberName,
+        result: PayloadResult,
+        took: Duration,
+    );
     /// A delete of the payload ended.
-    fn payload_deleted(&self, callsign: &Callsign, member: &MemberName, result: PayloadResult, took: Duration);
+    fn payload_deleted(
+        &self,
+        callsign: &Callsign,
+        member: &MemberName,
+        result: PayloadResult,
+        took: Duration,
+    );
     /// How many objects of the payload exist here, as far as is known.
     fn payload_objects(&self, callsign: &Callsign, member: &MemberName, objects: usize);
     /// Something of this member's work failed and is tried again.

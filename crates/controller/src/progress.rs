@@ -55,6 +55,10 @@ pub(crate) struct Progress {
 impl Progress {
     /// This member's fitness to lead.
     pub(crate) fn health(&self, api: bool) -> Health {
-        Health { api, payload_valid: self.validity == Validity::Valid, payload_ready: self.applied.is_some() && self.ready }
+        Health {
+            api,
+            payload_valid: self.validity == Validity::Valid,
+            payload_ready: self.applied.is_some() && self.ready,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_payload::{Applied, ApplyOptions, ApplyError, DeleteError, Plan, PlanError};
+use flagship_payload::{Applied, ApplyError, ApplyOptions, DeleteError, Plan, PlanError};
 use flagship_types::{Term, format_duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -84,12 +84,13 @@ impl PayloadWorker {
     async fn bring_in(&self, term: Term, resumed: bool, target: &Target) -> Result<Plan, Refusal> {
         let plan = self.plan(target).await?;
         let apply = target.settings.apply;
-        let checked = self.cluster.check(&plan, term, apply.force).await.map_err(|failures| {
-            match failures.is_transient() {
-                true => Refusal::Failed(failures.to_string()),
-                false => Refusal::Invalid("PayloadRefused", failures.to_string()),
-            }
-        })?;
+        let checked =
+            self.cluster.check(&plan, term, apply.force).await.map_err(|failures| {
+                match failures.is_transient() {
+                    true => Refusal::Failed(failures.to_string()),
+                    false => Refusal::Invalid("PayloadRefused", failures.to_string()),
+                }
+            })?;
         self.valid();
         let first = self.progress.borrow().applied.map(|(term, _)| term) != Some(term);
         let clean = checked.is_clean();
@@ -147,7 +148,15 @@ impl PayloadWorker {
         self.context.observer.payload_applied(&target.settings.callsign, &self.member(), result, took);
     }
 
-    fn tell_applied(&self, term: Term, applied: Applied, pruned: usize, first: bool, resumed: bool, took: Duration) {
+    fn tell_applied(
+        &self,
+        term: Term,
+        applied: Applied,
+        pruned: usize,
+        first: bool,
+        resumed: bool,
+        took: Duration,
+    ) {
         let Applied { created, updated, kept } = applied;
         let written = created + updated + pruned;
         if written == 0 {
@@ -156,7 +165,8 @@ impl PayloadWorker {
             }
             return;
         }
-        let mut note = format!("payload applied under term {term} in {}: {created} created", format_duration(took));
+        let mut note =
+            format!("payload applied under term {term} in {}: {created} created", format_duration(took));
         for (count, what) in [(updated, "updated"), (pruned, "pruned"), (kept, "unchanged")] {
             if count > 0 {
                 note.push_str(&format!(", {count} {what}"));
@@ -178,7 +188,12 @@ impl PayloadWorker {
         woken
     }
 
-    async fn stay_watching(&self, drift: &mut Drift, resync: Instant, overtaken: &CancellationToken) -> Woken {
+    async fn stay_watching(
+        &self,
+        drift: &mut Drift,
+        resync: Instant,
+        overtaken: &CancellationToken,
+    ) -> Woken {
         let mut look_at = Some(Instant::now());
         loop {
             let inventory = self.tracker.borrow().inventory.clone();

@@ -105,7 +105,8 @@ fn members(snapshot: &Snapshot, wall: Timestamp, boot: Instant) -> Vec<MemberSta
 
 fn member_status(member: &MemberSnapshot, wall: Timestamp, boot: Instant) -> MemberStatus {
     // Whole seconds: finer would show the jitter between two clocks.
-    let since = (wall.checked_sub(boot.since(member.since))).and_then(|at| Timestamp::from_second(at.as_second()));
+    let since =
+        (wall.checked_sub(boot.since(member.since))).and_then(|at| Timestamp::from_second(at.as_second()));
     MemberStatus {
         name: member.name.to_string(),
         state: member.state.as_str().into(),

@@ -45,7 +45,13 @@ struct Scene {
 
 impl Scene {
     fn new(snapshot: Snapshot, progress: Progress) -> Self {
-        Self { snapshot: Some(snapshot), progress, reach: Reachability::Up, stall: None, settings: settings() }
+        Self {
+            snapshot: Some(snapshot),
+            progress,
+            reach: Reachability::Up,
+            stall: None,
+            settings: settings(),
+        }
     }
 
     fn picture(&self) -> Picture {
@@ -96,7 +102,8 @@ fn a_leader_reads_well() {
 
 #[test]
 fn a_healthy_standby_is_ready_and_says_who_leads() {
-    let scene = Scene::new(standby(), Progress { validity: Validity::Valid, settled: true, ..Default::default() });
+    let scene =
+        Scene::new(standby(), Progress { validity: Validity::Valid, settled: true, ..Default::default() });
     let status = scene.picture().status;
     assert!(status.ready && !status.leading && status.lead_since.is_none());
     assert_eq!(status.leader_address.as_deref(), Some("172.18.100.200:9990"));
@@ -128,9 +135,11 @@ fn a_stall_is_shown_before_there_is_a_node() {
 
 #[test]
 fn what_takes_time_is_reconciling() {
-    let applying = Progress { activity: Activity::Applying(Term(7)), ready: false, applied: None, ..running() };
+    let applying =
+        Progress { activity: Activity::Applying(Term(7)), ready: false, applied: None, ..running() };
     assert_eq!(Scene::new(snapshot(), applying).says(ConditionType::Reconciling).1, "Applying");
-    let waiting = Progress { ready: false, not_ready: Some("Deployment default/web: 1 of 3".into()), ..running() };
+    let waiting =
+        Progress { ready: false, not_ready: Some("Deployment default/web: 1 of 3".into()), ..running() };
     let scene = Scene::new(snapshot(), waiting);
     assert!(scene.says(ConditionType::Reconciling).2.contains("1 of 3"));
     assert_eq!(scene.says(ConditionType::PayloadApplied).0, Some(true));

@@ -55,7 +55,9 @@ pub(crate) enum WriteError {
     #[error("the MultiCluster was deleted or replaced by another one of the same name")]
     Gone,
     /// Others change the object all the time. Try again later.
-    #[error("the MultiCluster was changed by others {MAX_CONFLICTS} times in a row while its status was written")]
+    #[error(
+        "the MultiCluster was changed by others {MAX_CONFLICTS} times in a row while its status was written"
+    )]
     Contended,
     /// Another process of the same member wrote after this one.
     #[error("process {0:?} serves this member now")]

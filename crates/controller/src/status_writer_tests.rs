@@ -182,7 +182,11 @@ async fn an_unanswered_write_is_not_taken_for_done() {
         object.status["term"] = json!(8);
     }
     status.store(&fleet()).persist(&record(7)).await.unwrap();
-    assert_eq!(object.lock().unwrap().status["term"], json!(7), "compared with what is there, not what was thought");
+    assert_eq!(
+        object.lock().unwrap().status["term"],
+        json!(7),
+        "compared with what is there, not what was thought"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +232,10 @@ async fn pictures_do_not_touch_what_is_durable() {
     status.show(picture);
     status.flush().await.unwrap();
     let stored = object.lock().unwrap().status.clone();
-    assert_eq!((&stored["term"], &stored["vote"]["term"], &stored["role"]), (&json!(7), &json!(7), &json!("Leader")));
+    assert_eq!(
+        (&stored["term"], &stored["vote"]["term"], &stored["role"]),
+        (&json!(7), &json!(7), &json!("Leader"))
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::discovery;
 use crate::events::Notice;
 use crate::gate::NodeGate;
 use crate::happenings::Happening;
+use crate::judge::objects;
 use crate::payload_worker::{Next, PayloadWorker, Target};
 use crate::ports::PayloadResult;
 use crate::progress::{Activity, Validity};
@@ -38,7 +39,11 @@ impl PayloadWorker {
             Ok(()) => {
                 let took = began.elapsed();
                 info!(%term, objects = before, ?took, "the payload is gone");
-                let note = format!("payload of term {term} deleted: {before} objects in {}", format_duration(took));
+                let note = format!(
+                    "payload of term {term} deleted: {} in {}",
+                    objects(before),
+                    format_duration(took)
+                );
                 self.tell(Happening::new(Notice::normal("PayloadDeleted", note)).under(term));
                 self.report(|progress| progress.settled = true);
                 self.node.tell(Command::PayloadStopped(term)).await;
@@ -62,7 +67,7 @@ impl PayloadWorker {
             let gate = NodeGate::new(self.node.clone());
             match self.delete(&gate, target).await {
                 Ok(()) => {
-                    let note = format!("{left} objects that an earlier lead had left behind are gone");
+                    let note = format!("what an earlier lead had left behind is gone: {}", objects(left));
                     self.tell(Happening::new(Notice::normal("LeftoversDeleted", note)));
                 }
                 Err(DeleteError::Stuck { stuck, waited }) => {
@@ -90,7 +95,8 @@ impl PayloadWorker {
         let timeout = target.settings.apply.timeout;
         let mut result = self.cluster.delete_all(&self.owner, gate, timeout, &self.tracker).await.map(|_| ());
         if result.is_ok() && !kinds.is_empty() {
-            let found = self.cluster.discover_owned(&self.owner, discovery::reach(&self.context), &kinds).await?;
+            let found =
+                self.cluster.discover_owned(&self.owner, discovery::reach(&self.context), &kinds).await?;
             if !found.is_empty() {
                 warn!(objects = found.len(), "objects of the payload appeared while it was deleted");
                 self.tracker.send_modify(|progress| progress.inventory.unite(&found));

@@ -74,7 +74,12 @@ impl Entry {
 
 impl Controller {
     /// Over a client whose own retries are off and whose read timeout is set. Nothing is asked yet.
-    pub fn new(client: Client, options: Options, joiner: Arc<dyn Joiner>, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(
+        client: Client,
+        options: Options,
+        joiner: Arc<dyn Joiner>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let reporter = Reporter { controller: "flagship".into(), instance: Some(options.holder.clone()) };
         let recorder = Recorder::new(client.clone(), reporter);
         let shutdown = CancellationToken::new();
@@ -90,7 +95,8 @@ impl Controller {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
-        let mut events = watch_objects(api, watcher::Config::default()).default_backoff().into_stream().boxed();
+        let mut events =
+            watch_objects(api, watcher::Config::default()).default_backoff().into_stream().boxed();
         let mut listed = BTreeSet::new();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

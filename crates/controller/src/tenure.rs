@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_k8s_api::{FieldError, MultiCluster, MultiClusterStatus, Settings};
-use flagship_node::{Command, NodeHandle};
+use flagship_node::{Command, NodeEvent, NodeHandle};
 use flagship_payload::{Inventory, Owner};
 use flagship_types::{MemberName, Term};
 use jiff::Timestamp;
 use kube::Api;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -18,11 +18,11 @@ use tracing::{debug, info, warn};
 use crate::attend::{Outcome, ended};
 use crate::chronicle::Chronicle;
 use crate::departure::Why;
+use crate::discovery;
 use crate::events::{Notice, Publisher};
 use crate::finalizer;
 use crate::happenings::Happening;
 use crate::member::machine_config;
-use crate::discovery;
 use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart};
 use crate::progress::Progress;
@@ -46,6 +46,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A member whose node runs.
 pub(crate) struct Member {
     pub node: NodeHandle,
+    pub events: broadcast::Receiver<NodeEvent>,
     pub ended: JoinHandle<()>,
     pub settings: Settings,
     /// The generation whose settings are in use.
@@ -122,7 +123,12 @@ pub(crate) struct Tenure {
 }
 
 impl Tenure {
-    pub(crate) fn new(worker: &Worker, caller: Caller, events: Publisher, interruption: Interruption) -> Self {
+    pub(crate) fn new(
+        worker: &Worker,
+        caller: Caller,
+        events: Publisher,
+        interruption: Interruption,
+    ) -> Self {
         let context = Arc::clone(&worker.context);
         let api = Api::namespaced(context.client.clone(), &worker.identity.namespace);
         Self {
@@ -212,7 +218,10 @@ impl Tenure {
         self.chronicle.restore(&start.status);
         let (inventory, found) = self.discover(&start.status).await?;
         if start.status.callsign.as_deref().is_some_and(|fleet| fleet != settings.callsign.as_str()) {
-            info!(was = start.status.callsign, "the callsign changed: what the other fleet agreed on is forgotten");
+            info!(
+                was = start.status.callsign,
+                "the callsign changed: what the other fleet agreed on is forgotten"
+            );
             status.forget_record().await?;
         }
         Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
@@ -262,6 +271,8 @@ impl Tenure {
                 return Err(MAX_RETRY);
             }
         };
+        // At once: what happens before is not heard.
+        let events = node.events();
         self.stall = None;
         self.context.observer.member_joined(&settings.callsign, self.member(), &node);
         let generation = object.metadata.generation;
@@ -269,7 +280,7 @@ impl Tenure {
         let (target, targets) = watch::channel(first);
         let (payload, progress, happenings) =
             PayloadWorker::spawn(Arc::clone(&self.context), self.owner(), node.clone(), targets, inventory);
-        Ok(Member { node, ended, settings, generation, target, progress, happenings, payload })
+        Ok(Member { node, events, ended, settings, generation, target, progress, happenings, payload })
     }
 
     pub(crate) fn member(&self) -> &MemberName {

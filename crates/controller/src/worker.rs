@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
-use crate::supervisor::Options;
 use crate::events::Publisher;
 use crate::lease::{LocalLease, lease_name};
 use crate::ports::{Joiner, Observer};
 use crate::request::Caller;
+use crate::supervisor::Options;
 use crate::tenure::Tenure;
 
 /// What all workers share.

@@ -87,7 +87,8 @@ impl Election {
         if self.is_founding() || (self.listens && !self.peers.values().any(|p| p.metadata().is_some())) {
             from = from.max(self.started + FOUNDING_WAIT);
         }
-        let yields = self.yielding.as_ref().filter(|(to, _)| self.peers.get(to).is_some_and(Peer::is_present));
+        let yields =
+            self.yielding.as_ref().filter(|(to, _)| self.peers.get(to).is_some_and(Peer::is_present));
         let not_before = [self.campaign_not_before, yields.map(|(_, until)| *until)];
         Some(not_before.into_iter().flatten().fold(from, Instant::max))
     }
@@ -118,7 +119,16 @@ impl Election {
         self.round += 1;
         let (phase, phase_since, round) = (Phase::Pre, self.now, self.round);
         let term = self.record.term.next();
-        self.become_candidate(Campaign { term, phase, phase_since, round, vacant_since, failover, released, found });
+        self.become_candidate(Campaign {
+            term,
+            phase,
+            phase_since,
+            round,
+            vacant_since,
+            failover,
+            released,
+            found,
+        });
     }
 
     pub(crate) fn step_campaign(&mut self, campaign: Campaign) {
@@ -244,8 +254,16 @@ impl Election {
         let after = self.persist();
         let took = self.now.since(campaign.vacant_since);
         let resumed = campaign.found.is_some();
-        let lead =
-            Lead { term: campaign.term, after, resumed, since: self.now, hold: None, raise: None, raised_at: None, begun: false };
+        let lead = Lead {
+            term: campaign.term,
+            after,
+            resumed,
+            since: self.now,
+            hold: None,
+            raise: None,
+            raised_at: None,
+            begun: false,
+        };
         self.become_leader(lead);
         self.event(match campaign.found {
             Some(_) => Event::Resumed { term: campaign.term },
@@ -320,7 +338,8 @@ impl Election {
         }
         peer.ask.refused_until = Some(until);
         if campaign.phase != Phase::Refused {
-            self.stage = Stage::Candidate(Campaign { phase: Phase::Refused, phase_since: self.now, ..campaign });
+            self.stage =
+                Stage::Candidate(Campaign { phase: Phase::Refused, phase_since: self.now, ..campaign });
             self.moves += 1;
         }
         if !pre {

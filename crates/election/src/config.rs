@@ -90,7 +90,8 @@ impl Election {
             matches!(p.view.presence, Presence::Present | Presence::Away)
                 && p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader)
         };
-        let stored = |p: &Peer| p.config_stored.max(p.metadata().map_or(ConfigVersion(0), |m| m.config)) >= version;
+        let stored =
+            |p: &Peer| p.config_stored.max(p.metadata().map_or(ConfigVersion(0), |m| m.config)) >= version;
         self.names(|p| counts(p) && !stored(p))
     }
 }

@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
 use crate::io::{
-    Config, Directive, Event, Input, Message, Output, PeerView, Presence, Record, ResignReason, Restored, Spec, Standing,
-    Stats,
+    Config, Directive, Event, Input, Message, Output, PeerView, Presence, Record, ResignReason, Restored,
+    Spec, Standing, Stats,
 };
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
@@ -100,7 +100,9 @@ impl Election {
         record.version = 0;
         record.forgotten.truncate(MAX_FORGOTTEN);
         // What a user wrote into an annotation is believed no more than a peer.
-        let found = found_running.filter(|_| !may_vote).map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
+        let found = found_running
+            .filter(|_| !may_vote)
+            .map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
         let recorded = record.held.or(record.stopping).map(|term| Held { term, recorded: true });
         let held = recorded.or(found.map(|term| Held { term, recorded: false }));
         record.term = [record.held, record.stopping, found, record.vote.as_ref().map(|v| v.term)]
@@ -293,7 +295,8 @@ impl Election {
         if self.peers.len() < MAX_PEERS {
             return true;
         }
-        let of = |presence| self.peers.values().find(|p| p.view.presence == presence).map(|p| p.name().clone());
+        let of =
+            |presence| self.peers.values().find(|p| p.view.presence == presence).map(|p| p.name().clone());
         let gone = of(Presence::Left).or_else(|| of(Presence::Down));
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }
@@ -383,7 +386,13 @@ impl Election {
 
     /// Sends what is state, at most once per `every` on one link. Without a link it is due when one comes up.
     /// Returns whether it was sent.
-    pub(crate) fn send_paced(&mut self, to: &MemberName, kind: Paced, every: Duration, message: Message) -> bool {
+    pub(crate) fn send_paced(
+        &mut self,
+        to: &MemberName,
+        kind: Paced,
+        every: Duration,
+        message: Message,
+    ) -> bool {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(to).filter(|p| p.view.linked) else {
             return false;

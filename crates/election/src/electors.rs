@@ -16,7 +16,8 @@ pub(crate) fn select<'a>(
     present: impl IntoIterator<Item = (&'a MemberName, Rank)>,
     leader: Option<&MemberName>,
 ) -> Vec<MemberName> {
-    let (lead, mut others): (Vec<_>, Vec<_>) = present.into_iter().partition(|(name, _)| Some(*name) == leader);
+    let (lead, mut others): (Vec<_>, Vec<_>) =
+        present.into_iter().partition(|(name, _)| Some(*name) == leader);
     others.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     others.truncate(MAX_OTHER_ELECTORS);
     lead.into_iter().chain(others).map(|(name, _)| name.clone()).collect()
@@ -68,7 +69,8 @@ mod tests {
     /// Naive: sorts everybody by repeatedly taking the best.
     fn naive(members: &[(MemberName, Rank)], leader: Option<&MemberName>) -> Vec<MemberName> {
         let mut left: Vec<_> = members.iter().filter(|(n, _)| Some(n) != leader).collect();
-        let mut chosen: Vec<MemberName> = members.iter().map(|(n, _)| n).filter(|n| Some(*n) == leader).cloned().collect();
+        let mut chosen: Vec<MemberName> =
+            members.iter().map(|(n, _)| n).filter(|n| Some(*n) == leader).cloned().collect();
         for _ in 0..MAX_OTHER_ELECTORS {
             let Some(best) = (0..left.len()).reduce(|a, b| {
                 let better = left[b].1 > left[a].1 || (left[b].1 == left[a].1 && left[b].0 < left[a].0);
@@ -85,7 +87,8 @@ mod tests {
     fn selection_agrees_with_a_naive_one() {
         for seed in 0..2000usize {
             let count = seed % 13;
-            let members: Vec<_> = (0..count).map(|i| (name((i * 7 + seed) % 17), Rank((seed * (i + 3) % 4) as i64))).collect();
+            let members: Vec<_> =
+                (0..count).map(|i| (name((i * 7 + seed) % 17), Rank((seed * (i + 3) % 4) as i64))).collect();
             let leader = (seed % 3 > 0).then(|| name(seed % 17));
             let got = select(members.iter().map(|(n, r)| (n, *r)), leader.as_ref());
             assert_eq!(got, naive(&members, leader.as_ref()), "seed {seed}");

@@ -42,7 +42,9 @@ impl Election {
                 let (vote, term, config) = (self.record.vote.clone(), self.record.term, self.record.config);
                 self.send(from, Message::RecordReply { vote, term, config });
             }
-            Message::RecordReply { vote, term, config } => self.on_record_reply(from, vote.as_ref(), term, config),
+            Message::RecordReply { vote, term, config } => {
+                self.on_record_reply(from, vote.as_ref(), term, config)
+            }
             Message::ConfigStored { version } => {
                 if let Some(peer) = self.peers.get_mut(from) {
                     peer.config_stored = peer.config_stored.max(version);
@@ -92,7 +94,8 @@ impl Election {
     pub(crate) fn follow(&mut self, leader: &MemberName, term: Term) {
         let is_newer = term > self.leader_term;
         let is_same_term = term == self.leader_term;
-        let has_other = self.leader.as_ref().is_some_and(|l| l != leader && l < leader && self.still_leads(l));
+        let has_other =
+            self.leader.as_ref().is_some_and(|l| l != leader && l < leader && self.still_leads(l));
         if !is_newer && (!is_same_term || has_other) {
             return;
         }

@@ -46,13 +46,24 @@ impl Election {
         let is_better = self.spec.rank > metadata.rank || !metadata.candidate;
         let is_fit = self.is_eligible() && self.is_healthy() && self.may_vote;
         let own = self.own_preference();
-        let is_best = |p: &Peer| p.name() == leader.name() || !p.is_present() || !p.is_healthy() || preference_of(p, p.rank()) < own;
+        let is_best = |p: &Peer| {
+            p.name() == leader.name()
+                || !p.is_present()
+                || !p.is_healthy()
+                || preference_of(p, p.rank()) < own
+        };
         let automatic = self.fleet_config().failback == Failback::Automatic;
         let replaces = is_better && is_fit && automatic && self.peers.values().all(is_best);
         replaces.then(|| (leader.name().clone(), self.leader_term))
     }
 
-    pub(crate) fn on_handover_refused(&mut self, from: &MemberName, term: Term, reason: String, retry_after: Duration) {
+    pub(crate) fn on_handover_refused(
+        &mut self,
+        from: &MemberName,
+        term: Term,
+        reason: String,
+        retry_after: Duration,
+    ) {
         if self.leader.as_ref() == Some(from) && self.leader_term == term {
             let pause = retry_after.clamp(Duration::from_millis(100), LAST_BACKOFF);
             // Shown to people, so it has to stay short whoever sent it.
@@ -74,7 +85,12 @@ impl Election {
         }
     }
 
-    fn may_hand_over(&self, lead: &Lead, to: &MemberName, term: Term) -> Result<(), (&'static str, Duration)> {
+    fn may_hand_over(
+        &self,
+        lead: &Lead,
+        to: &MemberName,
+        term: Term,
+    ) -> Result<(), (&'static str, Duration)> {
         let no = |reason| Err((reason, ASK_AGAIN));
         if term != lead.term || !self.is_unhindered(lead) {
             return no("the leader is not sure of its own lead yet");
@@ -86,7 +102,9 @@ impl Election {
         if config.failback == Failback::Manual {
             return no("failback is Manual");
         }
-        let Some(metadata) = self.peers.get(to).filter(|p| self.is_good_successor(p)).and_then(Peer::metadata) else {
+        let Some(metadata) =
+            self.peers.get(to).filter(|p| self.is_good_successor(p)).and_then(Peer::metadata)
+        else {
             return no("the leader does not see the asking member as a healthy candidate");
         };
         if metadata.rank <= self.spec.rank && self.spec.candidate {
@@ -135,7 +153,8 @@ impl Election {
         if stopping.reason != ResignReason::Handover || stopping.began {
             return;
         }
-        let (directed, until, successor) = (stopping.directed, stopping.since + STOP_PATIENCE, stopping.successor.clone());
+        let (directed, until, successor) =
+            (stopping.directed, stopping.since + STOP_PATIENCE, stopping.successor.clone());
         let is_good = successor.and_then(|s| self.peers.get(&s)).is_some_and(|p| self.is_good_successor(p));
         if !is_good {
             self.call_off("the successor is not healthy any more");
@@ -158,7 +177,16 @@ impl Election {
         self.handover_failed(term, reason.to_owned());
         self.record.stopping = None;
         let after = self.persist();
-        self.become_leader(Lead { term, after, resumed: false, since: self.now, hold: None, raise: None, raised_at: None, begun: false });
+        self.become_leader(Lead {
+            term,
+            after,
+            resumed: false,
+            since: self.now,
+            hold: None,
+            raise: None,
+            raised_at: None,
+            begun: false,
+        });
     }
 
     /// Somebody else leads that this member follows instead of its own lead.
@@ -264,7 +292,8 @@ impl Election {
     pub(crate) fn on_retire(&mut self, reason: ResignReason) {
         self.retired = Some(reason);
         if let Stage::Stopping(stopping) = &mut self.stage {
-            let is_ours = stopping.reason == ResignReason::Handover || stopping.reason == ResignReason::Operator;
+            let is_ours =
+                stopping.reason == ResignReason::Handover || stopping.reason == ResignReason::Operator;
             if is_ours {
                 stopping.reason = reason;
                 stopping.successor = None;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::{Failback, FleetConfig, Instant, MemberName, Rank, Role, Term};
+use flagship_types::{Failback, FleetConfig, Health, Instant, MemberName, Rank, Role, Term};
 
 use crate::core::Election;
 use crate::io::{Directive, Event, Message, Presence, ResignReason, Vote};
@@ -25,12 +25,32 @@ const SAME_HEAL: Duration = Duration::from_secs(3);
 /// Splits remembered: 2^5 times the default silence floor and restart grace is past their limit of 60 s.
 const MAX_HEALS: usize = 5;
 
+/// How much a leader's copy of the payload is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PayloadCopy {
+    NotReady,
+    /// Ready, but nobody could repair it.
+    Unattended,
+    /// Ready, and its API server answers.
+    Good,
+}
+
+impl From<Health> for PayloadCopy {
+    fn from(health: Health) -> Self {
+        match (health.payload_ready, health.api) {
+            (false, _) => Self::NotReady,
+            (true, false) => Self::Unattended,
+            (true, true) => Self::Good,
+        }
+    }
+}
+
 /// One of two leaders that meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contender<'a> {
     pub(crate) interrupted: bool,
-    /// Its payload is ready and its API server answers.
-    pub(crate) ready: bool,
+    /// Its payload.
+    pub(crate) copy: PayloadCopy,
     pub(crate) rank: Rank,
     pub(crate) term: Term,
     pub(crate) name: &'a MemberName,
@@ -43,12 +63,19 @@ pub(crate) fn wins(a: &Contender<'_>, b: &Contender<'_>, failback: Failback) -> 
     if gives_way(a, b) || gives_way(b, a) {
         return gives_way(b, a);
     }
-    let by_ready = a.ready.cmp(&b.ready);
+    let by_copy = a.copy.cmp(&b.copy);
     let by_choice = match failback {
         Failback::Automatic => a.rank.cmp(&b.rank),
         Failback::Manual => a.term.cmp(&b.term),
     };
-    by_ready.then(by_choice).then(b.name.cmp(a.name)).is_gt()
+    by_copy.then(by_choice).then(b.name.cmp(a.name)).is_gt()
+}
+
+fn contender(peer: &Peer) -> Option<Contender<'_>> {
+    let metadata = peer.metadata()?;
+    let term = peer.announced.map_or(metadata.term, |(term, _)| term);
+    let (interrupted, copy) = (metadata.interrupted, metadata.health.into());
+    Some(Contender { interrupted, copy, rank: metadata.rank, term, name: peer.name() })
 }
 
 impl Election {
@@ -172,26 +199,22 @@ impl Election {
     }
 
     fn wins_against(&self, lead: &Lead, rival: &MemberName, config: &FleetConfig) -> bool {
-        let Some(metadata) = self.peers.get(rival).and_then(Peer::metadata) else {
+        let Some(other) = self.peers.get(rival).and_then(contender) else {
             return true;
         };
-        let ready = |health: flagship_types::Health| health.payload_ready && health.api;
-        let own = Contender {
-            interrupted: self.is_interrupted(),
-            ready: ready(self.health),
-            rank: self.spec.rank,
-            term: lead.term,
-            name: &self.me,
-        };
-        let announced = self.peers.get(rival).and_then(|p| p.announced).map_or(metadata.term, |(term, _)| term);
-        let other = Contender {
-            interrupted: metadata.interrupted,
-            ready: ready(metadata.health),
-            rank: metadata.rank,
-            term: announced,
-            name: rival,
-        };
-        wins(&own, &other, self.heal_failback(rival, config))
+        wins(&self.own_contender(lead.term), &other, self.heal_failback(rival, config))
+    }
+
+    fn own_contender(&self, term: Term) -> Contender<'_> {
+        let (interrupted, copy) = (self.is_interrupted(), self.health.into());
+        Contender { interrupted, copy, rank: self.spec.rank, term, name: &self.me }
+    }
+
+    /// Whether that peer, whose payload was found running too, is to keep it rather than this member.
+    pub(crate) fn found_is_worse(&self, found: Term, peer: &Peer) -> bool {
+        let also_found = peer.metadata().is_some_and(|m| m.leader.as_ref() == Some(peer.name()));
+        let loses = |other| wins(&other, &self.own_contender(found), self.fleet_config().failback);
+        also_found && contender(peer).is_some_and(loses)
     }
 
     /// The newer configuration decides; of two with one version that of the smaller name.
@@ -233,7 +256,10 @@ impl Election {
     /// Gives way to a leader, or a grant, that stands higher.
     pub(crate) fn supersede(&mut self, held: Term, by: &Vote) {
         self.stop_payload(held, ResignReason::Superseded, None);
-        let leads = self.peers.get(&by.candidate).is_some_and(|p| p.announced.is_some_and(|(term, _)| term == by.term));
+        let leads = self
+            .peers
+            .get(&by.candidate)
+            .is_some_and(|p| p.announced.is_some_and(|(term, _)| term == by.term));
         if leads {
             self.follow(&by.candidate, by.term);
         }
@@ -261,7 +287,8 @@ impl Election {
 
     /// Caution ends by itself.
     pub(crate) fn wake_for_caution(&mut self) {
-        let next: Option<Instant> = self.heals.iter().map(|at| *at + RECURRENCE_WINDOW).filter(|at| *at > self.now).min();
+        let next: Option<Instant> =
+            self.heals.iter().map(|at| *at + RECURRENCE_WINDOW).filter(|at| *at > self.now).min();
         if let Some(next) = next {
             self.wake(next);
         }
@@ -272,8 +299,11 @@ impl Election {
         match &self.stage {
             Stage::Joining(joining) => joining.held.is_some(),
             Stage::Leader(lead) if lead.hold.is_some() => true,
-            Stage::Leader(_) => self.peers.values().any(|p| p.unconfirmed && p.view.presence != Presence::Left),
-            Stage::Standby | Stage::Candidate(_) | Stage::Stopping(_) => false,
+            Stage::Leader(_) => {
+                self.peers.values().any(|p| p.unconfirmed && p.view.presence != Presence::Left)
+            }
+            Stage::Candidate(campaign) => campaign.found.is_some(),
+            Stage::Standby | Stage::Stopping(_) => false,
         }
     }
 }
@@ -287,11 +317,12 @@ mod tests {
         let names = [MemberName::new("a").unwrap(), MemberName::new("b").unwrap()];
         let sides = |name: usize| {
             let names = &names;
-            (0..36u64).map(move |code| Contender {
+            (0..54u64).map(move |code| Contender {
                 interrupted: code % 2 == 1,
-                ready: code / 2 % 2 == 1,
-                rank: Rank(i64::try_from(code / 4 % 3).unwrap()),
-                term: Term(1 + code / 12 % 3),
+                copy: [PayloadCopy::NotReady, PayloadCopy::Unattended, PayloadCopy::Good]
+                    [usize::try_from(code / 2 % 3).unwrap()],
+                rank: Rank(i64::try_from(code / 6 % 3).unwrap()),
+                term: Term(1 + code / 18 % 3),
                 name: &names[name],
             })
         };
@@ -307,7 +338,10 @@ mod tests {
     #[test]
     fn a_ready_payload_beats_rank_and_rank_beats_name() {
         let (x, y) = (MemberName::new("x").unwrap(), MemberName::new("y").unwrap());
-        let of = |name, ready, rank, term| Contender { interrupted: false, ready, rank: Rank(rank), term: Term(term), name };
+        let of = |name, ready, rank, term| {
+            let copy = if ready { PayloadCopy::Good } else { PayloadCopy::NotReady };
+            Contender { interrupted: false, copy, rank: Rank(rank), term: Term(term), name }
+        };
         assert!(wins(&of(&y, true, 1, 1), &of(&x, false, 9, 9), Failback::Automatic));
         assert!(wins(&of(&y, true, 2, 1), &of(&x, true, 1, 9), Failback::Automatic));
         assert!(wins(&of(&y, true, 1, 9), &of(&x, true, 2, 1), Failback::Manual));

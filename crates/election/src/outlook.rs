@@ -62,8 +62,10 @@ impl Election {
             return Outlook::Held(holder.name().clone());
         }
         let grace = self.restart_grace();
-        let returns = others().filter(|p| p.view.presence == Presence::Down && p.holds_lead(self.followed_term(p)));
-        let until = returns.filter_map(|p| Some(p.exited_at? + grace)).filter(|until| *until > self.now).max();
+        let returns =
+            others().filter(|p| p.view.presence == Presence::Down && p.holds_lead(self.followed_term(p)));
+        let until =
+            returns.filter_map(|p| Some(p.exited_at? + grace)).filter(|until| *until > self.now).max();
         if let Some(until) = until {
             return Outlook::Grace(until);
         }
@@ -85,7 +87,7 @@ impl Election {
     /// The restart grace in force: longer while splits recur.
     pub(crate) fn restart_grace(&self) -> Duration {
         let grace = self.fleet_config().restart_grace;
-        (grace * self.caution()).min(MAX_GRACE.max(grace))
+        grace.saturating_mul(self.caution()).min(MAX_GRACE.max(grace))
     }
 
     pub(crate) fn fleet_config(&self) -> &FleetConfig {

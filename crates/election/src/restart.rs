@@ -96,7 +96,16 @@ impl Election {
         }
         self.follow_self(held.term);
         let (term, after) = (held.term, self.durable);
-        self.become_leader(Lead { term, after, resumed: true, since: self.now, hold: None, raise: None, raised_at: None, begun: false });
+        self.become_leader(Lead {
+            term,
+            after,
+            resumed: true,
+            since: self.now,
+            hold: None,
+            raise: None,
+            raised_at: None,
+            begun: false,
+        });
         self.event(Event::Resumed { term });
     }
 

@@ -58,7 +58,9 @@ impl Election {
             (Stage::Stopping(stopping), Directive::Stop { term, .. }) => {
                 (stopping.directed && !stopping.stopped).then_some(Permit::Delete { term: *term })
             }
-            (Stage::Standby | Stage::Candidate(_), Directive::Absent) => Some(Permit::Delete { term: self.term() }),
+            (Stage::Standby | Stage::Candidate(_), Directive::Absent) => {
+                Some(Permit::Delete { term: self.term() })
+            }
             _ => None,
         }
     }
@@ -136,7 +138,9 @@ impl Election {
                 "" => "paused, and writes nothing until its view of the others is fresh".to_owned(),
                 names => format!("paused, and writes nothing until these say that it still leads: {names}"),
             }),
-            Stage::Leader(lead) if !lead.begun => Some("its lead is not stored yet: the API server has to answer".to_owned()),
+            Stage::Leader(lead) if !lead.begun => {
+                Some("its lead is not stored yet: the API server has to answer".to_owned())
+            }
             Stage::Leader(_) => None,
             Stage::Stopping(stopping) => Some(match (&stopping.stuck, stopping.directed) {
                 (Some(object), _) => format!("{object} does not go away: remove what holds it"),
@@ -149,7 +153,8 @@ impl Election {
     fn waiting_to_found(&self, now: Instant) -> String {
         let left = (self.started + FOUNDING_WAIT).since(now);
         if !self.spec.ready {
-            let hint = "set ready: true on the member that may found the fleet, or check the addresses in fleet";
+            let hint =
+                "set ready: true on the member that may found the fleet, or check the addresses in fleet";
             return format!("waits for a fleet: no member answered and ready is false; {hint}");
         }
         format!("listens for {} before it founds the fleet alone", format_duration(left))
@@ -174,7 +179,9 @@ impl Election {
             Outlook::Vacant if self.founding_is_others() => {
                 Some("waits for a member with ready: true to found the fleet".to_owned())
             }
-            Outlook::Vacant if !self.is_eligible() => Some("nobody leads, and this member is no candidate".to_owned()),
+            Outlook::Vacant if !self.is_eligible() => {
+                Some("nobody leads, and this member is no candidate".to_owned())
+            }
             Outlook::Vacant => Some("nobody leads: waits for its turn to ask".to_owned()),
         }
     }

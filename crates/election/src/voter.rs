@@ -5,10 +5,12 @@ use std::time::Duration;
 use flagship_types::{MemberName, Term};
 
 use crate::core::{Election, Gated};
-use crate::io::{Claim, Message, Refusal, Vote};
+use crate::io::{Claim, Message, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, preference_of};
 use crate::stage::{Campaign, Stage};
 
+/// A leader's last beat is not said to be older than this: whoever refuses for that long has heard none at all.
+const MAX_BEAT_AGE: Duration = Duration::from_secs(86_400);
 /// When to ask again whether a leader is still there: views differ for about a round trip and a window.
 const RETRY_SOON: Duration = Duration::from_millis(150);
 /// When to ask again a voter that will answer differently only after something has happened.
@@ -76,11 +78,13 @@ impl Election {
         match self.outlook(Some(from)) {
             Outlook::Held(leader) => {
                 let heard = self.peers.get(&leader).and_then(|p| p.heard);
-                let beat_age = heard.map_or(Duration::MAX, |heard| self.now.since(heard));
+                let beat_age = self.now.since(heard.unwrap_or(self.started)).min(MAX_BEAT_AGE);
                 return Err((Refusal::LeaderAlive { beat_age }, RETRY_SOON));
             }
             Outlook::Grace(until) => return Err((Refusal::RestartGrace, until.since(self.now))),
-            Outlook::Reserved(_, until) => return Err((Refusal::ReservedForSuccessor, until.since(self.now))),
+            Outlook::Reserved(_, until) => {
+                return Err((Refusal::ReservedForSuccessor, until.since(self.now)));
+            }
             Outlook::Vacant => {}
         }
         if claim.term <= highest_lead {
@@ -113,7 +117,9 @@ impl Election {
         };
         let may = self.is_eligible() && self.is_healthy() && !self.founding_is_others();
         let backs_off = self.campaign_not_before.is_some_and(|at| at > self.now);
-        is_better && !is_named && may && in_time && !backs_off
+        // A claimant whose payload was found running holds the lead for everybody else.
+        let is_free = self.outlook(None) == Outlook::Vacant;
+        is_better && !is_named && may && is_free && in_time && !backs_off
     }
 
     /// Two candidates at once: the worse one steps back, so that the next round has one only.
@@ -124,9 +130,14 @@ impl Election {
         let Some(peer) = self.peers.get(from) else {
             return;
         };
+        if let Some(found) = campaign.found {
+            if self.found_is_worse(found, peer) {
+                self.stop_payload(found, ResignReason::Superseded, None);
+            }
+            return;
+        }
         let is_believable = self.believable(claim.term).is_some();
-        if campaign.found.is_none() && is_believable && preference_of(peer, claim.rank) > self.own_preference()
-        {
+        if is_believable && preference_of(peer, claim.rank) > self.own_preference() {
             self.step_back();
         }
     }

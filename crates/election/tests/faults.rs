@@ -2,9 +2,9 @@
 
 mod fleet;
 
-use fleet::{Bug, Fleet, ms, secs};
 use flagship_election::{Input, ResignReason};
 use flagship_types::Failback;
+use fleet::{Bug, Fleet, ms, secs};
 
 const SEEDS: u64 = 250;
 

@@ -4,9 +4,9 @@ mod fleet;
 
 use std::time::Duration;
 
-use fleet::{Bug, Fleet, ms, name, secs};
 use flagship_election::{Directive, Event, Input, ResignReason};
 use flagship_types::{Failback, Role, Term};
+use fleet::{Bug, Fleet, ms, name, secs};
 
 /// newyork (rank 5, may found) and sheffield (rank 10), with sheffield leading.
 fn pair() -> Fleet {
@@ -238,7 +238,9 @@ fn the_only_member_stops_when_it_is_removed() {
     f.add("newyork", Fleet::spec(5, true));
     f.until(secs(9), "leads", |f| f.running() == ["newyork"]);
     f.input(&name("newyork"), Input::Retire(ResignReason::Removal));
-    f.until(secs(2), "gone", |f| f.running().is_empty() && f.directive("newyork") == Some(&Directive::Absent));
+    f.until(secs(2), "gone", |f| {
+        f.running().is_empty() && f.directive("newyork") == Some(&Directive::Absent)
+    });
     f.run(secs(30));
     assert!(f.running().is_empty());
 }
@@ -381,8 +383,12 @@ fn a_stuck_stop_is_called_off_and_waits_longer_each_time() {
     f.nodes.get_mut(&name("newyork")).unwrap().stuck = true;
     f.add("sheffield", Fleet::spec(10, false));
     f.run(secs(400));
-    let failed: Vec<_> =
-        f.events.iter().filter(|(_, _, e)| matches!(e, Event::HandoverFailed { .. })).map(|(at, _, _)| *at).collect();
+    let failed: Vec<_> = f
+        .events
+        .iter()
+        .filter(|(_, _, e)| matches!(e, Event::HandoverFailed { .. }))
+        .map(|(at, _, _)| *at)
+        .collect();
     assert!(failed.len() >= 3, "{failed:?}");
     assert!(failed[1].since(failed[0]) >= secs(60) && failed[2].since(failed[1]) >= secs(120), "{failed:?}");
     assert_eq!(f.nodes[&name("newyork")].core.as_ref().unwrap().term(), Term(1));

@@ -5,7 +5,11 @@ pub mod conditions;
 mod crd;
 mod marks;
 mod settings;
-#[allow(unreachable_pub, reason = "KubeSchema repeats each struct, with its `pub`, inside a function")]
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema repeats each struct, with its `pub`, inside a function; several columns are of one type"
+)]
 mod spec;
 #[allow(unreachable_pub, reason = "as above")]
 mod status;
@@ -13,8 +17,8 @@ mod status;
 pub use conditions::ConditionType;
 pub use crd::{crd, crd_yaml};
 pub use marks::{
-    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION, MULTICLUSTER_LABEL,
-    TERM_ANNOTATION, owner_label,
+    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
+    MULTICLUSTER_LABEL, TERM_ANNOTATION, owner_label,
 };
 pub use settings::{ApplySettings, FieldError, PayloadSource, Settings, SourceKind};
 pub use spec::{

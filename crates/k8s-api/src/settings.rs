@@ -19,6 +19,10 @@ pub struct FieldError {
 
 impl FieldError {
     /// For a field.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "takes errors and texts alike, straight from where they arise"
+    )]
     pub fn new(path: impl Into<String>, message: impl ToString) -> Self {
         Self { path: path.into(), message: message.to_string() }
     }

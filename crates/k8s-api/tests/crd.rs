@@ -6,7 +6,7 @@ use flagship_k8s_api::{MultiCluster, MultiClusterStatus, crd, crd_yaml};
 use serde_json::{Value, json};
 
 fn schema() -> Value {
-    let value = serde_json::to_value(crd()).unwrap();
+    let value = serde_json::to_value(crd()).expect("a CRD is JSON");
     value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"].clone()
 }
 
@@ -157,7 +157,7 @@ fn what_the_schema_lets_through_is_named_by_its_path() {
 fn a_status_compares_without_times_and_keeps_twenty_entries() {
     use flagship_k8s_api::HistoryEntry;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    let at = |second| Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap());
+    let at = |second| Time(jiff::Timestamp::from_second(second).unwrap());
     let entry =
         |second| HistoryEntry { time: at(second), kind: "Elected".into(), term: 1, message: "m".into() };
     let (mut one, mut two) = (MultiClusterStatus::default(), MultiClusterStatus::default());

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Tracker, side_by_side};
 use crate::error::{ApiError, ApplyError, DeleteError, Failure, Failures, ObjectError};
 use crate::gate::{Denied, Gate, Purpose};
 use crate::inventory::Entry;
+use crate::object::ObjectId;
 use crate::observer::Outcome;
 use crate::plan::{Plan, PlannedObject, Stage};
 use crate::readiness::{Readiness, assess};
@@ -215,9 +216,9 @@ impl Cluster {
         tracker: &Tracker,
     ) -> Result<(), ApplyError> {
         let begin = Instant::now();
-        let crds = plan.objects().iter().filter(|object| object.id.kind == "CustomResourceDefinition");
-        let mut new_kinds = false;
-        for crd in crds {
+        let crds: Vec<_> =
+            plan.objects().iter().filter(|object| object.id.kind == "CustomResourceDefinition").collect();
+        for crd in &crds {
             loop {
                 let live = self
                     .read(crd)
@@ -228,33 +229,37 @@ impl Cluster {
                     Readiness::Ready => break,
                     Readiness::InProgress(why) | Readiness::Failed(why) => why,
                 };
-                let waited = begin.elapsed();
-                if waited > timeout {
-                    return Err(ApplyError::NotInTime { what: crd.id.to_string(), why, waited });
-                }
                 let sentence = format!("{}: {why}", crd.id);
                 tracker.send_modify(|progress| progress.waiting_for = Some(sentence));
-                tokio::time::sleep(POLL).await;
+                pause(begin, timeout, &crd.id, &why).await?;
             }
-            new_kinds = true;
         }
-        while new_kinds {
+        if crds.is_empty() { Ok(()) } else { self.await_served(plan, begin, timeout).await }
+    }
+
+    /// Waits until discovery knows every kind of the plan.
+    async fn await_served(&self, plan: &Plan, begin: Instant, timeout: Duration) -> Result<(), ApplyError> {
+        loop {
             let catalog = self.refresh_catalog().await?;
             let missing = plan.objects().iter().find(|object| {
                 let resource = &object.resource;
                 catalog.get(&resource.group, &resource.version, &resource.kind).is_none()
             });
-            let Some(missing) = missing else { break };
-            let waited = begin.elapsed();
-            if waited > timeout {
-                let (what, why) =
-                    (missing.id.to_string(), "its kind is not served although its CRD is established".into());
-                return Err(ApplyError::NotInTime { what, why, waited });
-            }
-            tokio::time::sleep(POLL).await;
+            let Some(missing) = missing else { return Ok(()) };
+            pause(begin, timeout, &missing.id, "its kind is not served although its CRD is established")
+                .await?;
         }
-        Ok(())
     }
+}
+
+/// A moment's sleep, or an error once the timeout is over.
+async fn pause(begin: Instant, timeout: Duration, id: &ObjectId, why: &str) -> Result<(), ApplyError> {
+    let waited = begin.elapsed();
+    if waited > timeout {
+        return Err(ApplyError::NotInTime { what: id.to_string(), why: why.into(), waited });
+    }
+    tokio::time::sleep(POLL).await;
+    Ok(())
 }
 
 fn entry(object: &PlannedObject, uid: String, generation: i64) -> Entry {

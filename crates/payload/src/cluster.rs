@@ -341,8 +341,9 @@ impl Cluster {
         let params = DeleteParams::background().preconditions(uid);
         match self.call(Verb::Delete, id, api.delete(&id.name, &params)).await {
             Ok(answer) => Ok(answer.right().is_some()),
-            // 409: another uid has taken the name, so the one that was meant is gone.
-            Err(error) if matches!(error.code(), 404 | 409) => Ok(true),
+            Err(error) if error.code() == 404 => Ok(true),
+            // Another uid has taken the name, or its deletion is under way: the next look tells which.
+            Err(error) if error.code() == 409 => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -378,5 +379,50 @@ fn source_kind(kind: SourceKind) -> &'static str {
     match kind {
         SourceKind::Secret => "Secret",
         SourceKind::ConfigMap => "ConfigMap",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::ApplyOptions;
+    use crate::check::Checked;
+    use crate::gate::Permit;
+    use flagship_types::Instant as Moment;
+
+    /// A worker that is spawned must be able to hold every step.
+    #[allow(dead_code, reason = "that it compiles is the test")]
+    fn steps_are_send(cluster: &Cluster, plan: &Plan, checked: &Checked, gate: &dyn Gate, tracker: &Tracker) {
+        fn send(_: impl Send) {}
+        let options = ApplyOptions { force: false, timeout: CALL_TIMEOUT };
+        send(cluster.read_sources("", &[]));
+        send(cluster.plan(&[], plan.owner(), plan.reach()));
+        send(cluster.check(plan, Term(1), false));
+        send(cluster.apply(plan, checked, gate, Term(1), options, tracker));
+        send(cluster.prune(plan, gate, CALL_TIMEOUT, tracker));
+        send(cluster.observe(tracker));
+        send(cluster.delete_all(plan.owner(), gate, CALL_TIMEOUT, tracker));
+    }
+
+    struct At(u64);
+
+    #[async_trait::async_trait]
+    impl Gate for At {
+        async fn permit(&self, _: Purpose) -> Result<Permit, Denied> {
+            Ok(Permit { term: Term(3), not_after: Moment::from_nanos(500) })
+        }
+        fn now(&self) -> Moment {
+            Moment::from_nanos(self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_permit_is_of_its_term_and_lapses() {
+        let permitted = |at, term| async move { Cluster::permitted(&At(at), Purpose::Apply, term).await };
+        assert_eq!(permitted(500, Some(Term(3))).await, Ok(()));
+        assert_eq!(permitted(500, None).await, Ok(()));
+        assert_eq!(permitted(501, Some(Term(3))).await, Err(Denied::Lapsed));
+        let other = Denied::OtherTerm { work: Term(2), permit: Term(3) };
+        assert_eq!(permitted(0, Some(Term(2))).await, Err(other));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) enum Look {
     /// There, and not ours to delete.
     Foreign,
     /// There.
-    Live(Live),
+    Live(Box<Live>),
 }
 
 /// An object that is there.
@@ -156,7 +156,7 @@ impl Deletion<'_> {
         if self.purpose == Purpose::Prune && self.serves_a_kept_object(&metadata) {
             return Ok(Look::Foreign);
         }
-        Ok(Look::Live(Live { uid, metadata }))
+        Ok(Look::Live(Box::new(Live { uid, metadata })))
     }
 
     /// Whether it is part of an object that stays: the entry of a ReplicaSet is left over from a stop that was called

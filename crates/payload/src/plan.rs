@@ -214,7 +214,7 @@ impl Plan {
             let object = match planned(manifest, &catalog, &owner) {
                 Ok(object) => object,
                 Err(objection) => {
-                    objections.push(objection);
+                    objections.push(*objection);
                     continue;
                 }
             };
@@ -288,9 +288,9 @@ impl Plan {
     }
 }
 
-fn planned(manifest: Manifest, catalog: &Catalog, owner: &Owner) -> Result<PlannedObject, Objection> {
+fn planned(manifest: Manifest, catalog: &Catalog, owner: &Owner) -> Result<PlannedObject, Box<Objection>> {
     let Some(known) = catalog.get(&manifest.group, &manifest.version, &manifest.kind) else {
-        return Err(unknown(manifest, catalog));
+        return Err(Box::new(unknown(manifest, catalog)));
     };
     let Manifest { group, kind, name, namespace, mut body, place, .. } = manifest;
     let namespace = match known.namespaced {

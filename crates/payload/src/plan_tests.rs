@@ -152,3 +152,21 @@ fn what_left_the_payload_is_stale() {
     let stored = inventory.to_status();
     assert_eq!(Inventory::from_status(&stored), inventory);
 }
+
+#[test]
+fn only_spec_changes_and_deletion_unsettle() {
+    let id = ObjectId {
+        group: "apps".into(),
+        kind: "Deployment".into(),
+        namespace: "d".into(),
+        name: "web".into(),
+    };
+    let mut inventory = Inventory::default();
+    let entry = Entry { version: "v1".into(), uid: "1".into(), generation: 4, state: ObjectState::Ready };
+    inventory.insert(id.clone(), entry);
+    assert!(inventory.is_settled(&id, "1", Some(4), false));
+    assert!(!inventory.is_settled(&id, "1", Some(5), false));
+    assert!(!inventory.is_settled(&id, "2", Some(4), false));
+    assert!(!inventory.is_settled(&id, "1", Some(4), true));
+    assert!(!inventory.is_settled(&id, "1", None, false), "a ConfigMap has no generation: look closer");
+}

@@ -221,6 +221,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "written in place")]
     fn judge(kind: &str, object: Value) -> Readiness {
         let (kind, group) = kind.split_once('.').unwrap_or((kind, ""));
         assess(&GroupKind { group: group.into(), kind: kind.into() }, &object)

@@ -5,6 +5,8 @@
 //! PAYLOAD_KUBECONFIG=/tmp/ptc/kubeconfig cargo test -p flagship-payload --test live -- --ignored --nocapture
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test; clippy exempts only its test functions")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -72,7 +72,7 @@ impl Page {
                 match (value, metric.kind) {
                     (Value::Histogram(histogram), _) => histogram.encode(sample)?,
                     (Value::Count(count), Kind::Counter) => {
-                        sample.encode_counter::<NoLabelSet, _, f64>(count, None)?
+                        sample.encode_counter::<NoLabelSet, _, f64>(count, None)?;
                     }
                     (Value::Number(number), Kind::Counter) => {
                         sample.encode_counter::<NoLabelSet, _, f64>(number, None)?;

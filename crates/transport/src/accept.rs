@@ -30,7 +30,7 @@ use crate::io::RememberingIo;
 use crate::limits::{CLOSE_LINGER, HANDSHAKE_TIMEOUT, MAX_HEADER_BYTES};
 use crate::listener::Routes;
 use crate::outbox::{Outbox, OutboxStream};
-use crate::session::{First, announce, check_hello, first_frame, linger, run};
+use crate::session::{First, announce, check_hello, first_frame, linger, linger_after, run};
 use crate::stats::Counters;
 use crate::tls::{Explanation, PeerCertificate, Usage, explain};
 
@@ -115,7 +115,8 @@ async fn tls_handshake(
         // It may be gone already; then nobody needs the alert.
         let _ = io.write_all(&UNRECOGNIZED_NAME).await;
         drain(io).await;
-        let sentence = "it asked for a fleet that has no member at this address: compare spec.callsign on both sides";
+        let sentence =
+            "it asked for a fleet that has no member at this address: compare spec.callsign on both sides";
         let reason = RefusalReason::Code(CloseCode::WrongCallsign);
         let explanation = Some(Explanation { reason, sentence: sentence.into() });
         return Err(Refused { endpoints: routes.all(), explanation });
@@ -149,7 +150,12 @@ async fn drain(mut io: TcpStream) {
 }
 
 /// Speaks HTTP/2 on a connection until its one stream ends.
-async fn carry(tls: TlsStream<TcpStream>, arrival: &Arc<Arrival>, deadline: Instant, permit: OwnedSemaphorePermit) {
+async fn carry(
+    tls: TlsStream<TcpStream>,
+    arrival: &Arc<Arrival>,
+    deadline: Instant,
+    permit: OwnedSemaphorePermit,
+) {
     let (io, failure) = RememberingIo::new(tls);
     let service = FleetServer::new(LinkService(arrival.clone())).max_decoding_message_size(MAX_FRAME_BYTES);
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -213,9 +219,11 @@ impl Arrival {
         let name = proven.then(|| hello.member.clone());
         if let Err(refusal) = check_hello(state, &self.peer, &hello) {
             if refusal.ourselves {
+                // The dialling side, which is us, recognises the Hello and is quiet about it.
+                outbox.push(hello_frame(&state.our_hello()), std::time::Instant::now());
                 outbox.close(refusal.code, refusal.sentence);
                 self.answered.cancel();
-                return linger(&mut inbound).await;
+                return linger(&outbox, &mut inbound).await;
             }
             return self.refuse(&outbox, &mut inbound, refusal.code, refusal.sentence, name).await;
         }
@@ -246,7 +254,7 @@ impl Arrival {
         self.answered.cancel();
         let sentence = format!("refused a link from {}: {sentence}", self.remote);
         self.refused(RefusalReason::Code(code), peer, sentence);
-        linger(inbound).await;
+        linger_after(code, outbox, inbound).await;
     }
 }
 
@@ -257,7 +265,10 @@ struct LinkService(Arc<Arrival>);
 impl Fleet for LinkService {
     type LinkStream = BoxStream<'static, Result<pb::Frame, Status>>;
 
-    async fn link(&self, request: Request<Streaming<pb::Frame>>) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<pb::Frame>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
         if self.0.taken.swap(true, Relaxed) {
             return Err(Status::resource_exhausted("one link per connection"));
         }

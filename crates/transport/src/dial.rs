@@ -26,7 +26,7 @@ use crate::io::{FailureSlot, RememberingIo};
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_HEADER_BYTES};
 use crate::outbox::{Outbox, OutboxStream};
 use crate::resolve::{TcpFailure, connect};
-use crate::session::{First, announce, check_hello, first_frame, linger, run};
+use crate::session::{First, announce, check_hello, first_frame, linger_after, run};
 use crate::tls::{Explanation, PeerCertificate, Usage, explain};
 
 /// Dials once and, if a link comes of it, carries it to its end.
@@ -89,7 +89,13 @@ async fn report(state: &EndpointState, address: PeerAddress, failure: Failure) {
     match failure.refusal {
         Some((label, peer)) => {
             let sentence = format!("no link to {address}: {reason}");
-            state.refused(LinkRefusal { remote: failure.remote, peer, dialled: true, reason: label, sentence });
+            state.refused(LinkRefusal {
+                remote: failure.remote,
+                peer,
+                dialled: true,
+                reason: label,
+                sentence,
+            });
         }
         None => {
             let label = match failure.failure {
@@ -116,8 +122,10 @@ async fn open(state: &Arc<EndpointState>, address: &PeerAddress) -> Result<Open,
     match timeout(HANDSHAKE_TIMEOUT, handshake(state, tcp, remote)).await {
         Ok(result) => result,
         Err(_) => {
-            let sentence =
-                format!("{remote} took the connection and said no Hello in {} s", HANDSHAKE_TIMEOUT.as_secs());
+            let sentence = format!(
+                "{remote} took the connection and said no Hello in {} s",
+                HANDSHAKE_TIMEOUT.as_secs()
+            );
             Err(Failure::tls(Explanation { reason: RefusalReason::Handshake, sentence }, remote))
         }
     }
@@ -128,8 +136,9 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
         .map_err(|e| Failure::unanswered(format!("cannot name the fleet to the peer: {e}")))?;
     let connector = TlsConnector::from(state.tls.load().client.clone());
     let tls = connector.connect(name, tcp).await.map_err(|e| Failure::tls(explain(&e), remote))?;
-    let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates())
-        .map_err(|e| Failure::tls(Explanation { reason: RefusalReason::Tls, sentence: e.to_string() }, remote))?;
+    let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates()).map_err(|e| {
+        Failure::tls(Explanation { reason: RefusalReason::Tls, sentence: e.to_string() }, remote)
+    })?;
     let (io, failure) = RememberingIo::new(tls);
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -155,10 +164,15 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
     let mut inbound = inbound.map_err(|e| Failure::tls(cause(&failure, &e), remote))?.into_inner();
     let hello = match first_frame(state, &mut inbound).await {
         First::Hello(hello) => hello,
-        First::Close(close) => return Err(Failure::rejected(close.code, format!("it says: {}", close.sentence), remote)),
-        First::Broken(sentence) => return Err(refuse(&outbox, &mut inbound, CloseCode::ProtocolError, sentence, remote).await),
+        First::Close(close) => {
+            return Err(Failure::rejected(close.code, format!("it says: {}", close.sentence), remote));
+        }
+        First::Broken(sentence) => {
+            return Err(refuse(&outbox, &mut inbound, CloseCode::ProtocolError, sentence, remote).await);
+        }
         First::Ended(status) => {
-            let ended = status.unwrap_or_else(|| tonic::Status::unavailable("it ended the stream without a Hello"));
+            let ended =
+                status.unwrap_or_else(|| tonic::Status::unavailable("it ended the stream without a Hello"));
             return Err(Failure::tls(cause(&failure, &ended), remote));
         }
     };
@@ -187,7 +201,7 @@ async fn refuse(
     remote: SocketAddr,
 ) -> Failure {
     outbox.close(code, sentence.clone());
-    linger(inbound).await;
+    linger_after(code, outbox, inbound).await;
     Failure::rejected(code, sentence, remote)
 }
 

@@ -72,7 +72,9 @@ impl LinkHandle {
 fn sentence(code: CloseCode) -> &'static str {
     match code {
         CloseCode::WrongCallsign => "this member belongs to another fleet",
-        CloseCode::NameInUse => "another process with your name is alive: give one of the two another metadata.name",
+        CloseCode::NameInUse => {
+            "another process with your name is alive: give one of the two another metadata.name"
+        }
         CloseCode::IdentityMismatch => "your certificate is for another member",
         CloseCode::ProtocolTooOld => "no protocol version in common: update the older daemon",
         CloseCode::Full => "this member takes no more links",
@@ -199,8 +201,10 @@ impl EndpointState {
     pub(crate) fn drop_untrusted(&self) {
         let links: Vec<_> = self.table().links.values().cloned().collect();
         for handle in links.iter().filter(|handle| !self.trusts(handle)) {
-            let sentence =
-                format!("the certificate of {} is no longer trusted: its authority was removed from ca.crt, or crl.pem revokes it", handle.member);
+            let sentence = format!(
+                "the certificate of {} is no longer trusted: its authority was removed from ca.crt, or crl.pem revokes it",
+                handle.member
+            );
             handle.force(CloseCode::CertificateRevoked, sentence);
         }
     }
@@ -259,7 +263,13 @@ pub(crate) fn refused_for_all(
     }
     for endpoint in endpoints {
         let sentence = sentence.to_owned();
-        endpoint.tell_refusal(LinkRefusal { remote: Some(remote), peer: None, dialled: false, reason, sentence });
+        endpoint.tell_refusal(LinkRefusal {
+            remote: Some(remote),
+            peer: None,
+            dialled: false,
+            reason,
+            sentence,
+        });
     }
 }
 

@@ -39,7 +39,11 @@ impl<S> RememberingIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for RememberingIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let result = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
         Poll::Ready(result.map_err(|e| self.failure.keep(e)))
     }

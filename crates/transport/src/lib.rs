@@ -18,8 +18,8 @@ mod tls;
 mod transport;
 
 pub use limits::{
-    CLOSE_LINGER, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LINK_QUEUE, MAX_HANDSHAKES, MAX_LINKS, QUEUE_FULL_LIMIT,
-    RELOAD_INTERVAL,
+    CLOSE_LINGER, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LINK_QUEUE, MAX_HANDSHAKES, MAX_LINKS,
+    QUEUE_FULL_LIMIT, RELOAD_INTERVAL,
 };
 pub use stats::{FrameCount, FrameKind, HandshakeCount, TransportStats};
 pub use tls::{CertificateInfo, TlsError};

@@ -29,6 +29,9 @@ pub(crate) const EVENT_QUEUE: usize = 1024;
 /// How long a closed link waits for the last frame to be read by the peer.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
+/// The same for a peer whose bytes made no sense, so that its end cannot be seen.
+pub(crate) const BROKEN_LINGER: Duration = Duration::from_millis(200);
+
 /// How long unacknowledged bytes may be under way before the kernel gives the connection up. Without it a link
 /// over a healed cut waits for TCP's backoff: 49 s after a cut of 60 s.
 #[cfg(target_os = "linux")]

@@ -158,7 +158,8 @@ async fn accept(
             continue;
         }
         let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-            let sentence = format!("refused a connection from {remote}: {MAX_HANDSHAKES} handshakes are under way");
+            let sentence =
+                format!("refused a connection from {remote}: {MAX_HANDSHAKES} handshakes are under way");
             refused_for_all(&routes.all(), &counters, remote, RefusalReason::Handshake, &sentence);
             continue;
         };

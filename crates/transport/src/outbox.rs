@@ -11,6 +11,7 @@ use flagship_types::CloseCode;
 use flagship_wire::{Close, close_frame, pb};
 use futures::Stream;
 use futures::task::AtomicWaker;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LINK_QUEUE, QUEUE_FULL_LIMIT};
 use crate::stats::{Counters, FrameKind};
@@ -19,6 +20,8 @@ use crate::stats::{Counters, FrameKind};
 pub(crate) struct Outbox {
     state: Mutex<State>,
     waker: AtomicWaker,
+    /// Everything up to the Close was taken by the stream.
+    drained: CancellationToken,
     counters: Arc<Counters>,
 }
 
@@ -46,7 +49,12 @@ pub(crate) enum Pushed {
 
 impl Outbox {
     pub(crate) fn new(counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), waker: AtomicWaker::new(), counters })
+        Arc::new(Self {
+            state: Mutex::default(),
+            waker: AtomicWaker::new(),
+            drained: CancellationToken::new(),
+            counters,
+        })
     }
 
     pub(crate) fn push(&self, frame: pb::Frame, now: Instant) -> Pushed {
@@ -62,7 +70,8 @@ impl Outbox {
         }
         let overdue = state.full_since.is_some_and(|since| now.duration_since(since) >= QUEUE_FULL_LIMIT);
         if FrameKind::of(&frame) == FrameKind::Beat {
-            let waiting = state.beat.then(|| state.queue.iter_mut().find(|f| FrameKind::of(f) == FrameKind::Beat));
+            let waiting =
+                state.beat.then(|| state.queue.iter_mut().find(|f| FrameKind::of(f) == FrameKind::Beat));
             match waiting.flatten() {
                 // It keeps its place: a beat that went ahead of a record would show a view without it.
                 Some(older) => {
@@ -100,18 +109,30 @@ impl Outbox {
         self.waker.wake();
     }
 
-    /// Ends the queue without a word: the peer has closed already.
+    /// Ends the queue without a word, because the peer has gone; one that is closed stays as it is.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.queue.clear();
-        state.closed = true;
+        if !state.closed {
+            state.queue.clear();
+            state.closed = true;
+        }
         drop(state);
         self.waker.wake();
     }
 
+    /// Waits until a closed queue was taken by the stream.
+    pub(crate) async fn drained(&self) {
+        self.drained.cancelled().await;
+    }
+
     fn pop(&self) -> Option<Option<pb::Frame>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(frame) = state.queue.pop_front() else { return state.closed.then_some(None) };
+        let Some(frame) = state.queue.pop_front() else {
+            if state.closed {
+                self.drained.cancel();
+            }
+            return state.closed.then_some(None);
+        };
         if FrameKind::of(&frame) == FrameKind::Beat {
             state.beat = false;
         }

@@ -50,13 +50,16 @@ async fn resolve(address: &PeerAddress) -> Result<Vec<SocketAddr>, String> {
     match timeout(CONNECT_TIMEOUT, lookup_host((host, address.port()))).await {
         Ok(Ok(addresses)) => Ok(addresses.take(MAX_ADDRESSES_PER_NAME).collect()),
         Ok(Err(e)) => Err(format!("cannot resolve {host}: {e}: correct spec.fleet or the DNS record")),
-        Err(_) => Err(format!("cannot resolve {host}: no answer from DNS in {} s", CONNECT_TIMEOUT.as_secs())),
+        Err(_) => {
+            Err(format!("cannot resolve {host}: no answer from DNS in {} s", CONNECT_TIMEOUT.as_secs()))
+        }
     }
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    let no_answer = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()));
+    let no_answer =
+        || io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()));
     let stream = timeout(CONNECT_TIMEOUT, socket.connect(address)).await.map_err(|_| no_answer())??;
     // On one host the kernel may pick the dialled port as the source port and connect the socket to itself:
     // nothing listens there.

@@ -6,11 +6,12 @@ use std::time::SystemTime;
 use flagship_node::{LinkEnd, LinkEvent, LinkRefusal, PeerHello, RefusalReason};
 use flagship_types::{CloseCode, PeerAddress, Verified};
 use flagship_wire::{Hello, Incoming, PeerMessage, decode, pb};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
 use crate::endpoint::{EndpointState, LinkHandle};
-use crate::limits::CLOSE_LINGER;
+use crate::limits::{BROKEN_LINGER, CLOSE_LINGER};
+use crate::outbox::Outbox;
 use crate::tls::PeerCertificate;
 
 /// Why a Hello was refused.
@@ -150,15 +151,15 @@ pub(crate) async fn run(
     let end = match ended {
         Ended::ByUs => match handle.forced.get() {
             Some((code, sentence)) => {
-                tell(state, handle, dialled, *code, sentence.clone());
+                tell(state, handle, dialled, *code, sentence);
                 LinkEnd::Closed(*code)
             }
-            None => return linger(inbound).await,
+            None => return linger(&handle.outbox, inbound).await,
         },
         Ended::Broken(sentence) => {
             let code = CloseCode::ProtocolError;
-            handle.outbox.close(code, sentence.clone());
-            tell(state, handle, dialled, code, sentence);
+            tell(state, handle, dialled, code, &sentence);
+            handle.outbox.close(code, sentence);
             LinkEnd::Closed(code)
         }
         Ended::ByPeer(code) => {
@@ -174,12 +175,13 @@ pub(crate) async fn run(
     if known {
         let _ = state.events.send(LinkEvent::Down { link: handle.id, end }).await;
     }
-    if end != LinkEnd::Lost {
-        linger(inbound).await;
+    match end {
+        LinkEnd::Closed(code) => linger_after(code, &handle.outbox, inbound).await,
+        LinkEnd::Lost => {}
     }
 }
 
-fn tell(state: &EndpointState, handle: &LinkHandle, dialled: bool, code: CloseCode, sentence: String) {
+fn tell(state: &EndpointState, handle: &LinkHandle, dialled: bool, code: CloseCode, sentence: &str) {
     let sentence = format!("closed the link to {}: {sentence}", handle.member);
     let (peer, reason) = (Some(handle.member.clone()), RefusalReason::Code(code));
     state.tell_refusal(LinkRefusal { remote: None, peer, dialled, reason, sentence });
@@ -227,8 +229,20 @@ fn first_hand(message: &PeerMessage, handle: &LinkHandle) -> bool {
 }
 
 /// Lets the peer read the last frame: a connection dropped with unread bytes is reset, which loses it.
-pub(crate) async fn linger(inbound: &mut Streaming<pb::Frame>) {
-    let drained = async { while let Ok(Some(_)) = inbound.message().await {} };
+pub(crate) async fn linger(outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) {
+    let read = async {
+        while let Ok(Some(_)) = inbound.message().await {}
+        outbox.drained().await;
+    };
     // Either way the connection goes now.
-    let _ = timeout(CLOSE_LINGER, drained).await;
+    let _ = timeout(CLOSE_LINGER, read).await;
+}
+
+/// The same after a Close with this code: where the peer's bytes made no sense its end cannot be waited for.
+pub(crate) async fn linger_after(code: CloseCode, outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) {
+    if code != CloseCode::ProtocolError {
+        return linger(outbox, inbound).await;
+    }
+    let _ = timeout(CLOSE_LINGER, outbox.drained()).await;
+    sleep(BROKEN_LINGER).await;
 }

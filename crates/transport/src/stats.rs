@@ -42,7 +42,11 @@ impl FrameKind {
             Some(Kind::Hello(_)) => Self::Hello,
             // A frame without a kind is refused; until then it is counted as the last one.
             Some(Kind::Close(_)) | None => Self::Close,
-            Some(Kind::Membership(message)) if matches!(message.kind, Some(membership_message::Kind::Beat(_))) => Self::Beat,
+            Some(Kind::Membership(message))
+                if matches!(message.kind, Some(membership_message::Kind::Beat(_))) =>
+            {
+                Self::Beat
+            }
             Some(Kind::Membership(_)) => Self::Membership,
             Some(Kind::Election(_)) => Self::Election,
         }

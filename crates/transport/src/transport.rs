@@ -69,7 +69,9 @@ pub enum AttachError {
         source: io::Error,
     },
     /// Another member of the fleet is served by this process.
-    #[error("this daemon serves member {present} of fleet {callsign} already: one member per callsign and daemon")]
+    #[error(
+        "this daemon serves member {present} of fleet {callsign} already: one member per callsign and daemon"
+    )]
     CallsignTaken {
         /// The fleet.
         callsign: Callsign,
@@ -81,7 +83,9 @@ pub enum AttachError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another process has this port; choose another spec.port",
-        io::ErrorKind::AddrNotAvailable => "this host does not have that address; correct spec.address or leave it empty",
+        io::ErrorKind::AddrNotAvailable => {
+            "this host does not have that address; correct spec.address or leave it empty"
+        }
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher spec.port",
         _ => "correct spec.address and spec.port",
     }
@@ -206,9 +210,10 @@ impl Transport {
     async fn listener(&self, places: &mut Places, listen: Listen) -> Result<Arc<Listener>, AttachError> {
         places.listeners.retain(|_, listener| listener.strong_count() > 0);
         let everywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        let shared = listen.address.into_iter().chain(everywhere).find_map(|ip| {
-            places.listeners.get(&SocketAddr::new(ip, listen.port)).and_then(Weak::upgrade)
-        });
+        let shared =
+            listen.address.into_iter().chain(everywhere).find_map(|ip| {
+                places.listeners.get(&SocketAddr::new(ip, listen.port)).and_then(Weak::upgrade)
+            });
         if let Some(listener) = shared {
             return Ok(listener);
         }

@@ -15,7 +15,7 @@ use crate::watch::overlap;
 /// What takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The end of a daemon's log that is worth repeating after a failure.
-const LOG_TAIL_LINES: usize = 15;
+pub(crate) const LOG_TAIL_LINES: usize = 15;
 
 /// Two clusters, two daemons: the better member takes over, is killed, comes back, and is cut off.
 ///
@@ -45,7 +45,7 @@ pub async fn run(mode: Mode) -> Result<()> {
         Ok(measured) => measured,
         Err(error) => {
             story.end_table();
-            return Err(error.context(log_tails(&fleet)));
+            return Err(error.context(fleet.log_tails(LOG_TAIL_LINES)));
         }
     };
     story.end_table();
@@ -108,7 +108,7 @@ impl Demo<'_> {
         if mode == Mode::Namespaces {
             self.cut(&mut measured).await?;
         }
-        for member in [sheffield, newyork] {
+        for member in [newyork, sheffield] {
             self.story.now(member.name(), "MultiCluster deleted");
             member.delete().await?;
             member.wait_gone(PATIENCE).await?;
@@ -199,18 +199,6 @@ impl Demo<'_> {
 
 fn took(what: &str, took: Duration) -> Measured {
     Measured { what: what.to_owned(), took, note: String::new() }
-}
-
-/// The last lines of each daemon's log.
-pub(crate) fn log_tails(fleet: &Fleet) -> String {
-    let mut text = String::from("the last lines of the daemons' logs:\n");
-    for member in &fleet.members {
-        let log = std::fs::read_to_string(member.daemon.log(&member.cluster)).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
-        text.push_str(&format!("--- {}\n{}\n", member.name(), tail.join("\n")));
-    }
-    text
 }
 
 /// `VmRSS` of a process; 0 where /proc does not tell.

@@ -305,6 +305,19 @@ impl Fleet {
         Ok(at)
     }
 
+    /// The last lines of each daemon's log, for an error's context: the files go with the fleet.
+    #[must_use]
+    pub fn log_tails(&self, lines: usize) -> String {
+        let mut text = String::from("the last lines of the daemons' logs:\n");
+        for member in &self.members {
+            let log = std::fs::read_to_string(member.daemon.log(&member.cluster)).unwrap_or_default();
+            let all: Vec<&str> = log.lines().collect();
+            let tail = &all[all.len().saturating_sub(lines)..];
+            text.push_str(&format!("--- {}\n{}\n", member.name(), tail.join("\n")));
+        }
+        text
+    }
+
     /// Ends the fleet and removes its clusters.
     ///
     /// # Errors

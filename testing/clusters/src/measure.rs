@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::daemon::Flagship;
-use crate::demo::log_tails;
+use crate::demo::LOG_TAIL_LINES;
 use crate::fleet::{Fleet, Member, Plan, three_members, two_members};
 use crate::harness::Harness;
 use crate::network::Mode;
@@ -116,7 +116,7 @@ pub async fn run(mode: Mode, arguments: Arguments) -> Result<()> {
         story.now("", &format!("{}: {} runs", scenario.title(), arguments.runs));
         let fleet = Fleet::start(&harness, &flagship, scenario.plans()?).await?;
         let samples = series(&story, &fleet, scenario, arguments.runs).await;
-        let samples = samples.map_err(|error| error.context(log_tails(&fleet)))?;
+        let samples = samples.map_err(|error| error.context(fleet.log_tails(LOG_TAIL_LINES)))?;
         fleet.remove(&harness).await?;
         results.push((scenario, samples));
     }
@@ -223,7 +223,8 @@ fn handover_overlap(fleet: &Fleet, since: Instant) -> Duration {
 /// Removes all objects and restarts the daemons, so that no run remembers the one before: a fleet that healed is more
 /// careful for ten minutes.
 async fn start_over(fleet: &Fleet) -> Result<()> {
-    for member in fleet.members.iter().rev() {
+    // The leader last: otherwise the lead would move once more first.
+    for member in &fleet.members {
         member.delete().await?;
     }
     for member in &fleet.members {

@@ -37,9 +37,9 @@ impl Material {
     pub(crate) fn is_for(&self, callsign: &str, member: &str) -> bool {
         let leaf = self.reports.iter().find(|report| !report.is_authority);
         let uris = leaf.map(|leaf| leaf.uris.as_slice()).unwrap_or_default();
-        uris.iter().filter_map(|uri| uri.parse::<flagship_types::MemberIdentity>().ok()).any(|identity| {
-            identity.callsign.as_str() == callsign && identity.member.as_str() == member
-        })
+        uris.iter()
+            .filter_map(|uri| uri.parse::<flagship_types::MemberIdentity>().ok())
+            .any(|identity| identity.callsign.as_str() == callsign && identity.member.as_str() == member)
     }
 
     fn fleet(&self) -> Option<&str> {
@@ -78,10 +78,15 @@ pub(crate) fn from_directory(dir: &Path) -> (Vec<Material>, Vec<Finding>) {
     (found, findings)
 }
 
-const MAKE: &str = "make certificates with: flagship pki init --fleet CALLSIGN --member A --member B --out DIR";
+const MAKE: &str =
+    "make certificates with: flagship pki init --fleet CALLSIGN --member A --member B --out DIR";
 
 fn unreadable(origin: &str, why: &str) -> Finding {
-    Finding::fail(Topic::Certificates, format!("{origin}: {why}"), format!("{CA}, {CERTIFICATE} and {KEY} belong there; {MAKE}"))
+    Finding::fail(
+        Topic::Certificates,
+        format!("{origin}: {why}"),
+        format!("{CA}, {CERTIFICATE} and {KEY} belong there; {MAKE}"),
+    )
 }
 
 fn pair_directories(root: &Path) -> Vec<PathBuf> {
@@ -109,10 +114,17 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 /// The Secret of one cluster, looked for in the namespaces given; `None` if it is in none of them.
-pub(crate) async fn from_secret(cluster: &Cluster, namespaces: &BTreeSet<&str>, name: &str) -> Result<Option<Material>, Finding> {
+pub(crate) async fn from_secret(
+    cluster: &Cluster,
+    namespaces: &BTreeSet<&str>,
+    name: &str,
+) -> Result<Option<Material>, Finding> {
     for namespace in namespaces {
         let api: Api<Secret> = Api::namespaced(cluster.client.clone(), namespace);
-        let secret = cluster.call(api.get_opt(name)).await.map_err(|error| not_allowed(cluster, namespace, name, &error))?;
+        let secret = cluster
+            .call(api.get_opt(name))
+            .await
+            .map_err(|error| not_allowed(cluster, namespace, name, &error))?;
         if let Some(secret) = secret {
             return read_secret(cluster, namespace, name, secret).map(Some);
         }
@@ -191,9 +203,16 @@ fn judge(material: &Material) -> Vec<Finding> {
     if findings.is_empty()
         && let Some(leaf) = material.reports.iter().find(|report| !report.is_authority)
     {
-        let identity = leaf.identity.as_ref().map(|id| format!("member {} of fleet {}", id.member, id.callsign)).unwrap_or_default();
+        let identity = leaf
+            .identity
+            .as_ref()
+            .map(|id| format!("member {} of fleet {}", id.member, id.callsign))
+            .unwrap_or_default();
         let days = (leaf.not_after.as_second() - now.as_second()) / 86_400;
-        findings.push(Finding::ok(Topic::Certificates, format!("{}: {identity}, {days} days left", material.origin)));
+        findings.push(Finding::ok(
+            Topic::Certificates,
+            format!("{}: {identity}, {days} days left", material.origin),
+        ));
     }
     findings
 }

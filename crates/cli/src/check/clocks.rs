@@ -22,15 +22,22 @@ pub(crate) struct Offset {
 pub(crate) async fn measure(cluster: &Cluster) -> Result<Offset, Finding> {
     let failed = |why: String| {
         let message = format!("{}: the API server's time is not known: {why}", cluster.context);
-        Finding::warn(Topic::Clocks, message, format!("kubectl --context {} get --raw /version -v 8", cluster.context))
+        Finding::warn(
+            Topic::Clocks,
+            message,
+            format!("kubectl --context {} get --raw /version -v 8", cluster.context),
+        )
     };
-    let request = http::Request::get("/version").body(Body::empty()).map_err(|error| failed(error.to_string()))?;
+    let request =
+        http::Request::get("/version").body(Body::empty()).map_err(|error| failed(error.to_string()))?;
     let before = Timestamp::now();
-    let response = cluster.call(cluster.client.send(request)).await.map_err(|error| failed(error.to_string()))?;
+    let response =
+        cluster.call(cluster.client.send(request)).await.map_err(|error| failed(error.to_string()))?;
     let after = Timestamp::now();
     let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
     let date = date.ok_or_else(|| failed("no Date header".into()))?;
-    let theirs = rfc2822::DateTimeParser::new().parse_timestamp(date).map_err(|error| failed(error.to_string()))?;
+    let theirs =
+        rfc2822::DateTimeParser::new().parse_timestamp(date).map_err(|error| failed(error.to_string()))?;
     let ours = (before.as_second() + after.as_second()) / 2;
     Ok(Offset { context: cluster.context.clone(), seconds: theirs.as_second() - ours })
 }
@@ -38,9 +45,10 @@ pub(crate) async fn measure(cluster: &Cluster) -> Result<Offset, Finding> {
 /// Compares all clusters, and this machine.
 pub(crate) fn compare(offsets: &[Offset]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (Some(least), Some(most)) =
-        (offsets.iter().min_by_key(|offset| offset.seconds), offsets.iter().max_by_key(|offset| offset.seconds))
-    else {
+    let (Some(least), Some(most)) = (
+        offsets.iter().min_by_key(|offset| offset.seconds),
+        offsets.iter().max_by_key(|offset| offset.seconds),
+    ) else {
         return findings;
     };
     let apart = most.seconds - least.seconds;
@@ -50,11 +58,19 @@ pub(crate) fn compare(offsets: &[Offset]) -> Vec<Finding> {
         findings.push(match apart {
             FAIL_SECONDS.. => Finding::fail(Topic::Clocks, message, hint),
             WARN_SECONDS.. => Finding::warn(Topic::Clocks, message, hint),
-            _ => Finding::ok(Topic::Clocks, format!("{} clusters agree to within {WARN_SECONDS}s", offsets.len())),
+            _ => Finding::ok(
+                Topic::Clocks,
+                format!("{} clusters agree to within {WARN_SECONDS}s", offsets.len()),
+            ),
         });
     }
-    for offset in offsets.iter().filter(|offset| offset.seconds.abs() >= WARN_SECONDS && apart < WARN_SECONDS).take(1) {
-        let message = format!("this machine is {}s off the clusters: ages in flagship status are wrong by that", offset.seconds.abs());
+    for offset in
+        offsets.iter().filter(|offset| offset.seconds.abs() >= WARN_SECONDS && apart < WARN_SECONDS).take(1)
+    {
+        let message = format!(
+            "this machine is {}s off the clusters: ages in flagship status are wrong by that",
+            offset.seconds.abs()
+        );
         findings.push(Finding::warn(Topic::Clocks, message, "timedatectl status on this machine"));
     }
     findings
@@ -66,8 +82,10 @@ mod tests {
     use super::*;
 
     fn levels(seconds: &[i64]) -> Vec<Level> {
-        let offsets: Vec<Offset> =
-            seconds.iter().map(|seconds| Offset { context: format!("c{seconds}"), seconds: *seconds }).collect();
+        let offsets: Vec<Offset> = seconds
+            .iter()
+            .map(|seconds| Offset { context: format!("c{seconds}"), seconds: *seconds })
+            .collect();
         compare(&offsets).iter().map(|finding| finding.level).collect()
     }
 

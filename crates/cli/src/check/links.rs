@@ -40,7 +40,11 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
                     let message = format!("{} holds {} {state}", from.name, to.name);
                     Finding::fail(Topic::Links, message, trace(from, to))
                 }
-                None => Finding::fail(Topic::Links, format!("{} has never heard {}", from.name, to.name), trace(from, to)),
+                None => Finding::fail(
+                    Topic::Links,
+                    format!("{} has never heard {}", from.name, to.name),
+                    trace(from, to),
+                ),
             });
         }
     }
@@ -70,9 +74,16 @@ pub(crate) async fn by_dialling(objects: &[Located], materials: &[Material]) -> 
     let dials = findings.map(|(object, address)| async move {
         // Another member's certificate, so that the dialled one does not meet its own name.
         let same_fleet = |material: &&Material| {
-            material.reports.iter().filter_map(|report| report.identity.as_ref()).any(|id| id.callsign.as_str() == object.callsign())
+            material
+                .reports
+                .iter()
+                .filter_map(|report| report.identity.as_ref())
+                .any(|id| id.callsign.as_str() == object.callsign())
         };
-        let others = materials.iter().filter(same_fleet).filter(|material| !material.is_for(object.callsign(), &object.name));
+        let others = materials
+            .iter()
+            .filter(same_fleet)
+            .filter(|material| !material.is_for(object.callsign(), &object.name));
         let material = others.chain(materials.iter().filter(same_fleet)).next();
         dial(object, &address, material).await
     });
@@ -81,31 +92,47 @@ pub(crate) async fn by_dialling(objects: &[Located], materials: &[Material]) -> 
 
 async fn dial(object: &Located, address: &PeerAddress, material: Option<&Material>) -> Finding {
     let name = &object.name;
-    let stream = match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((address.host(), address.port()))).await {
+    let stream = match tokio::time::timeout(
+        DIAL_TIMEOUT,
+        TcpStream::connect((address.host(), address.port())),
+    )
+    .await
+    {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return not_from_here(name, address, &error.to_string()),
         Err(_) => return not_from_here(name, address, "no answer"),
     };
     let Some(material) = material else {
-        let message = format!("{name}: {address} answers from here (TCP only, there is no certificate to go on with)");
+        let message =
+            format!("{name}: {address} answers from here (TCP only, there is no certificate to go on with)");
         return Finding::warn(Topic::Links, message, "give certificates with --tls-dir DIR");
     };
     let refused = |why: String| {
         let message = format!("{name}: {address} answers from here, but TLS fails: {why}");
-        let hint = format!("compare with: flagship pki show DIR; the other side says why in: {} describe mc {name}", object.kubectl());
+        let hint = format!(
+            "compare with: flagship pki show DIR; the other side says why in: {} describe mc {name}",
+            object.kubectl()
+        );
         Finding::fail(Topic::Links, message, hint)
     };
     match tokio::time::timeout(DIAL_TIMEOUT, handshake(stream, object, material)).await {
         Err(_) => refused("no handshake in time".into()),
         Ok(Err(why)) => refused(why),
-        Ok(Ok(())) => Finding::ok(Topic::Links, format!("{name}: {address} answers from here as {name}, over mutual TLS")),
+        Ok(Ok(())) => Finding::ok(
+            Topic::Links,
+            format!("{name}: {address} answers from here as {name}, over mutual TLS"),
+        ),
     }
 }
 
 /// Says nothing about the clusters themselves: their network may well reach what this machine does not.
 fn not_from_here(name: &str, address: &PeerAddress, why: &str) -> Finding {
     let message = format!("{name}: {address} is not reached from this machine: {why}");
-    Finding::warn(Topic::Links, message, format!("nc -vz -w 3 {} {}; only the members need to reach it", address.host(), address.port()))
+    Finding::warn(
+        Topic::Links,
+        message,
+        format!("nc -vz -w 3 {} {}; only the members need to reach it", address.host(), address.port()),
+    )
 }
 
 async fn handshake(stream: TcpStream, object: &Located, material: &Material) -> Result<(), String> {
@@ -130,9 +157,12 @@ fn server_name(callsign: &str) -> String {
 /// Whether the private key belongs to the certificate.
 pub(crate) fn key_fits(material: &Material) -> Result<(), String> {
     let (chain, key) = identity(material)?;
-    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| error.to_string())?;
+    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+        .map_err(|error| error.to_string())?;
     match certified.keys_match() {
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err("is not the certificate's key".into()),
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
+            Err("is not the certificate's key".into())
+        }
         _ => Ok(()),
     }
 }
@@ -191,7 +221,10 @@ impl ServerCertVerifier for MemberVerifier {
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
         let found = identities(end_entity);
-        match found.iter().any(|id| id.callsign.as_str() == self.callsign && id.member.as_str() == self.member) {
+        match found
+            .iter()
+            .any(|id| id.callsign.as_str() == self.callsign && id.member.as_str() == self.member)
+        {
             true => Ok(ServerCertVerified::assertion()),
             false => {
                 let names: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -206,7 +239,12 @@ impl ServerCertVerifier for MemberVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -215,7 +253,12 @@ impl ServerCertVerifier for MemberVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -53,10 +53,15 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
     for (cluster, result) in found {
         match result {
             Ok(found) => {
-                let message = format!("{}: {} answers, {} MultiClusters", cluster.context, cluster.server, found.len());
+                let message =
+                    format!("{}: {} answers, {} MultiClusters", cluster.context, cluster.server, found.len());
                 findings.push(match found.is_empty() {
                     false => Finding::ok(Topic::Clusters, message),
-                    true => Finding::warn(Topic::Clusters, message, "look in all namespaces with -A, or give another --namespace"),
+                    true => Finding::warn(
+                        Topic::Clusters,
+                        message,
+                        "look in all namespaces with -A, or give another --namespace",
+                    ),
                 });
                 objects.extend(found);
                 reachable.push(cluster);
@@ -76,7 +81,11 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
 }
 
 fn unreachable(context: &str, why: &str) -> Finding {
-    Finding::fail(Topic::Clusters, format!("{context}: {why}"), "kubectl config get-contexts, then give the right --context")
+    Finding::fail(
+        Topic::Clusters,
+        format!("{context}: {why}"),
+        "kubectl config get-contexts, then give the right --context",
+    )
 }
 
 async fn read(cluster: &Cluster) -> Result<Vec<Located>, String> {
@@ -108,14 +117,23 @@ async fn payload(cluster: &Cluster, namespace: &str, object: &MultiCluster) -> R
     parse(&texts).map_err(|error| error.to_string())
 }
 
-async fn value(cluster: &Cluster, namespace: &str, kind: SourceKind, name: &str, key: &str) -> Result<String, String> {
-    let missing = |what: &str| format!("{what} {namespace}/{name} has no key {key}: create it, or correct the reference");
+async fn value(
+    cluster: &Cluster,
+    namespace: &str,
+    kind: SourceKind,
+    name: &str,
+    key: &str,
+) -> Result<String, String> {
+    let missing = |what: &str| {
+        format!("{what} {namespace}/{name} has no key {key}: create it, or correct the reference")
+    };
     match kind {
         SourceKind::Secret => {
             let api: Api<Secret> = Api::namespaced(cluster.client.clone(), namespace);
             let secret = cluster.call(api.get(name)).await.map_err(|error| error.to_string())?;
             let value = secret.data.unwrap_or_default().remove(key).ok_or_else(|| missing("Secret"))?;
-            String::from_utf8(value.0).map_err(|_| format!("key {key} of Secret {namespace}/{name} is not UTF-8 text"))
+            String::from_utf8(value.0)
+                .map_err(|_| format!("key {key} of Secret {namespace}/{name} is not UTF-8 text"))
         }
         SourceKind::ConfigMap => {
             let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), namespace);
@@ -125,7 +143,11 @@ async fn value(cluster: &Cluster, namespace: &str, kind: SourceKind, name: &str,
     }
 }
 
-async fn certificates_and_links(args: &CheckArgs, clusters: &[&Cluster], objects: &[Located]) -> Vec<Finding> {
+async fn certificates_and_links(
+    args: &CheckArgs,
+    clusters: &[&Cluster],
+    objects: &[Located],
+) -> Vec<Finding> {
     let (mut materials, mut findings) = match &args.tls_dir {
         Some(dir) => certificates::from_directory(dir),
         None => (Vec::new(), Vec::new()),
@@ -135,7 +157,8 @@ async fn certificates_and_links(args: &CheckArgs, clusters: &[&Cluster], objects
     let mut could_ask = true;
     for cluster in clusters {
         let own = objects.iter().filter(|object| object.context == cluster.context);
-        let namespaces: BTreeSet<&str> = own.map(|object| object.namespace.as_str()).chain([daemon]).collect();
+        let namespaces: BTreeSet<&str> =
+            own.map(|object| object.namespace.as_str()).chain([daemon]).collect();
         match certificates::from_secret(cluster, &namespaces, &args.secret).await {
             Ok(material) => materials.extend(material),
             Err(finding) => {

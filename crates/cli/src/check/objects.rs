@@ -64,16 +64,24 @@ fn state(object: &Located) -> Vec<Finding> {
         let hint = format!("kubectl --context {} -n kube-vip-multi-cluster-system get pods", object.context);
         return vec![Finding::fail(Topic::Objects, message, hint)];
     };
-    if let Some(stalled) = conditions::get(&status.conditions, ConditionType::Stalled).filter(|c| c.status == "True") {
+    if let Some(stalled) =
+        conditions::get(&status.conditions, ConditionType::Stalled).filter(|c| c.status == "True")
+    {
         let message = format!("{}: stalled: {}: {}", object.name, stalled.reason, stalled.message);
         findings.push(Finding::fail(Topic::Objects, message, describe(object)));
     }
-    if let Some(conflict) = conditions::get(&status.conditions, ConditionType::ConfigInForce).filter(|c| c.status == "False") {
+    if let Some(conflict) =
+        conditions::get(&status.conditions, ConditionType::ConfigInForce).filter(|c| c.status == "False")
+    {
         let message = format!("{}: other election settings are in force: {}", object.name, conflict.message);
         findings.push(Finding::warn(Topic::Objects, message, edit(object)));
     }
     if let Err(error) = &object.payload {
-        findings.push(Finding::fail(Topic::Objects, format!("{}: payload: {error}", object.name), edit(object)));
+        findings.push(Finding::fail(
+            Topic::Objects,
+            format!("{}: payload: {error}", object.name),
+            edit(object),
+        ));
     }
     findings
 }
@@ -90,12 +98,22 @@ fn names(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
     for (at, (one, settings)) in members.iter().enumerate() {
         for (other, others) in &members[..at] {
             if other.name == one.name {
-                let message = format!("{callsign}: two members are called {} ({} and {})", one.name, other.context, one.context);
-                let hint = format!("make one of them anew under another name: {} delete mc {}", one.kubectl(), one.name);
+                let message = format!(
+                    "{callsign}: two members are called {} ({} and {})",
+                    one.name, other.context, one.context
+                );
+                let hint = format!(
+                    "make one of them anew under another name: {} delete mc {}",
+                    one.kubectl(),
+                    one.name
+                );
                 findings.push(Finding::fail(Topic::Objects, message, hint));
             } else if others.rank == settings.rank {
                 let first = other.name.as_str().min(&one.name);
-                let message = format!("{callsign}: {} and {} both have rank {}: in an election {first} is preferred", other.name, one.name, settings.rank);
+                let message = format!(
+                    "{callsign}: {} and {} both have rank {}: in an election {first} is preferred",
+                    other.name, one.name, settings.rank
+                );
                 findings.push(Finding::ok(Topic::Objects, message));
             }
         }
@@ -106,12 +124,16 @@ fn names(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
 /// Whether the members can find each other at all.
 fn meeting(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let advertised: BTreeSet<String> =
-        members.iter().filter_map(|(_, settings)| settings.advertised.as_ref()).map(ToString::to_string).collect();
+    let advertised: BTreeSet<String> = members
+        .iter()
+        .filter_map(|(_, settings)| settings.advertised.as_ref())
+        .map(ToString::to_string)
+        .collect();
     for (object, settings) in members {
         for (at, seed) in settings.seeds.iter().enumerate() {
             if !advertised.contains(&seed.to_string()) {
-                let message = format!("{}: spec.fleet[{at}] {seed} is no found member's serviceAddress", object.name);
+                let message =
+                    format!("{}: spec.fleet[{at}] {seed} is no found member's serviceAddress", object.name);
                 findings.push(Finding::warn(Topic::Objects, message, edit(object)));
             }
         }
@@ -129,17 +151,27 @@ fn meeting(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
         };
         findings.push(Finding::fail(Topic::Objects, message, hint));
     }
-    let silent: Vec<&Located> = members.iter().filter(|(_, s)| s.advertised.is_none()).map(|(o, _)| *o).collect();
+    let silent: Vec<&Located> =
+        members.iter().filter(|(_, s)| s.advertised.is_none()).map(|(o, _)| *o).collect();
     if let [first, second, ..] = silent.as_slice() {
-        let message = format!("{callsign}: {} and {} have no serviceAddress: neither can dial the other", first.name, second.name);
+        let message = format!(
+            "{callsign}: {} and {} have no serviceAddress: neither can dial the other",
+            first.name, second.name
+        );
         let patch = r#"{"spec":{"serviceAddress":"ADDRESS"}}"#;
         let hint = format!("{} patch mc {} --type merge -p '{patch}'", second.kubectl(), second.name);
         findings.push(Finding::fail(Topic::Objects, message, hint));
     }
     if !members.iter().any(|(_, settings)| settings.ready) {
-        let message = format!("{callsign}: no member has ready: true: after a start of all of them nobody may begin");
+        let message =
+            format!("{callsign}: no member has ready: true: after a start of all of them nobody may begin");
         let hint = members.first().map(|(object, _)| {
-            format!("{} patch mc {} --type merge -p '{}'", object.kubectl(), object.name, r#"{"spec":{"ready":true}}"#)
+            format!(
+                "{} patch mc {} --type merge -p '{}'",
+                object.kubectl(),
+                object.name,
+                r#"{"spec":{"ready":true}}"#
+            )
         });
         findings.push(Finding::warn(Topic::Objects, message, hint.unwrap_or_default()));
     }
@@ -154,9 +186,16 @@ fn settings(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
         .map(|(object, _)| object.name.as_str())
         .collect();
     if different.is_empty() {
-        return vec![Finding::ok(Topic::Objects, format!("{callsign}: {} objects, equal election settings", members.len()))];
+        return vec![Finding::ok(
+            Topic::Objects,
+            format!("{callsign}: {} objects, equal election settings", members.len()),
+        )];
     }
-    let message = format!("{callsign}: {} and {} differ in spec.election: the leader's settings are in force", first.name, different.join(", "));
+    let message = format!(
+        "{callsign}: {} and {} differ in spec.election: the leader's settings are in force",
+        first.name,
+        different.join(", ")
+    );
     vec![Finding::warn(Topic::Objects, message, format!("make them equal: {}", edit(first)))]
 }
 
@@ -171,14 +210,24 @@ fn payloads(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
     let different: Vec<&str> =
         readable.filter(|(_, body)| *body != reference).map(|(object, _)| object.name.as_str()).collect();
     if different.is_empty() {
-        return vec![Finding::ok(Topic::Objects, format!("{callsign}: equal payloads, {} objects each", reference.len()))];
+        return vec![Finding::ok(
+            Topic::Objects,
+            format!("{callsign}: equal payloads, {} objects each", reference.len()),
+        )];
     }
-    let message = format!("{callsign}: the payload of {} differs from that of {}", different.join(", "), first.name);
-    vec![Finding::warn(Topic::Objects, message, "a failover will change the workload; if that is not meant, make them equal")]
+    let message =
+        format!("{callsign}: the payload of {} differs from that of {}", different.join(", "), first.name);
+    vec![Finding::warn(
+        Topic::Objects,
+        message,
+        "a failover will change the workload; if that is not meant, make them equal",
+    )]
 }
 
 fn leaders(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
-    let leads = |(object, _): &&(&Located, Settings)| object.object.status.as_ref().is_some_and(|status| status.leading);
+    let leads = |(object, _): &&(&Located, Settings)| {
+        object.object.status.as_ref().is_some_and(|status| status.leading)
+    };
     let leading: Vec<&str> = members.iter().filter(leads).map(|(object, _)| object.name.as_str()).collect();
     match leading.as_slice() {
         [one] => vec![Finding::ok(Topic::Objects, format!("{callsign}: {one} leads"))],
@@ -188,7 +237,11 @@ fn leaders(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
         }
         several => {
             let message = format!("{callsign}: {} lead at the same time", several.join(" and "));
-            vec![Finding::fail(Topic::Objects, message, "restore the network between them (see links); they then settle it alone")]
+            vec![Finding::fail(
+                Topic::Objects,
+                message,
+                "restore the network between them (see links); they then settle it alone",
+            )]
         }
     }
 }

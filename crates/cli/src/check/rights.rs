@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use flagship_payload::Manifest;
 use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Api;
 use kube::api::PostParams;
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, Scope, pinned_kind};
-use kube::Api;
 
 use super::objects::Located;
 use super::report::{Finding, Topic};
@@ -39,7 +39,11 @@ impl Question {
 /// Everything about the rights for the objects of one cluster.
 pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str) -> Vec<Finding> {
     let Some((namespace, name)) = account.split_once(':') else {
-        return vec![Finding::fail(Topic::Rights, format!("{account:?} is no service account"), "--service-account NAMESPACE:NAME")];
+        return vec![Finding::fail(
+            Topic::Rights,
+            format!("{account:?} is no service account"),
+            "--service-account NAMESPACE:NAME",
+        )];
     };
     let user = format!("system:serviceaccount:{namespace}:{name}");
     let mut findings = Vec::new();
@@ -61,12 +65,23 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
                 verbs: &PAYLOAD_VERBS,
             }),
             Ok(None) if brings_crds(objects) => {
-                let message = format!("{}: {} {} is not known yet; the payload brings definitions", cluster.context, manifest.api_version(), manifest.kind);
+                let message = format!(
+                    "{}: {} {} is not known yet; the payload brings definitions",
+                    cluster.context,
+                    manifest.api_version(),
+                    manifest.kind
+                );
                 findings.push(Finding::ok(Topic::Rights, message));
             }
             Ok(None) => {
-                let message = format!("{}: the cluster does not know {} {}", cluster.context, manifest.api_version(), manifest.kind);
-                let hint = format!("kubectl --context {} api-resources | grep {}", cluster.context, manifest.kind);
+                let message = format!(
+                    "{}: the cluster does not know {} {}",
+                    cluster.context,
+                    manifest.api_version(),
+                    manifest.kind
+                );
+                let hint =
+                    format!("kubectl --context {} api-resources | grep {}", cluster.context, manifest.kind);
                 findings.push(Finding::fail(Topic::Rights, message, hint));
             }
             Err(error) => {
@@ -79,24 +94,48 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
     findings
 }
 
-fn own(group: &str, resource: &str, subresource: Option<&'static str>, namespace: &str, verbs: &'static [&'static str]) -> Question {
-    Question { group: group.into(), resource: resource.into(), subresource, namespace: namespace.into(), verbs }
+fn own(
+    group: &str,
+    resource: &str,
+    subresource: Option<&'static str>,
+    namespace: &str,
+    verbs: &'static [&'static str],
+) -> Question {
+    Question {
+        group: group.into(),
+        resource: resource.into(),
+        subresource,
+        namespace: namespace.into(),
+        verbs,
+    }
 }
 
 /// One manifest of every kind and namespace in the payloads.
 fn kinds<'a>(objects: &[&'a Located]) -> Vec<(&'a Manifest, String)> {
     let mut seen = BTreeSet::new();
     let manifests = objects.iter().flat_map(|object| {
-        object.payload.iter().flatten().map(|manifest| (manifest, manifest.namespace.clone().unwrap_or_else(|| object.namespace.clone())))
+        object.payload.iter().flatten().map(|manifest| {
+            (manifest, manifest.namespace.clone().unwrap_or_else(|| object.namespace.clone()))
+        })
     });
-    manifests.filter(|(manifest, namespace)| seen.insert((manifest.api_version(), manifest.kind.clone(), namespace.clone()))).collect()
+    manifests
+        .filter(|(manifest, namespace)| {
+            seen.insert((manifest.api_version(), manifest.kind.clone(), namespace.clone()))
+        })
+        .collect()
 }
 
 fn brings_crds(objects: &[&Located]) -> bool {
-    objects.iter().flat_map(|object| object.payload.iter().flatten()).any(|manifest| manifest.kind == "CustomResourceDefinition")
+    objects
+        .iter()
+        .flat_map(|object| object.payload.iter().flatten())
+        .any(|manifest| manifest.kind == "CustomResourceDefinition")
 }
 
-async fn resource(cluster: &Cluster, manifest: &Manifest) -> Result<Option<(ApiResource, Scope)>, ClusterError> {
+async fn resource(
+    cluster: &Cluster,
+    manifest: &Manifest,
+) -> Result<Option<(ApiResource, Scope)>, ClusterError> {
     let kind = GroupVersionKind::gvk(&manifest.group, &manifest.version, &manifest.kind);
     let found = async {
         match pinned_kind(&cluster.client, &kind).await {
@@ -117,7 +156,11 @@ async fn ask(cluster: &Cluster, user: &str, account: &str, question: &Question) 
             Ok(false) => denied.push(*verb),
             Err(error) => {
                 let message = format!("{}: the rights of {account} are not known", cluster.context);
-                return Finding::warn(Topic::Rights, message, format!("you need the right to create subjectaccessreviews: {error}"));
+                return Finding::warn(
+                    Topic::Rights,
+                    message,
+                    format!("you need the right to create subjectaccessreviews: {error}"),
+                );
             }
         }
     }
@@ -149,7 +192,12 @@ fn grant(cluster: &Cluster, account: &str, question: &Question, denied: &[&str])
     }
 }
 
-async fn allowed(cluster: &Cluster, user: &str, question: &Question, verb: &str) -> Result<bool, ClusterError> {
+async fn allowed(
+    cluster: &Cluster,
+    user: &str,
+    question: &Question,
+    verb: &str,
+) -> Result<bool, ClusterError> {
     let attributes = ResourceAttributes {
         group: Some(question.group.clone()),
         resource: Some(question.resource.clone()),
@@ -160,8 +208,11 @@ async fn allowed(cluster: &Cluster, user: &str, question: &Question, verb: &str)
     };
     // A real request carries these groups; role bindings may name them.
     let namespace = user.split(':').nth(2).unwrap_or_default();
-    let groups =
-        ["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}"), "system:authenticated".to_string()];
+    let groups = [
+        "system:serviceaccounts".to_string(),
+        format!("system:serviceaccounts:{namespace}"),
+        "system:authenticated".to_string(),
+    ];
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.into()),

@@ -26,10 +26,15 @@ fn member(name: &str, rank: i64) -> Located {
     let mut object = MultiCluster::new(name, spec);
     let leading = name == "sheffield";
     let seen = ["newyork", "sheffield"].into_iter().filter(|other| *other != name);
-    let members = seen.map(|other| MemberStatus { name: other.into(), state: "Alive".into(), ..MemberStatus::default() });
+    let members = seen.map(|other| MemberStatus {
+        name: other.into(),
+        state: "Alive".into(),
+        ..MemberStatus::default()
+    });
     let members = members.collect();
     object.status = Some(MultiClusterStatus { leading, members, ..MultiClusterStatus::default() });
-    let payload = parse(&[SourceText { origin: "spec.payload".into(), text: PAYLOAD.into() }]).map_err(|e| e.to_string());
+    let payload = parse(&[SourceText { origin: "spec.payload".into(), text: PAYLOAD.into() }])
+        .map_err(|e| e.to_string());
     Located { context: name.into(), name: name.into(), namespace: "default".into(), object, payload }
 }
 
@@ -58,7 +63,11 @@ fn a_sound_fleet_is_sound() {
     assert_eq!(worst(&findings), []);
     let report = Report::new(findings);
     assert_eq!(report.exit(), Exit::Success);
-    assert!(report.render(Style::PLAIN).ends_with("5 ok, 0 warnings, 0 failed: all is well\n"), "{}", report.render(Style::PLAIN));
+    assert!(
+        report.render(Style::PLAIN).ends_with("5 ok, 0 warnings, 0 failed: all is well\n"),
+        "{}",
+        report.render(Style::PLAIN)
+    );
 }
 
 #[test]
@@ -68,7 +77,11 @@ fn what_objects_disagree_about_is_found() {
         (|f| f.truncate(1), Level::Warn, "there is nothing to fail over to"),
         (|f| f[1].name = "newyork".into(), Level::Fail, "two members are called newyork"),
         (|f| f[1].object.spec.fleet.clear(), Level::Fail, "they never meet"),
-        (|f| f[1].object.spec.fleet = vec!["10.0.0.1:1".into()], Level::Warn, "spec.fleet[0] 10.0.0.1:1 is no found member's"),
+        (
+            |f| f[1].object.spec.fleet = vec!["10.0.0.1:1".into()],
+            Level::Warn,
+            "spec.fleet[0] 10.0.0.1:1 is no found member's",
+        ),
         (
             |f| f.iter_mut().for_each(|m| m.object.spec.service_address = None),
             Level::Fail,
@@ -76,7 +89,10 @@ fn what_objects_disagree_about_is_found() {
         ),
         (|f| f[0].object.spec.ready = false, Level::Warn, "no member has ready: true"),
         (
-            |f| f[0].object.spec.election = ElectionSpec { restart_grace: Some("9s".into()), ..ElectionSpec::default() },
+            |f| {
+                f[0].object.spec.election =
+                    ElectionSpec { restart_grace: Some("9s".into()), ..ElectionSpec::default() }
+            },
             Level::Warn,
             "differ in spec.election",
         ),
@@ -89,7 +105,11 @@ fn what_objects_disagree_about_is_found() {
             "the payload of sheffield differs from that of newyork",
         ),
         (|f| f[1].payload = Err("line 3: what".into()), Level::Fail, "sheffield: payload: line 3: what"),
-        (|f| f[0].object.status.as_mut().unwrap().leading = true, Level::Fail, "newyork and sheffield lead at the same time"),
+        (
+            |f| f[0].object.status.as_mut().unwrap().leading = true,
+            Level::Fail,
+            "newyork and sheffield lead at the same time",
+        ),
         (|f| f[1].object.status = None, Level::Fail, "sheffield: no daemon has written a status"),
         (|f| f[1].object.spec.service_address = Some("a b".into()), Level::Fail, "spec.serviceAddress"),
     ];
@@ -106,21 +126,30 @@ fn each_direction_of_a_link_is_judged_for_itself() {
     fleet[0].object.status.as_mut().unwrap().members[0].state = "Down".into();
     fleet[1].object.status.as_mut().unwrap().members.clear();
     let findings = links::by_status(&fleet);
-    assert_eq!(worst(&findings), [(Level::Fail, "newyork holds sheffield Down"), (Level::Fail, "sheffield has never heard newyork")]);
+    assert_eq!(
+        worst(&findings),
+        [(Level::Fail, "newyork holds sheffield Down"), (Level::Fail, "sheffield has never heard newyork")]
+    );
     assert!(findings[0].hint.as_ref().unwrap().contains("nc -vz -w 3 172.18.100.110 9990"));
 }
 
 #[test]
 fn equal_ranks_are_noted_and_no_fault() {
     let findings = after(|fleet| fleet[1].object.spec.rank = 5);
-    assert!(findings.iter().any(|f| f.level == Level::Ok && f.message.contains("in an election newyork is preferred")));
+    assert!(
+        findings
+            .iter()
+            .any(|f| f.level == Level::Ok && f.message.contains("in an election newyork is preferred"))
+    );
 }
 
 fn issue(dir: &std::path::Path, callsign: &str, members: &[&str]) {
     use flagship_pki::{Authority, SecretSettings, Validity, init};
     let now = std::time::SystemTime::now();
     let callsign = flagship_types::Callsign::new(callsign).unwrap();
-    let authority = Authority::create(flagship_types::TrustDomain::default(), callsign, Validity::AUTHORITY, now).unwrap();
+    let authority =
+        Authority::create(flagship_types::TrustDomain::default(), callsign, Validity::AUTHORITY, now)
+            .unwrap();
     let members: Vec<_> = members.iter().map(|name| flagship_types::MemberName::new(name).unwrap()).collect();
     init(&authority, &members, Validity::MEMBER, &SecretSettings::default(), dir, false).unwrap();
 }
@@ -133,7 +162,10 @@ fn certificates_that_flagship_made_are_fine() {
     findings.extend(certificates::check(&materials, &fleet(), true));
     assert_eq!(worst(&findings), []);
     assert_eq!(findings.len(), 2);
-    assert!(findings[0].message.contains("member newyork of fleet federation, 364 days left") || findings[0].message.contains("365 days left"));
+    assert!(
+        findings[0].message.contains("member newyork of fleet federation, 364 days left")
+            || findings[0].message.contains("365 days left")
+    );
 }
 
 #[test]
@@ -146,7 +178,9 @@ fn wrong_certificates_are_found() {
     let (materials, mut findings) = certificates::from_directory(dir.path());
     findings.extend(certificates::check(&materials, &fleet(), true));
     let bad = worst(&findings);
-    let has = |said: &str| assert!(bad.iter().any(|(level, m)| *level == Level::Fail && m.contains(said)), "{said}: {bad:?}");
+    let has = |said: &str| {
+        assert!(bad.iter().any(|(level, m)| *level == Level::Fail && m.contains(said)), "{said}: {bad:?}");
+    };
     has("no certificate found for member sheffield of fleet federation");
     has("have no authority in common");
     has("is not its key");
@@ -171,4 +205,86 @@ fn the_report_ends_with_a_verdict_and_the_exit_code_follows() {
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][1]["level"], "fail");
     assert_eq!(json["failures"], 1);
+}
+
+/// Listens like a member, with the certificate of `name`; takes one connection.
+async fn listen_as(dir: &std::path::Path, name: &str) -> std::net::SocketAddr {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let file = |file: &str| dir.join(name).join(file);
+    let chain: Vec<_> = CertificateDer::pem_file_iter(file("tls.crt")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(file("tls.key")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.crt")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+            .build()
+            .unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = acceptor.accept(stream).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        drop(stream);
+    });
+    address
+}
+
+async fn dial(address: std::net::SocketAddr, certificates: &std::path::Path) -> (Level, String) {
+    let mut newyork = member("newyork", 5);
+    newyork.object.spec.service_address = Some(address.to_string());
+    let (materials, _) = certificates::from_directory(certificates);
+    let mut findings = links::by_dialling(&[newyork], &materials).await;
+    worst(&findings);
+    let finding = findings.remove(0);
+    (finding.level, finding.message)
+}
+
+#[tokio::test]
+async fn a_member_is_dialled_and_proves_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fleet, stranger) = (dir.path().join("fleet"), dir.path().join("stranger"));
+    issue(&fleet, "federation", &["newyork", "sheffield"]);
+    issue(&stranger, "federation", &["newyork", "sheffield"]);
+
+    let (level, said) = dial(listen_as(&fleet, "newyork").await, &fleet).await;
+    assert!(level == Level::Ok && said.contains("over mutual TLS"), "{said}");
+    let (level, said) = dial(listen_as(&fleet, "sheffield").await, &fleet).await;
+    assert!(level == Level::Fail && said.contains("it is not newyork but"), "{said}");
+    let (level, said) = dial(listen_as(&stranger, "newyork").await, &fleet).await;
+    assert!(level == Level::Fail && said.contains("TLS fails"), "{said}");
+    let (level, said) = dial(listen_as(&fleet, "newyork").await, &dir.path().join("none")).await;
+    assert!(level == Level::Warn && said.contains("TCP only"), "{said}");
+
+    // A server that we trust and that does not trust us: the refusal comes after the handshake.
+    std::fs::copy(stranger.join("ca.crt"), fleet.join("newyork/ca.crt")).unwrap();
+    let (level, said) = dial(listen_as(&fleet, "newyork").await, &fleet.join("sheffield")).await;
+    assert!(level == Level::Fail && said.contains("was refused"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_no_member_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    issue(dir.path(), "federation", &["newyork", "sheffield"]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"220 mail.example.com ESMTP\r\n").await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    });
+    let (level, said) = dial(address, dir.path()).await;
+    assert!(level == Level::Fail && said.contains("TLS fails"), "{said}");
+    let (level, said) = dial("127.0.0.1:1".parse().unwrap(), dir.path()).await;
+    assert!(level == Level::Warn && said.contains("is not reached from this machine"), "{said}");
 }

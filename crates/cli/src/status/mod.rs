@@ -38,11 +38,14 @@ async fn ask(connections: &[Connection]) -> Vec<Answer> {
 }
 
 fn text(view: &StatusView, output: Output, style: Style) -> Result<String, Stop> {
-    let broken = |error: &dyn std::fmt::Display| Stop::failure(format!("the status cannot be written: {error}"));
+    let broken =
+        |error: &dyn std::fmt::Display| Stop::failure(format!("the status cannot be written: {error}"));
     match output {
         Output::Table => Ok(table::render(view, Timestamp::now(), false, style)),
         Output::Wide => Ok(table::render(view, Timestamp::now(), true, style)),
-        Output::Json => serde_json::to_string_pretty(view).map(|text| text + "\n").map_err(|error| broken(&error)),
+        Output::Json => {
+            serde_json::to_string_pretty(view).map(|text| text + "\n").map_err(|error| broken(&error))
+        }
         Output::Yaml => serde_saphyr::to_string(view).map_err(|error| broken(&error)),
     }
 }

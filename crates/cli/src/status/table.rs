@@ -26,7 +26,11 @@ pub(crate) fn render(view: &StatusView, now: Timestamp, wide: bool, style: Style
             let _ = writeln!(out, "{context}  {}", printable(&cluster.reason));
         }
         for context in &view.empty {
-            let _ = writeln!(out, "{}: no MultiClusters here (look in all namespaces with -A)", printable(context));
+            let _ = writeln!(
+                out,
+                "{}: no MultiClusters here (look in all namespaces with -A)",
+                printable(context)
+            );
         }
     }
     out
@@ -37,7 +41,8 @@ fn block(fleet: &FleetView, now: Timestamp, wide: bool, style: Style) -> String 
     for alarm in &fleet.alarms {
         let _ = writeln!(out, "{}", style.paint(Tone::Bad, &format!("!! {}", printable(alarm))));
     }
-    let mut head = vec!["", "MEMBER", "CONTEXT", "ROLE", "RANK", "READY", "PAYLOAD", "SEEN", "API", "ADDRESS"];
+    let mut head =
+        vec!["", "MEMBER", "CONTEXT", "ROLE", "RANK", "READY", "PAYLOAD", "SEEN", "API", "ADDRESS"];
     if wide {
         head.extend(["NAMESPACE", "TERM", "FOLLOWS", "HOLDER"]);
     }
@@ -46,7 +51,8 @@ fn block(fleet: &FleetView, now: Timestamp, wide: bool, style: Style) -> String 
     for member in &fleet.members {
         for condition in &member.conditions {
             let tone = if condition.kind == "Reconciling" { Tone::Warning } else { Tone::Bad };
-            let what = format!("{} {}={} {}", member.member, condition.kind, condition.status, condition.reason);
+            let what =
+                format!("{} {}={} {}", member.member, condition.kind, condition.status, condition.reason);
             let _ = writeln!(out, "  {}: {}", style.paint(tone, &printable(&what)), cut(&condition.message));
         }
     }

@@ -1,8 +1,8 @@
 //! Made-up fleets, and the tables they give. The golden files are what a person sees.
 
 use flagship_k8s_api::{
-    ConditionType, HistoryEntry, InventoryEntry, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus,
-    ObjectState, conditions,
+    ConditionType, HistoryEntry, InventoryEntry, MemberStatus, MultiCluster, MultiClusterSpec,
+    MultiClusterStatus, ObjectState, conditions,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -57,7 +57,13 @@ fn member(name: &str, rank: i64, role: &str, term: i64) -> MultiCluster {
         holder: Some(format!("pod-{name}")),
         ..MultiClusterStatus::default()
     };
-    let report = conditions::Report { status: Some(true), reason: "AsItShould", message: "", generation: None, now: now() };
+    let report = conditions::Report {
+        status: Some(true),
+        reason: "AsItShould",
+        message: "",
+        generation: None,
+        now: now(),
+    };
     conditions::set(&mut status.conditions, ConditionType::Ready, report);
     let spec = MultiClusterSpec {
         callsign: Some("federation".into()),
@@ -83,7 +89,11 @@ fn check_golden(name: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == text, "{} differs; if that is meant: UPDATE_DOCS=1 cargo test -p flagship-cli\n{text}", path.display());
+    assert!(
+        stored == text,
+        "{} differs; if that is meant: UPDATE_DOCS=1 cargo test -p flagship-cli\n{text}",
+        path.display()
+    );
 }
 
 /// Two members, one of them in trouble, a third one known from hearsay, and a cluster that does not answer.
@@ -92,23 +102,49 @@ fn night() -> StatusView {
     let status = sheffield.status.as_mut().unwrap();
     status.inventory = vec![entry("nginx", ObjectState::Ready), entry("db", ObjectState::Applied)];
     status.members = vec![sees("newyork", "Alive", "02:58:57"), sees("paris", "Down", "02:30:00")];
-    let what = [("02:59:10", "Elected", "took the lead under term 7: newyork was down"), ("02:59:11", "PayloadApplied", "2 objects applied")];
+    let what = [
+        ("02:59:10", "Elected", "took the lead under term 7: newyork was down"),
+        ("02:59:11", "PayloadApplied", "2 objects applied"),
+    ];
     for (time, kind, message) in what {
-        status.record(HistoryEntry { time: Time(at(time)), kind: kind.into(), term: 7, message: message.into() });
+        status.record(HistoryEntry {
+            time: Time(at(time)),
+            kind: kind.into(),
+            term: 7,
+            message: message.into(),
+        });
     }
     let mut newyork = member("newyork", 5, "Standby", 7);
     let status = newyork.status.as_mut().unwrap();
     status.members = vec![sees("sheffield", "Alive", "02:58:50")];
     status.conditions.clear();
-    let report = |status, reason, message| conditions::Report { status: Some(status), reason, message, generation: None, now: now() };
-    conditions::set(&mut status.conditions, ConditionType::Ready, report(false, "Stalled", "the payload cannot be read"));
-    let message = "spec.payload, document 2, line 17, column 3: mapping values are not allowed here\nsee the manual";
+    let report = |status, reason, message| conditions::Report {
+        status: Some(status),
+        reason,
+        message,
+        generation: None,
+        now: now(),
+    };
+    conditions::set(
+        &mut status.conditions,
+        ConditionType::Ready,
+        report(false, "Stalled", "the payload cannot be read"),
+    );
+    let message =
+        "spec.payload, document 2, line 17, column 3: mapping values are not allowed here\nsee the manual";
     conditions::set(&mut status.conditions, ConditionType::Stalled, report(true, "InvalidPayload", message));
-    conditions::set(&mut status.conditions, ConditionType::SplitBrainProtected, report(false, "Availability", "by design"));
+    conditions::set(
+        &mut status.conditions,
+        ConditionType::SplitBrainProtected,
+        report(false, "Availability", "by design"),
+    );
     StatusView::new(&[
         answer("sheffield", vec![sheffield]),
         answer("newyork", vec![newyork]),
-        Answer { context: "paris".into(), objects: Err("no answer within 5s from https://172.18.100.3:6443".into()) },
+        Answer {
+            context: "paris".into(),
+            objects: Err("no answer within 5s from https://172.18.100.3:6443".into()),
+        },
         answer("spare", Vec::new()),
     ])
 }
@@ -168,7 +204,12 @@ fn a_leader_whose_cluster_was_not_asked_is_named_all_the_same() {
     newyork.status.as_mut().unwrap().members = vec![sees("sheffield", "Alive", "02:00:00")];
     let view = StatusView::new(&[answer("newyork", vec![newyork])]);
     let text = render(&view, now(), false, Style::PLAIN);
-    assert!(text.starts_with("Fleet federation   leader sheffield (its cluster was not asked)   term 7   2/2 members alive\n"), "{text}");
+    assert!(
+        text.starts_with(
+            "Fleet federation   leader sheffield (its cluster was not asked)   term 7   2/2 members alive\n"
+        ),
+        "{text}"
+    );
     assert!(text.contains("not asked"));
 }
 
@@ -178,5 +219,8 @@ fn an_object_that_no_daemon_serves_says_so() {
     lonely.status = None;
     lonely.spec.callsign = None;
     let text = render(&StatusView::new(&[answer("here", vec![lonely])]), now(), false, Style::PLAIN);
-    assert!(text.contains("NO LEADER") && text.contains("no callsign") && text.contains("is flagship running"), "{text}");
+    assert!(
+        text.contains("NO LEADER") && text.contains("no callsign") && text.contains("is flagship running"),
+        "{text}"
+    );
 }

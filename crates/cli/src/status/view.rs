@@ -164,14 +164,19 @@ impl StatusView {
         for answer in answers {
             match &answer.objects {
                 Err(reason) => {
-                    unreachable.push(UnreachableView { context: answer.context.clone(), reason: reason.clone() });
+                    unreachable
+                        .push(UnreachableView { context: answer.context.clone(), reason: reason.clone() });
                 }
                 Ok(objects) if objects.is_empty() => empty.push(answer.context.clone()),
                 Ok(objects) => {
                     for object in objects {
                         let name = object.metadata.name.clone().unwrap_or_default();
                         let callsign = object.spec.callsign.clone().unwrap_or_default();
-                        fleets.entry(callsign).or_default().push(Found { context: &answer.context, name, object });
+                        fleets.entry(callsign).or_default().push(Found {
+                            context: &answer.context,
+                            name,
+                            object,
+                        });
                     }
                 }
             }
@@ -186,7 +191,8 @@ fn fleet(callsign: String, found: &[Found<'_>]) -> FleetView {
     let followed = followed(found, &leaders);
     // Whoever leads is asked first about the others, then the rest in the order of their names.
     let authority = leaders.iter().max_by_key(|leader| leader.term).map(|leader| leader.member.clone());
-    let mut members: Vec<MemberView> = found.iter().map(|one| member(one, found, authority.as_deref())).collect();
+    let mut members: Vec<MemberView> =
+        found.iter().map(|one| member(one, found, authority.as_deref())).collect();
     members.extend(known_from_others(found, authority.as_deref()));
     members.sort_by(|a, b| b.rank.cmp(&a.rank).then_with(|| a.member.cmp(&b.member)));
     let mut history: Vec<HistoryView> = found.iter().flat_map(history).collect();
@@ -201,14 +207,19 @@ fn leader(found: &Found<'_>) -> Option<LeaderView> {
     let status = found.object.status.as_ref()?;
     let leads = status.leading || status.role.as_deref() == Some("Leader");
     let term = status.held_term.or(status.term).unwrap_or_default();
-    leads.then(|| LeaderView { member: found.name.clone(), term, since: status.lead_since.as_ref().map(|time| time.0) })
+    leads.then(|| LeaderView {
+        member: found.name.clone(),
+        term,
+        since: status.lead_since.as_ref().map(|time| time.0),
+    })
 }
 
 fn followed(found: &[Found<'_>], leaders: &[LeaderView]) -> Option<String> {
     if !leaders.is_empty() {
         return None;
     }
-    let newest = found.iter().filter_map(|one| one.object.status.as_ref()).max_by_key(|status| status.term)?;
+    let newest =
+        found.iter().filter_map(|one| one.object.status.as_ref()).max_by_key(|status| status.term)?;
     newest.leader.clone().filter(|leader| !found.iter().any(|one| one.name == *leader))
 }
 
@@ -218,7 +229,12 @@ fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> Memb
     let has_status = object.status.is_some();
     let total = status.inventory.len();
     let ready = status.inventory.iter().filter(|entry| entry.state == ObjectState::Ready).count();
-    let own_address = object.spec.settings().ok().and_then(|settings| settings.advertised).map(|address| address.to_string());
+    let own_address = object
+        .spec
+        .settings()
+        .ok()
+        .and_then(|settings| settings.advertised)
+        .map(|address| address.to_string());
     MemberView {
         member: found.name.clone(),
         context: Some(found.context.into()),
@@ -292,7 +308,10 @@ fn troubles(object: &MultiCluster) -> Vec<ConditionView> {
         "PayloadApplied" if leads => Some("True"),
         _ => None,
     };
-    let bad = status.conditions.iter().filter(|condition| fine_when(&condition.type_).is_some_and(|fine| condition.status != fine));
+    let bad = status
+        .conditions
+        .iter()
+        .filter(|condition| fine_when(&condition.type_).is_some_and(|fine| condition.status != fine));
     let views = bad.map(|condition| ConditionView {
         kind: condition.type_.clone(),
         status: condition.status.clone(),
@@ -314,7 +333,12 @@ fn history(found: &Found<'_>) -> Vec<HistoryView> {
     views.collect()
 }
 
-fn alarms(callsign: &str, found: &[Found<'_>], leaders: &[LeaderView], members: &[MemberView]) -> Vec<String> {
+fn alarms(
+    callsign: &str,
+    found: &[Found<'_>],
+    leaders: &[LeaderView],
+    members: &[MemberView],
+) -> Vec<String> {
     let mut alarms = Vec::new();
     if callsign.is_empty() {
         alarms.push("no callsign: set spec.callsign to the name of the fleet".into());
@@ -323,7 +347,10 @@ fn alarms(callsign: &str, found: &[Found<'_>], leaders: &[LeaderView], members: 
     if leaders.len() > 1 {
         let names: Vec<String> =
             leaders.iter().map(|leader| format!("{} (term {})", leader.member, leader.term)).collect();
-        alarms.push(format!("TWO LEADERS AT ONCE: {}. The payload runs in both clusters until they meet again", names.join(" and ")));
+        alarms.push(format!(
+            "TWO LEADERS AT ONCE: {}. The payload runs in both clusters until they meet again",
+            names.join(" and ")
+        ));
     }
     for (at, one) in found.iter().enumerate() {
         if let Some(other) = found[..at].iter().find(|other| other.name == one.name) {
@@ -335,7 +362,9 @@ fn alarms(callsign: &str, found: &[Found<'_>], leaders: &[LeaderView], members: 
     }
     if let [leader] = leaders {
         let follows_another = |member: &&MemberView| {
-            member.context.is_some() && member.member != leader.member && member.leader.as_ref().is_some_and(|l| *l != leader.member)
+            member.context.is_some()
+                && member.member != leader.member
+                && member.leader.as_ref().is_some_and(|l| *l != leader.member)
         };
         for member in members.iter().filter(follows_another) {
             let followed = member.leader.as_deref().unwrap_or_default();

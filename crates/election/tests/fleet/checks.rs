@@ -38,7 +38,9 @@ impl Fleet {
                 let vote = durable.and_then(|d| d.vote);
                 let own = Vote { term: *term, candidate: to.clone() };
                 if vote.as_ref().is_none_or(|v| v.term < *term || (v.term == *term && *v != own)) {
-                    self.violation(format!("grant before it is durable: {node} to {to} for {term}, stored {vote:?}"));
+                    self.violation(format!(
+                        "grant before it is durable: {node} to {to} for {term}, stored {vote:?}"
+                    ));
                 }
             }
             Message::Claim(claim) => {
@@ -54,7 +56,9 @@ impl Fleet {
                 }
             }
             Message::Release { term, .. } => {
-                if durable.is_some_and(|d| d.held == Some(*term)) || self.nodes[node].payload.exists == Some(*term) {
+                if durable.is_some_and(|d| d.held == Some(*term))
+                    || self.nodes[node].payload.exists == Some(*term)
+                {
                     self.violation(format!("released before the stop: {node} {term}"));
                 }
             }
@@ -136,7 +140,8 @@ impl Fleet {
 
     /// After quiet: one leader, one payload, everybody follows.
     pub fn check_quiet(&mut self) {
-        let leaders: Vec<_> = self.leaders().iter().map(|n| (n.name.clone(), n.core.as_ref().unwrap().term())).collect();
+        let leaders: Vec<_> =
+            self.leaders().iter().map(|n| (n.name.clone(), n.core.as_ref().unwrap().term())).collect();
         let [(leader, term)] = leaders.as_slice() else {
             return self.violation(format!("{} leaders after quiet: {leaders:?}", leaders.len()));
         };

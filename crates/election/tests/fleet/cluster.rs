@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use flagship_election::{Config, Directive, Election, Input, PeerView, Permit, Record, Restored, Spec, Standing};
+use flagship_election::{
+    Config, Directive, Election, Input, PeerView, Permit, Record, Restored, Spec, Standing,
+};
 use flagship_types::{Health, Instant, MemberName, Metadata, Role, Term};
 
 use super::{Bug, Ev, Fleet, Step, ms};
@@ -80,9 +82,11 @@ impl Node {
         self.life += 1;
         self.started = now;
         let found_running = self.payload.exists.filter(|_| self.durable.is_none());
-        let known_peers = if self.durable.is_some() { self.known.iter().cloned().collect() } else { Vec::new() };
+        let known_peers =
+            if self.durable.is_some() { self.known.iter().cloned().collect() } else { Vec::new() };
         let restored = Restored { record: self.durable.clone(), found_running, known_peers };
-        let mut core = Election::new(Config { name: self.name.clone() }, self.spec.clone(), restored, seed, now);
+        let mut core =
+            Election::new(Config { name: self.name.clone() }, self.spec.clone(), restored, seed, now);
         core.handle(Input::Health(self.health()), now);
         self.core = Some(core);
     }

@@ -47,16 +47,52 @@ pub enum Bug {
 /// What happens next. `life` says for which process it is meant.
 #[derive(Debug, Clone)]
 enum Ev {
-    Deliver { to: MemberName, life: u64, from: MemberName, from_life: u64, message: Message },
+    Deliver {
+        to: MemberName,
+        life: u64,
+        from: MemberName,
+        from_life: u64,
+        message: Message,
+    },
     /// Both ends see the link.
-    LinkUp { a: MemberName, b: MemberName, state: u64 },
-    LinkDown { a: MemberName, b: MemberName, state: u64 },
-    Exited { observer: MemberName, subject: MemberName, state: u64 },
-    Down { observer: MemberName, subject: MemberName, state: u64 },
-    Metadata { observer: MemberName, life: u64, subject: MemberName, version: u64, metadata: Metadata },
+    LinkUp {
+        a: MemberName,
+        b: MemberName,
+        state: u64,
+    },
+    LinkDown {
+        a: MemberName,
+        b: MemberName,
+        state: u64,
+    },
+    Exited {
+        observer: MemberName,
+        subject: MemberName,
+        state: u64,
+    },
+    Down {
+        observer: MemberName,
+        subject: MemberName,
+        state: u64,
+    },
+    Metadata {
+        observer: MemberName,
+        life: u64,
+        subject: MemberName,
+        version: u64,
+        metadata: Metadata,
+    },
     Beats,
-    Persist { node: MemberName, life: u64 },
-    Work { node: MemberName, life: u64, order: u64, step: Step },
+    Persist {
+        node: MemberName,
+        life: u64,
+    },
+    Work {
+        node: MemberName,
+        life: u64,
+        order: u64,
+        step: Step,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +219,10 @@ impl Fleet {
         }
         for other in self.others(&name) {
             let state = self.touch(&name, &other);
+            self.pair(&name, &other).up_since = None;
+            if self.is_cut(&name, &other) {
+                self.schedule_silence(&name, &other, state);
+            }
             self.schedule_link(&name, &other, state);
             if known.contains(&other) {
                 let delay = self.between(4000, 5500);
@@ -259,7 +299,9 @@ impl Fleet {
 
     pub fn heal(&mut self, a: &str, b: &str) {
         let (a, b) = (name(a), name(b));
-        let was = [(a.clone(), b.clone()), (b.clone(), a.clone())].iter().filter(|c| self.cuts.remove(c)).count() > 0;
+        let was =
+            [(a.clone(), b.clone()), (b.clone(), a.clone())].iter().filter(|c| self.cuts.remove(c)).count()
+                > 0;
         if was {
             self.say(&format!("{a} - {b} healed"));
             let state = self.touch(&a, &b);
@@ -372,9 +414,11 @@ impl Fleet {
     pub fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
-            let timers = self.nodes.values().filter(|n| !n.frozen).filter_map(|n| {
-                Some((n.core.as_ref()?.next_timeout()?, n.name.clone()))
-            });
+            let timers = self
+                .nodes
+                .values()
+                .filter(|n| !n.frozen)
+                .filter_map(|n| Some((n.core.as_ref()?.next_timeout()?, n.name.clone())));
             let timer = timers.min();
             let head = self.queue.keys().next().copied();
             let next = match (timer.as_ref().map(|t| t.0), head.map(|h| h.0)) {
@@ -411,10 +455,12 @@ impl Fleet {
     }
 
     pub fn fail(&self, why: &str) -> ! {
-        let dull = ["Announce {", "ConfigStored {", "RecordRe", "HandoverRe"];
-        let lines: Vec<_> = self.log.iter().filter(|l| !dull.iter().any(|d| l.contains(d))).cloned().collect();
-        let tail = lines.len().saturating_sub(150);
-        panic!("{why}\n{}\n{:#?}", lines[tail..].join("\n"), self.violations);
+        let dull = ["Announce {", "ConfigStored {", "RecordRe", "HandoverRe", "PreClaim", "pre: true"];
+        let lines: Vec<_> =
+            self.log.iter().filter(|l| !dull.iter().any(|d| l.contains(d))).cloned().collect();
+        let end = lines.iter().position(|l| l.contains("VIOLATION")).map_or(lines.len(), |at| at + 1);
+        let tail = end.saturating_sub(100);
+        panic!("{why}\n{}\n{:#?}", lines[tail..end].join("\n"), self.violations);
     }
 
     fn perform(&mut self, ev: Ev) {
@@ -423,7 +469,12 @@ impl Fleet {
                 let cut = self.cuts.contains(&(from.clone(), to.clone()));
                 let up = self.pair(from, to).up_since.is_some();
                 let node = &self.nodes[to];
-                if cut || !up || node.life != life || node.core.is_none() || self.nodes[from].life != from_life {
+                if cut
+                    || !up
+                    || node.life != life
+                    || node.core.is_none()
+                    || self.nodes[from].life != from_life
+                {
                     return;
                 }
                 if node.frozen {
@@ -470,7 +521,11 @@ impl Fleet {
 
     fn link_up(&mut self, a: &MemberName, b: &MemberName, state: u64) {
         let alive = |n: &Node| n.core.is_some() && !n.frozen;
-        if self.pair(a, b).state != state || self.is_cut(a, b) || !alive(&self.nodes[a]) || !alive(&self.nodes[b]) {
+        if self.pair(a, b).state != state
+            || self.is_cut(a, b)
+            || !alive(&self.nodes[a])
+            || !alive(&self.nodes[b])
+        {
             return;
         }
         let (now, bug) = (self.now, self.bug);
@@ -485,7 +540,13 @@ impl Fleet {
             me.known.insert(subject.clone());
             me.metadata_seen.insert(subject.clone(), version);
             self.view(observer, subject, |v| {
-                *v = PeerView { presence: Presence::Present, linked: true, exited: false, metadata, ..v.clone() };
+                *v = PeerView {
+                    presence: Presence::Present,
+                    linked: true,
+                    exited: false,
+                    metadata,
+                    ..v.clone()
+                };
             });
         }
     }
@@ -512,7 +573,8 @@ impl Fleet {
         let at = self.now - ms(50);
         for observer in self.nodes.keys().cloned().collect::<Vec<_>>() {
             for member in self.others(&observer) {
-                let beats = self.pair(&observer, &member).up_since.is_some() && !self.is_cut(&observer, &member);
+                let beats =
+                    self.pair(&observer, &member).up_since.is_some() && !self.is_cut(&observer, &member);
                 if beats && !self.nodes[&observer].frozen && !self.nodes[&member].frozen {
                     self.input(&observer, Input::Heard { member, at });
                 }

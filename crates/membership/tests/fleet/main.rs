@@ -1,8 +1,14 @@
 //! Whole fleets of membership cores in virtual time.
 
+#[cfg(test)]
 mod checks;
+#[cfg(test)]
 mod detection;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod network;
+#[cfg(test)]
 mod recovery;
+#[cfg(test)]
 mod soak;

@@ -21,10 +21,14 @@ pub(crate) enum LeafError {
     #[error("the certificate cannot be read")]
     Unreadable,
     /// An RSA key.
-    #[error("the certificate has an RSA key, only ECDSA P-256 and Ed25519 are taken: issue it again with flagship pki, or in cert-manager with privateKey: {{algorithm: ECDSA, size: 256}}")]
+    #[error(
+        "the certificate has an RSA key, only ECDSA P-256 and Ed25519 are taken: issue it again with flagship pki, or in cert-manager with privateKey: {{algorithm: ECDSA, size: 256}}"
+    )]
     Rsa,
     /// No member's name in it.
-    #[error("the certificate carries no URI spiffe://<trust-domain>/fleet/<callsign>/member/<name>: issue one with flagship pki add-member")]
+    #[error(
+        "the certificate carries no URI spiffe://<trust-domain>/fleet/<callsign>/member/<name>: issue one with flagship pki add-member"
+    )]
     NoIdentity,
 }
 

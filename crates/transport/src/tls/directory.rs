@@ -115,7 +115,10 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(MAX_TLS_FILE_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_TLS_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("is larger than {MAX_TLS_FILE_BYTES} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("is larger than {MAX_TLS_FILE_BYTES} bytes"),
+        ));
     }
     Ok(content)
 }

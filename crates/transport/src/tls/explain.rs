@@ -78,12 +78,15 @@ fn alert_received(alert: AlertDescription) -> Explanation {
         }
         AlertDescription::UnrecognisedName => {
             reason = RefusalReason::Code(CloseCode::WrongCallsign);
-            "no member of our fleet listens there: spec.callsign differs, or the address is another's".to_owned()
+            "no member of our fleet listens there: spec.callsign differs, or the address is another's"
+                .to_owned()
         }
         AlertDescription::CertificateRequired => "it wants a certificate and got none".to_owned(),
-        AlertDescription::CertificateUnknown | AlertDescription::BadCertificate
+        AlertDescription::CertificateUnknown
+        | AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate => {
-            "it refuses our certificate: its log says why; flagship pki show shows what is in the certificate".to_owned()
+            "it refuses our certificate: its log says why; flagship pki show shows what is in the certificate"
+                .to_owned()
         }
         other => format!("it ended the handshake: {other:?}"),
     };
@@ -93,12 +96,15 @@ fn alert_received(alert: AlertDescription) -> Explanation {
 fn protocol(error: &Error) -> String {
     match error {
         Error::InvalidMessage(_) => {
-            "it does not speak TLS (plain text or random bytes): something else uses this address and port".to_owned()
+            "it does not speak TLS (plain text or random bytes): something else uses this address and port"
+                .to_owned()
         }
         Error::NoCertificatesPresented => {
             "it showed no certificate: every member needs one, made with flagship pki".to_owned()
         }
-        Error::PeerIncompatible(problem) => format!("it speaks TLS, but not ours (1.3 is needed): {problem:?}"),
+        Error::PeerIncompatible(problem) => {
+            format!("it speaks TLS, but not ours (1.3 is needed): {problem:?}")
+        }
         other => format!("TLS failed: {other}"),
     }
 }

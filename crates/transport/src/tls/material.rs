@@ -49,7 +49,10 @@ impl CertificateInfo {
         let file = self.dir.join("tls.crt");
         let renew = "renew it with flagship pki add-member --force, no restart is needed";
         let Ok(left) = self.not_after.duration_since(now) else {
-            return Some(format!("{} has expired: peers let it in for a while only; {renew}", file.display()));
+            return Some(format!(
+                "{} has expired: peers let it in for a while only; {renew}",
+                file.display()
+            ));
         };
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
         let soon = left < life * WARN_BELOW_PERCENT / 100;
@@ -81,12 +84,13 @@ impl TlsMaterial {
         let lists = revocation_lists(files)?;
         let leaf_file = files.dir.join("tls.crt");
         let leaf = Leaf::read(&chain[0]).map_err(|e| leaf_error(&leaf_file, &e))?;
-        let trust_domain = leaf.trust_domain_for(callsign, member).ok_or_else(|| TlsError::WrongIdentity {
-            file: leaf_file.clone(),
-            found: leaf.identities.iter().take(4).map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            callsign: callsign.clone(),
-            member: member.clone(),
-        })?;
+        let trust_domain =
+            leaf.trust_domain_for(callsign, member).ok_or_else(|| TlsError::WrongIdentity {
+                file: leaf_file.clone(),
+                found: leaf.identities.iter().take(4).map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                callsign: callsign.clone(),
+                member: member.clone(),
+            })?;
         let info = CertificateInfo {
             callsign: callsign.clone(),
             member: member.clone(),
@@ -126,9 +130,11 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 
 fn revocation_lists(files: &TlsFiles) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let Some(pem) = &files.revoked else { return Ok(Vec::new()) };
-    CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| TlsError::Malformed {
-        file: files.dir.join("crl.pem"),
-        problem: format!("is not a list of revocation lists in PEM: {e}"),
+    CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| {
+        TlsError::Malformed {
+            file: files.dir.join("crl.pem"),
+            problem: format!("is not a list of revocation lists in PEM: {e}"),
+        }
     })
 }
 
@@ -151,13 +157,16 @@ fn own_chain_problem(
             Ok(()) => {}
             Err(CertificateError::UnknownIssuer) => return Ok(Some(TlsError::NotSigned(file.to_owned()))),
             Err(CertificateError::InvalidPurpose) => {
-                let problem = "must be good for both ends of a link: extended key usage clientAuth and serverAuth";
+                let problem =
+                    "must be good for both ends of a link: extended key usage clientAuth and serverAuth";
                 return Err(malformed(problem.into()));
             }
             Err(CertificateError::NotValidYetContext { .. }) => {
                 return Err(malformed("is not valid yet: check this machine's clock".into()));
             }
-            Err(CertificateError::Revoked) => return Err(malformed("was revoked by crl.pem beside it".into())),
+            Err(CertificateError::Revoked) => {
+                return Err(malformed("was revoked by crl.pem beside it".into()));
+            }
             Err(other) => return Err(malformed(format!("cannot be used: {other}"))),
         }
     }

@@ -72,7 +72,9 @@ impl Trust {
     pub(crate) fn still_trusts(&self, chain: &[CertificateDer<'_>], usage: Usage, now: UnixTime) -> bool {
         let Some((leaf, intermediates)) = chain.split_first() else { return false };
         let Ok(facts) = Leaf::read(leaf) else { return false };
-        let at = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().min(last_valid_moment(&facts).as_secs())));
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(
+            now.as_secs().min(last_valid_moment(&facts).as_secs()),
+        ));
         self.verify_at(leaf, intermediates, usage, at).is_ok()
     }
 
@@ -111,13 +113,17 @@ fn last_valid_moment(leaf: &Leaf) -> UnixTime {
 /// The error decides which TLS alert the peer gets, and so what it can say.
 fn to_rustls(error: webpki::Error) -> CertificateError {
     match error {
-        webpki::Error::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        webpki::Error::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }
+        }
         webpki::Error::CertNotValidYet { time, not_before } => {
             CertificateError::NotValidYetContext { time, not_before }
         }
         webpki::Error::CertRevoked => CertificateError::Revoked,
         // An authority of the same name with another key is another authority: `pki init` run twice.
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            CertificateError::UnknownIssuer
+        }
         webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         webpki::Error::BadDer | webpki::Error::BadDerTime => CertificateError::BadEncoding,
         other => CertificateError::Other(OtherError(Arc::new(other))),

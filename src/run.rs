@@ -1,0 +1,160 @@
+//! `flagship run`: composes the daemon from its rooms and ends it in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use flagship_cli::{OnShutdown, RunArgs};
+use flagship_controller::{Controller, Options};
+use flagship_telemetry::{Addresses, FrameFigures, LinkFigures, Telemetry};
+use flagship_transport::{Transport, TransportOptions};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::joiner::TransportJoiner;
+use crate::logging;
+use crate::observer::TelemetryObserver;
+
+/// How long a connection to the API server may take.
+const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a watch may be silent before it is taken up anew: an API server sends a bookmark about every minute,
+/// so more than that means that nobody is there. (Every other call has a much shorter timeout of its own.)
+const API_READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often the certificates in use are read for the metrics.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT; a second signal ends the process at once.
+pub(crate) async fn run(args: RunArgs) -> Result<()> {
+    logging::init(args.log_format, &args.log_level).map_err(|error| anyhow!(error))?;
+    let telemetry = Telemetry::new();
+    let addresses = Addresses { metrics: args.metrics_bind_address.0, health: args.health_probe_bind_address.0 };
+    let bound = telemetry.bind(addresses).await?;
+    let client = client(&args).await?;
+    let transport = Transport::new(TransportOptions {
+        tls_dir: args.tls_dir.clone(),
+        expired_certificate_grace: args.expired_certificate_grace,
+    });
+    show_links(&telemetry, &transport);
+    let joiner = Arc::new(TransportJoiner::new(transport.clone()));
+    let observer = Arc::new(TelemetryObserver::new(telemetry.clone()));
+    let controller = Controller::new(client, options(&args), joiner, observer);
+    telemetry.readiness().set("controller", Ok(()));
+
+    let stop = CancellationToken::new();
+    let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    tokio::spawn(watch_signals(signals, stop.clone()));
+    // The servers go on while the members end, so that a probe does not call an orderly end a failure.
+    let serving = CancellationToken::new();
+    let servers = tokio::spawn(bound.serve(serving.clone()));
+    let certificates = tokio::spawn(show_certificates(telemetry, transport));
+    info!(version = env!("CARGO_PKG_VERSION"), "flagship runs");
+    controller.run(stop).await;
+    certificates.abort();
+    serving.cancel();
+    servers.await.context("the HTTP servers")?;
+    info!("flagship has ended in order");
+    Ok(())
+}
+
+async fn client(args: &RunArgs) -> Result<Client> {
+    let mut config = match &args.kubeconfig {
+        Some(path) => {
+            let kubeconfig =
+                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("--kubeconfig {}", path.display()))?
+        }
+        None => Config::incluster().context(
+            "no --kubeconfig was given and this is not a pod with a service account: \
+             give --kubeconfig FILE, or set automountServiceAccountToken",
+        )?,
+    };
+    // Retries live in the controller's step loop alone, where leadership is checked before each.
+    config.default_retry = false;
+    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
+    config.read_timeout = Some(API_READ_TIMEOUT);
+    Client::try_from(config).context("cannot set up the connection to the API server")
+}
+
+fn options(args: &RunArgs) -> Options {
+    Options {
+        namespace: args.namespace.clone(),
+        lease_namespace: args.lease_namespace.clone(),
+        allow_cross_namespace: args.allow_cross_namespace,
+        holder: holder(args),
+        on_shutdown: match args.on_shutdown {
+            OnShutdown::Hold => flagship_controller::OnShutdown::Hold,
+            OnShutdown::Handover => flagship_controller::OnShutdown::Handover,
+        },
+    }
+}
+
+/// The pod's uid, which a restarted container keeps and no other replica has. Outside of a pod the host and the
+/// metrics address, which two daemons on one host cannot share.
+fn holder(args: &RunArgs) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
+    match std::env::var("POD_UID") {
+        Ok(uid) if !uid.is_empty() => uid,
+        _ => match args.metrics_bind_address.0 {
+            Some(address) => format!("{}/{address}", host().trim()),
+            None => format!("{}/{}", host().trim(), std::process::id()),
+        },
+    }
+}
+
+/// The first signal asks for an end in order, the second ends at once.
+async fn watch_signals([mut terminate, mut interrupt]: [Signal; 2], stop: CancellationToken) {
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let name = next().await;
+    info!(signal = name, "ending in order; the same signal again ends at once");
+    stop.cancel();
+    let name = next().await;
+    tracing::warn!(signal = name, "ending at once");
+    std::process::exit(130);
+}
+
+/// Lets every scrape read the transport's counters.
+fn show_links(telemetry: &Telemetry, transport: &Transport) {
+    let transport = transport.clone();
+    telemetry.recorder().links_from(move || {
+        let stats = transport.stats();
+        let frame = |count: &flagship_transport::FrameCount| FrameFigures {
+            sent: count.sent,
+            kind: count.kind.as_str(),
+            frames: count.frames,
+            bytes: count.bytes,
+        };
+        LinkFigures {
+            frames: stats.frames.iter().map(frame).collect(),
+            refused: stats.handshakes.iter().filter(|h| h.result != "ok").fold(Vec::new(), |mut sums, handshake| {
+                match sums.iter_mut().find(|(result, _)| *result == handshake.result) {
+                    Some((_, sum)) => *sum += handshake.count,
+                    None => sums.push((handshake.result, handshake.count)),
+                }
+                sums
+            }),
+        }
+    });
+}
+
+/// Keeps the expiry of the certificates in use in the metrics; they may be replaced at any time.
+async fn show_certificates(telemetry: Telemetry, transport: Transport) {
+    let mut tick = tokio::time::interval(CERTIFICATE_INTERVAL);
+    loop {
+        tick.tick().await;
+        for certificate in transport.certificates() {
+            if let Some(recorder) = telemetry.fleets().recorder(&certificate.callsign, &certificate.member) {
+                recorder.certificate_expiry(Some(certificate.not_after));
+            }
+        }
+    }
+}
