@@ -1,13 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
-
-	"context"
 
 	"github.com/spf13/pflag"
 	nodefast "sigs.k8s.io/kwok/kustomize/stage/node/fast"

@@ -262,6 +262,7 @@ impl Election {
             hold: None,
             raise: None,
             raised_at: None,
+            outgrown_at: None,
             begun: false,
         };
         self.become_leader(lead);

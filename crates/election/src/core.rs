@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Term};
+use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Role, Term};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
@@ -115,14 +115,6 @@ impl Election {
         let leader = leader.filter(|l| held.is_some() || *l != config.name);
         let peers = known_peers.into_iter().filter(|n| *n != config.name && !record.forgotten.contains(n));
         let peers = peers.take(MAX_PEERS).map(|n| (n.clone(), Peer::unresolved(n))).collect();
-        let directive = Directive::Hold;
-        let standing = Standing {
-            role: flagship_types::Role::Joining,
-            term: Term::NONE,
-            leader: None,
-            config: ConfigVersion(0),
-            interrupted: false,
-        };
         let mut election = Self {
             me: config.name,
             spec,
@@ -144,8 +136,8 @@ impl Election {
             retired: None,
             gated: VecDeque::new(),
             outputs: VecDeque::new(),
-            directive,
-            standing,
+            directive: Directive::Hold,
+            standing: unknown_standing(),
             stored_config,
             deadline: None,
             vacancy: None,
@@ -422,6 +414,12 @@ impl Election {
     pub(crate) fn names(&self, wanted: impl Fn(&Peer) -> bool) -> Vec<MemberName> {
         self.peers.values().filter(|p| wanted(p)).map(|p| p.name().clone()).collect()
     }
+}
+
+/// What others take a member for that has published nothing.
+fn unknown_standing() -> Standing {
+    let (role, term, config) = (Role::Joining, Term::NONE, ConfigVersion(0));
+    Standing { role, term, leader: None, config, interrupted: false }
 }
 
 fn empty_record(spec: &Spec) -> Record {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::{FleetConfig, MemberName, Term};
+use flagship_types::{FleetConfig, MemberName, Role, Term};
 
 use crate::core::Election;
 use crate::io::{Event, Message, Presence, Vote};
@@ -30,7 +30,7 @@ impl Election {
             Message::Announce { term, config } => self.on_announce(from, term, config),
             Message::HandoverRequest { term } => self.on_handover_request(from, term),
             Message::HandoverRefused { term, reason, retry_after } => {
-                self.on_handover_refused(from, term, reason, retry_after);
+                self.on_handover_refused(from, term, &reason, retry_after);
             }
             Message::Release { term, successor } => self.on_release(from, term, successor),
             Message::ConfirmRequest { term } => {
@@ -43,7 +43,7 @@ impl Election {
                 self.send(from, Message::RecordReply { vote, term, config });
             }
             Message::RecordReply { vote, term, config } => {
-                self.on_record_reply(from, vote.as_ref(), term, config)
+                self.on_record_reply(from, vote.as_ref(), term, config);
             }
             Message::ConfigStored { version } => {
                 if let Some(peer) = self.peers.get_mut(from) {
@@ -133,11 +133,18 @@ impl Election {
         let Some(peer) = self.peers.get_mut(from) else {
             return;
         };
+        let role = peer.metadata().map(|m| m.role);
+        let held_it = peer.announced.is_some() || matches!(role, Some(Role::Leader | Role::Stopping));
+        if !held_it && self.leader.as_ref() != Some(from) {
+            // Nobody releases what it did not hold.
+            self.stats.messages_ignored += 1;
+            return;
+        }
         peer.released = peer.released.max(term);
         // Valid only for the newest lead, and repeated: the time counts from the first.
         let is_known = self.reservation.as_ref().is_some_and(|r| r.term >= term);
         let is_other = term == self.leader_term && self.leader.as_ref().is_some_and(|l| l != from);
-        let leads_itself = matches!(self.stage, Stage::Leader(_) | Stage::Stopping(_));
+        let leads_itself = self.stage.has_payload();
         if is_known || is_other || leads_itself {
             return;
         }

@@ -61,7 +61,7 @@ impl Election {
         &mut self,
         from: &MemberName,
         term: Term,
-        reason: String,
+        reason: &str,
         retry_after: Duration,
     ) {
         if self.leader.as_ref() == Some(from) && self.leader_term == term {
@@ -185,6 +185,7 @@ impl Election {
             hold: None,
             raise: None,
             raised_at: None,
+            outgrown_at: None,
             begun: false,
         });
     }

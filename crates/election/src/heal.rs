@@ -18,6 +18,8 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 const RAISE_EVERY: Duration = Duration::from_millis(500);
 /// A leader that meets a used-up higher term takes a fresh one, at most so often: a faulty peer may name many.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// How long an announcement is believed that the announcer's own metadata do not bear out.
+const UNPROVEN_PATIENCE: Duration = Duration::from_secs(2);
 /// Splits further apart than this have nothing to do with each other.
 const RECURRENCE_WINDOW: Duration = Duration::from_secs(600);
 /// One split is counted once, though it may take several steps to heal.
@@ -163,12 +165,27 @@ impl Election {
                 return true;
             }
         }
-        let held_elsewhere = self.peers.values().any(|p| p.is_present() && p.holds_lead(None));
-        if rivals.is_empty() && !held_elsewhere && self.record.term > lead.term {
-            // A term was used up by a claim that came to nothing, or by a leader that is gone.
-            self.raise(lead, REFRESH_EVERY);
+        if rivals.is_empty() && self.record.term > lead.term {
+            self.outgrow(lead);
         }
         false
+    }
+
+    /// A higher term is known and nobody leads under it: a claim came to nothing, or its leader is gone.
+    fn outgrow(&mut self, lead: Lead) {
+        let any = |what: &dyn Fn(&Peer) -> bool| self.peers.values().any(|p| p.is_present() && what(p));
+        if any(&Peer::says_it_holds) {
+            return;
+        }
+        // Somebody announced itself without metadata that bear it out: they may be on their way.
+        let since = lead.outgrown_at.unwrap_or(self.now);
+        if any(&|p| p.holds_lead(None)) && self.now < since + UNPROVEN_PATIENCE {
+            if lead.outgrown_at.is_none() {
+                self.stage = Stage::Leader(Lead { outgrown_at: Some(since), ..lead });
+            }
+            return self.wake(since + UNPROVEN_PATIENCE);
+        }
+        self.raise(lead, REFRESH_EVERY);
     }
 
     fn meet(&mut self, lead: Lead, rival: &MemberName) -> bool {
@@ -237,7 +254,8 @@ impl Election {
         self.record.held = Some(term);
         self.record.vote = Some(Vote { term, candidate: self.me.clone() });
         let after = self.persist();
-        self.update_lead(Lead { raise: Some((term, after)), raised_at: Some(self.now), ..lead });
+        let (raise, raised_at) = (Some((term, after)), Some(self.now));
+        self.update_lead(Lead { raise, raised_at, outgrown_at: None, ..lead });
     }
 
     /// Tells everybody who does not show that it knows.

@@ -142,17 +142,23 @@ impl Peer {
         if self.released > Term::NONE && self.released >= newest.max(metadata.term) {
             return false;
         }
-        match metadata.role {
-            Role::Leader | Role::Stopping => true,
-            // Restarted: whether it still leads is being found out, but its payload is there.
-            Role::Joining | Role::Candidate if metadata.leader.as_ref() == Some(self.name()) => true,
-            // Metadata and announcements travel apart: older metadata does not contradict a newer announcement.
-            Role::Joining | Role::Standby | Role::Candidate => match (announced, followed) {
+        // Metadata and announcements travel apart: older metadata does not contradict a newer announcement.
+        self.says_it_holds()
+            || match (announced, followed) {
                 (Some(term), _) => metadata.term < term,
                 (None, Some(term)) => !self.view.linked && metadata.term < term,
                 (None, None) => false,
-            },
-        }
+            }
+    }
+
+    /// Whether its metadata say so.
+    pub(crate) fn says_it_holds(&self) -> bool {
+        self.metadata().is_some_and(|metadata| match metadata.role {
+            Role::Leader | Role::Stopping => true,
+            // Restarted, or about to lead: whether it does is being found out.
+            Role::Joining | Role::Candidate => metadata.leader.as_ref() == Some(self.name()),
+            Role::Standby => false,
+        })
     }
 
     /// Whether a message of this kind is due now; if not, when it will be.

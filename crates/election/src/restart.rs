@@ -12,8 +12,9 @@ use crate::voter::outranks;
 
 /// How often a leader that restarted or paused asks again.
 const CONFIRM_EVERY: Duration = Duration::from_millis(500);
-/// After a pause the own view of the others is old: somebody held Down may just not have been heard.
-const PAUSE_SETTLE: Duration = Duration::from_secs(2);
+/// After a pause the own view of the others is old: somebody held Down may just not have been heard. Who lives
+/// dials at least every 5 s.
+const PAUSE_SETTLE: Duration = Duration::from_secs(6);
 
 impl Election {
     pub(crate) fn step_joining(&mut self, joining: Joining) {
@@ -104,6 +105,7 @@ impl Election {
             hold: None,
             raise: None,
             raised_at: None,
+            outgrown_at: None,
             begun: false,
         });
         self.event(Event::Resumed { term });

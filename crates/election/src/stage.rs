@@ -68,6 +68,8 @@ pub(crate) struct Lead {
     /// A higher term that is being taken without disturbing the payload: the term, and its record version.
     pub(crate) raise: Option<(Term, u64)>,
     pub(crate) raised_at: Option<Instant>,
+    /// Since when a higher term is known that nobody proves to hold.
+    pub(crate) outgrown_at: Option<Instant>,
     /// The lead was announced and the payload directed.
     pub(crate) begun: bool,
 }
@@ -91,6 +93,16 @@ pub(crate) struct Stopping {
 }
 
 impl Stage {
+    /// The payload may be here: led, found, or being deleted.
+    pub(crate) fn has_payload(&self) -> bool {
+        match self {
+            Self::Joining(joining) => joining.held.is_some(),
+            Self::Standby => false,
+            Self::Candidate(campaign) => campaign.found.is_some(),
+            Self::Leader(_) | Self::Stopping(_) => true,
+        }
+    }
+
     pub(crate) fn role(&self) -> Role {
         match self {
             Self::Joining(_) => Role::Joining,

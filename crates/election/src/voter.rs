@@ -7,7 +7,7 @@ use flagship_types::{MemberName, Term};
 use crate::core::{Election, Gated};
 use crate::io::{Claim, Message, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, preference_of};
-use crate::stage::{Campaign, Stage};
+use crate::stage::Stage;
 
 /// A leader's last beat is not said to be older than this: whoever refuses for that long has heard none at all.
 const MAX_BEAT_AGE: Duration = Duration::from_secs(86_400);
@@ -63,11 +63,8 @@ impl Election {
         if self.believable(claim.term).is_none() {
             return Err((Refusal::TermJump, RETRY_LATER));
         }
-        match &self.stage {
-            Stage::Leader(_) | Stage::Stopping(_) => return Err((Refusal::Leading, RETRY_LATER)),
-            Stage::Joining(joining) if joining.held.is_some() => return Err((Refusal::Leading, RETRY_LATER)),
-            Stage::Candidate(Campaign { found: Some(_), .. }) => return Err((Refusal::Leading, RETRY_LATER)),
-            Stage::Joining(_) | Stage::Standby | Stage::Candidate(_) => {}
+        if self.stage.has_payload() {
+            return Err((Refusal::Leading, RETRY_LATER));
         }
         if !self.may_vote {
             return Err((Refusal::NoRecord, RETRY_SOON));

@@ -1,9 +1,10 @@
 //! Random faults over many seeds, and the proof that the checkers bite.
+#![allow(clippy::unwrap_used, reason = "a harness may fail loudly")]
 
 mod fleet;
 
-use flagship_election::{Input, ResignReason};
-use flagship_types::Failback;
+use flagship_election::{Claim, Input, Message, Permit, Refusal, ResignReason, Vote};
+use flagship_types::{ConfigVersion, Failback, FleetConfig, Rank, Term};
 use fleet::{Bug, Fleet, ms, secs};
 
 const SEEDS: u64 = 250;
@@ -163,6 +164,66 @@ fn retiring_members_leave_one_leader() {
         f.run(secs(30));
         f.check_quiet();
         if !f.violations.is_empty() || f.running() == ["m2"] {
+            f.fail(&format!("SEED={seed}"));
+        }
+    }
+}
+
+/// A message that is well-formed and wrong.
+fn garbage(f: &mut Fleet) -> Message {
+    let term =
+        Term([f.below(12), f.below(1 << 19), u64::MAX - f.below(3)][usize::try_from(f.below(3)).unwrap()]);
+    let claim =
+        Claim { term, rank: Rank(99), config: ConfigVersion(f.below(9)), released: Some(Term(f.below(9))) };
+    let vote = Some(Vote {
+        term,
+        candidate: fleet::name(["m0", "m1", "ghost"][usize::try_from(f.below(3)).unwrap()]),
+    });
+    let config = FleetConfig { version: ConfigVersion(term.0), ..FleetConfig::default() };
+    let pre = f.below(2) == 0;
+    match f.below(12) {
+        0 => Message::PreClaim(claim),
+        1 => Message::Claim(claim),
+        2 => Message::Grant { term, pre },
+        3 => Message::Refuse { term, pre, refusal: Refusal::Leading, highest: term, retry_after: secs(9999) },
+        4 => Message::Announce { term, config },
+        5 => Message::HandoverRequest { term: Term(f.below(9)) },
+        6 => Message::HandoverRefused { term, reason: "x".repeat(5000), retry_after: secs(9999) },
+        7 => Message::Release { term, successor: Some(fleet::name("ghost")) },
+        8 => Message::ConfirmRequest { term },
+        9 => Message::ConfirmReply { term, highest: vote },
+        10 => Message::RecordReply { vote, term, config },
+        _ => Message::ConfigStored { version: ConfigVersion(term.0) },
+    }
+}
+
+#[test]
+fn garbage_of_one_member_never_changes_who_leads() {
+    for seed in 0..30 {
+        let mut f = Fleet::new(seed, Bug::None);
+        for (n, rank) in [("m0", 5), ("m1", 4), ("m2", 1)] {
+            f.add(n, Fleet::spec(rank, true));
+        }
+        f.run(secs(15));
+        let created = f.nodes[&fleet::name("m0")].payload.created;
+        for _ in 0..400 {
+            let message = garbage(&mut f);
+            let to = fleet::name(["m0", "m1"][usize::try_from(f.below(2)).unwrap()]);
+            f.transmit(&fleet::name("m2"), &to, message);
+            // From somebody who is no member at all.
+            let (from, message) = (fleet::name("ghost"), garbage(&mut f));
+            f.input(&to, Input::Message { from, message });
+            let pause = f.below(300);
+            f.run(ms(pause));
+            if f.running() != ["m0"] {
+                f.fail(&format!("SEED={seed}: garbage moved the payload"));
+            }
+        }
+        f.run(secs(30));
+        f.check_quiet();
+        let m0 = &f.nodes[&fleet::name("m0")];
+        let may_write = matches!(m0.core.as_ref().unwrap().permit(f.now), Some(Permit::Apply { .. }));
+        if !f.violations.is_empty() || m0.payload.created != created || !may_write {
             f.fail(&format!("SEED={seed}"));
         }
     }

@@ -1,4 +1,5 @@
 //! Each line of the "What must happen", as far as the election decides it.
+#![allow(clippy::unwrap_used, reason = "a harness may fail loudly")]
 
 mod fleet;
 

@@ -390,7 +390,7 @@ async fn a_peer_that_does_not_read_loses_its_link() {
         match tokio::time::timeout(Duration::from_millis(50), a.attachment.events.recv()).await {
             Ok(Some(flagship_node::LinkEvent::Down { end, .. })) => break end,
             Ok(Some(flagship_node::LinkEvent::Refused(r))) => {
-                assert!(r.sentence.contains("stayed full"), "{r:?}")
+                assert!(r.sentence.contains("stayed full"), "{r:?}");
             }
             Ok(other) => panic!("{other:?}"),
             Err(_) => assert!(begin.elapsed() < Duration::from_secs(8), "still up"),

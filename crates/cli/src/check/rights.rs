@@ -50,10 +50,19 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
     let mut questions = Vec::new();
     let namespaces: BTreeSet<&str> = objects.iter().map(|object| object.namespace.as_str()).collect();
     for namespace in namespaces {
-        for (subresource, verbs) in [(None, OWN_VERBS.as_slice()), (Some("status"), &["patch"])] {
-            questions.push(own("kube-vip.io", "multiclusters", subresource, namespace, verbs));
+        let mut own = |group: &str, resource: &str, subresource, verbs| {
+            let (group, resource, namespace) = (group.into(), resource.into(), namespace.into());
+            questions.push(Question { group, resource, subresource, namespace, verbs });
+        };
+        own("kube-vip.io", "multiclusters", None, OWN_VERBS.as_slice());
+        own("kube-vip.io", "multiclusters", Some("status"), &["patch"]);
+        own("coordination.k8s.io", "leases", None, &["get", "create", "patch"]);
+        own("events.k8s.io", "events", None, &["create", "patch"]);
+        if has_workloads(objects, namespace) {
+            // A stop ends only when the pods are gone, and they are looked for through their owners.
+            own("", "pods", None, &["get", "list"]);
+            own("apps", "replicasets", None, &["get", "list"]);
         }
-        questions.push(own("coordination.k8s.io", "leases", None, namespace, &["get", "create", "patch"]));
     }
     for (manifest, namespace) in kinds(objects) {
         match resource(cluster, manifest).await {
@@ -94,20 +103,10 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
     findings
 }
 
-fn own(
-    group: &str,
-    resource: &str,
-    subresource: Option<&'static str>,
-    namespace: &str,
-    verbs: &'static [&'static str],
-) -> Question {
-    Question {
-        group: group.into(),
-        resource: resource.into(),
-        subresource,
-        namespace: namespace.into(),
-        verbs,
-    }
+fn has_workloads(objects: &[&Located], namespace: &str) -> bool {
+    let own = objects.iter().filter(|object| object.namespace == namespace);
+    own.flat_map(|object| object.payload.iter().flatten())
+        .any(|manifest| matches!(manifest.group.as_str(), "apps" | "batch"))
 }
 
 /// One manifest of every kind and namespace in the payloads.

@@ -55,12 +55,11 @@ impl Fleet {
                     self.violation(format!("announced before it is durable: {node} {term}"));
                 }
             }
-            Message::Release { term, .. } => {
+            Message::Release { term, .. }
                 if durable.is_some_and(|d| d.held == Some(*term))
-                    || self.nodes[node].payload.exists == Some(*term)
-                {
-                    self.violation(format!("released before the stop: {node} {term}"));
-                }
+                    || self.nodes[node].payload.exists == Some(*term) =>
+            {
+                self.violation(format!("released before the stop: {node} {term}"));
             }
             _ => {}
         }

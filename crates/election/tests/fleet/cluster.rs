@@ -170,14 +170,14 @@ impl Fleet {
         self.input(node, Input::Persisted(version));
     }
 
-    pub(super) fn order(&mut self, node: &MemberName, directive: Directive) {
+    pub(super) fn order(&mut self, node: &MemberName, directive: &Directive) {
         let me = self.nodes.get_mut(node).unwrap();
         me.order += 1;
         let (life, order) = (me.life, me.order);
         if matches!(directive, Directive::Hold) {
             return;
         }
-        if let (Bug::ReleasesBeforeStop, Directive::Stop { term, .. }) = (self.bug, &directive) {
+        if let (Bug::ReleasesBeforeStop, Directive::Stop { term, .. }) = (self.bug, directive) {
             let term = *term;
             self.input(node, Input::DeletionBegan(term));
             self.input(node, Input::PayloadStopped(term));
@@ -217,11 +217,9 @@ impl Fleet {
                 let delay = self.between(200, 800);
                 self.after(delay, Ev::Work { node: node.clone(), life, order, step: Step::Ready });
             }
-            (Directive::Run { .. }, Step::Ready) => {
-                if !me.payload.ready {
-                    me.payload.ready = true;
-                    self.health(node);
-                }
+            (Directive::Run { .. }, Step::Ready) if !me.payload.ready => {
+                me.payload.ready = true;
+                self.health(node);
             }
             (Directive::Stop { term, .. }, Step::Begin) => {
                 if permit != Some(Permit::Delete { term }) {

@@ -3,6 +3,7 @@
 
 mod checks;
 mod cluster;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -181,209 +182,12 @@ impl Fleet {
         self.start(node);
     }
 
-    fn pair(&mut self, a: &MemberName, b: &MemberName) -> &mut Pair {
-        let key = if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
-        self.pairs.entry(key).or_default()
-    }
-
-    fn touch(&mut self, a: &MemberName, b: &MemberName) -> u64 {
-        let pair = self.pair(a, b);
-        pair.state += 1;
-        pair.state
-    }
-
-    fn lose(&mut self, a: &MemberName, b: &MemberName) -> u64 {
-        let now = self.now;
-        self.pair(a, b).lost = now;
-        self.touch(a, b)
-    }
-
-    fn others(&self, node: &MemberName) -> Vec<MemberName> {
-        self.nodes.keys().filter(|n| *n != node).cloned().collect()
-    }
-
-    fn is_cut(&self, a: &MemberName, b: &MemberName) -> bool {
-        self.cuts.contains(&(a.clone(), b.clone())) || self.cuts.contains(&(b.clone(), a.clone()))
-    }
-
-    pub fn start(&mut self, node: &str) {
-        let name = name(node);
-        self.say(&format!("{node} starts"));
-        let seed = u64::from(self.rng.next_u32());
-        let now = self.now;
-        let me = self.nodes.get_mut(&name).unwrap();
-        me.start(seed, now);
-        let (life, known, pending) = (me.life, me.known.clone(), me.persist_pending());
-        if pending {
-            self.after(ms(10), Ev::Persist { node: name.clone(), life });
-        }
-        for other in self.others(&name) {
-            let state = self.touch(&name, &other);
-            self.pair(&name, &other).up_since = None;
-            if self.is_cut(&name, &other) {
-                self.schedule_silence(&name, &other, state);
-            }
-            self.schedule_link(&name, &other, state);
-            if known.contains(&other) {
-                let delay = self.between(4000, 5500);
-                self.after(delay, Ev::Down { observer: name.clone(), subject: other.clone(), state });
-            }
-        }
-        self.drain(&name);
-    }
-
-    fn schedule_link(&mut self, a: &MemberName, b: &MemberName, state: u64) {
-        let delay = self.between(30, 900);
-        self.after(delay, Ev::LinkUp { a: a.clone(), b: b.clone(), state });
-    }
-
-    /// SIGKILL.
-    pub fn crash(&mut self, node: &str) {
-        let name = name(node);
-        self.say(&format!("{node} is killed"));
-        let applied = self.below(2) == 0;
-        self.nodes.get_mut(&name).unwrap().crash(applied);
-        for other in self.others(&name) {
-            let state = self.lose(&name, &other);
-            if self.is_cut(&name, &other) {
-                self.schedule_silence(&name, &other, state);
-                continue;
-            }
-            self.pair(&name, &other).up_since = None;
-            let delay = self.between(250, 450);
-            let (observer, subject) = (other.clone(), name.clone());
-            self.after(ms(40), Ev::Exited { observer: observer.clone(), subject: subject.clone(), state });
-            self.after(delay, Ev::Down { observer, subject, state });
-        }
-    }
-
-    /// The object loses its status while the daemon is down.
-    pub fn lose_status(&mut self, node: &str) {
-        self.say(&format!("{node} loses its status"));
-        let node = self.nodes.get_mut(&name(node)).unwrap();
-        node.durable = None;
-        node.highest_stored = Term::NONE;
-        // The promise of its votes goes with it: what it does to voters is checked by asking all others.
-        let name = node.name.clone();
-        self.votes.retain(|(voter, _), _| *voter != name);
-    }
-
-    pub fn cut_one_way(&mut self, from: &str, to: &str) {
-        let (a, b) = (name(from), name(to));
-        self.say(&format!("{from} -> {to} cut"));
-        if self.cuts.insert((a.clone(), b.clone())) {
-            let state = self.lose(&a, &b);
-            self.schedule_silence(&a, &b, state);
-        }
-    }
-
-    fn schedule_silence(&mut self, a: &MemberName, b: &MemberName, state: u64) {
-        self.after(ms(3000), Ev::LinkDown { a: a.clone(), b: b.clone(), state });
-        for (observer, subject) in [(a, b), (b, a)] {
-            let detect = self.detect * self.nodes[observer].caution();
-            let delay = detect + self.between(0, 600);
-            self.after(delay, Ev::Down { observer: observer.clone(), subject: subject.clone(), state });
-        }
-    }
-
-    pub fn cut(&mut self, a: &str, b: &str) {
-        self.cut_one_way(a, b);
-        self.cut_one_way(b, a);
-    }
-
-    pub fn isolate(&mut self, node: &str) {
-        for other in self.others(&name(node)) {
-            self.cut(node, other.as_str());
-        }
-    }
-
-    pub fn heal(&mut self, a: &str, b: &str) {
-        let (a, b) = (name(a), name(b));
-        let was =
-            [(a.clone(), b.clone()), (b.clone(), a.clone())].iter().filter(|c| self.cuts.remove(c)).count()
-                > 0;
-        if was {
-            self.say(&format!("{a} - {b} healed"));
-            let state = self.touch(&a, &b);
-            self.schedule_link(&a, &b, state);
-        }
-    }
-
-    pub fn heal_all(&mut self) {
-        for (a, b) in self.cuts.clone() {
-            self.heal(a.as_str(), b.as_str());
-        }
-    }
-
-    /// SIGSTOP.
-    pub fn freeze(&mut self, node: &str) {
-        self.say(&format!("{node} freezes"));
-        let name = name(node);
-        self.nodes.get_mut(&name).unwrap().frozen = true;
-        for other in self.others(&name) {
-            let state = self.lose(&name, &other);
-            self.schedule_silence(&name, &other, state);
-        }
-    }
-
-    pub fn thaw(&mut self, node: &str) {
-        let name = name(node);
-        if !std::mem::take(&mut self.nodes.get_mut(&name).unwrap().frozen) {
-            return;
-        }
-        self.say(&format!("{node} continues"));
-        self.input(&name, Input::Paused);
-        for other in self.others(&name) {
-            let state = self.touch(&name, &other);
-            if !self.is_cut(&name, &other) {
-                self.schedule_link(&name, &other, state);
-            }
-        }
-        for ev in std::mem::take(&mut self.nodes.get_mut(&name).unwrap().inbox) {
-            self.perform(ev);
-        }
-    }
-
-    pub fn api(&mut self, node: &str, up: bool) {
-        self.say(&format!("{node} API {}", if up { "up" } else { "down" }));
-        let name = name(node);
-        let me = self.nodes.get_mut(&name).unwrap();
-        me.api = up;
-        let life = me.life;
-        self.health(&name);
-        if up {
-            self.after(ms(10), Ev::Persist { node: name, life });
-        }
-    }
-
-    pub fn change_spec(&mut self, node: &str, change: impl FnOnce(&mut Spec)) {
-        let name = name(node);
-        let me = self.nodes.get_mut(&name).unwrap();
-        change(&mut me.spec);
-        let spec = me.spec.clone();
-        self.say(&format!("{node} spec {spec:?}"));
-        self.input(&name, Input::Spec(spec));
-        self.spread(&name);
-    }
-
     pub fn input(&mut self, node: &MemberName, input: Input) {
         let now = self.now;
         if let Some(core) = &mut self.nodes.get_mut(node).unwrap().core {
             core.handle(input, now);
         }
         self.drain(node);
-    }
-
-    /// The pods break, or work again.
-    pub fn break_pods(&mut self, node: &str, broken: bool) {
-        self.say(&format!("{node} pods {}", if broken { "break" } else { "work" }));
-        let now = self.now;
-        let me = self.nodes.get_mut(&name(node)).unwrap();
-        if me.is_ready() {
-            me.payload.ready_until = now;
-        }
-        me.broken = broken;
-        self.health(&name(node));
     }
 
     fn health(&mut self, node: &MemberName) {
@@ -455,7 +259,7 @@ impl Fleet {
     }
 
     pub fn fail(&self, why: &str) -> ! {
-        let dull = ["Announce {", "ConfigStored {", "RecordRe", "HandoverRe", "PreClaim", "pre: true"];
+        let dull = ["Announce {", "ConfigStored {", "RecordRe", "HandoverRe"];
         let lines: Vec<_> =
             self.log.iter().filter(|l| !dull.iter().any(|d| l.contains(d))).cloned().collect();
         let end = lines.iter().position(|l| l.contains("VIOLATION")).map_or(lines.len(), |at| at + 1);
@@ -608,7 +412,7 @@ impl Fleet {
             Output::Send { to, message } => self.transmit(node, &to, message),
             Output::Direct(directive) => {
                 self.say(&format!("{node} {directive:?}"));
-                self.order(node, directive);
+                self.order(node, &directive);
             }
             Output::Publish(standing) => {
                 self.say(&format!("{node} {standing:?}"));
@@ -622,7 +426,7 @@ impl Fleet {
         }
     }
 
-    fn transmit(&mut self, from: &MemberName, to: &MemberName, mut message: Message) {
+    pub fn transmit(&mut self, from: &MemberName, to: &MemberName, mut message: Message) {
         if let (Bug::GrantsTwice, Message::Refuse { term, pre, .. }) = (self.bug, &message) {
             message = Message::Grant { term: *term, pre: *pre };
             self.check_output(from, &Output::Send { to: to.clone(), message: message.clone() });

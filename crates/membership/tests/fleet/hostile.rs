@@ -176,6 +176,10 @@ fn replayed_and_late_frames_do_not_extend_life() {
     // A frame that the network held back since 700 proves 700, not 2,900.
     duet.say(new(8, Some(Echo { delay: ms(200), ..echo })), at(2_900));
     assert_eq!(duet.heard_at(), proven + ms(200));
+    // An honest delay, but the echoed frame was sent more than three beats ago: proves nothing.
+    let proven = duet.heard_at();
+    duet.say(new(9, Some(Echo { delay: ms(3_400), ..echo })), at(4_000));
+    assert_eq!(duet.heard_at(), proven);
     assert!(duet.heard.is_sorted());
 }
 
