@@ -76,3 +76,48 @@ async fn change(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixtures::{api_server, refusal};
+    use crate::ports::NoObserver;
+
+    fn object(version: &str, finalizers: &[&str]) -> Value {
+        json!({
+            "apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiCluster",
+            "metadata": {"name": "newyork", "uid": "u", "resourceVersion": version, "finalizers": finalizers},
+            "spec": {"port": 9990},
+        })
+    }
+
+    #[tokio::test]
+    async fn other_finalizers_survive_a_conflict() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&written);
+        let client = api_server(move |method, _, body| match method {
+            "PATCH" if body["metadata"]["resourceVersion"] != "2" => refusal(409, "Conflict"),
+            "PATCH" => {
+                seen.lock().unwrap().push(body["metadata"]["finalizers"].clone());
+                (200, object("3", &[]))
+            }
+            _ => (200, object("2", &["example.com/other"])),
+        });
+        let (api, caller) = (Api::namespaced(client, "default"), Caller::new(Arc::new(NoObserver)));
+        let stale: MultiCluster = serde_json::from_value(object("1", &[])).unwrap();
+        add(&api, &caller, &stale).await.unwrap();
+        assert_eq!(*written.lock().unwrap(), [json!(["example.com/other", FINALIZER])]);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_gone_needs_no_finalizer_off() {
+        let client = api_server(|_, _, _| refusal(404, "NotFound"));
+        let (api, caller) = (Api::namespaced(client, "default"), Caller::new(Arc::new(NoObserver)));
+        let object: MultiCluster = serde_json::from_value(object("1", &[FINALIZER])).unwrap();
+        remove(&api, &caller, &object).await.unwrap();
+    }
+}

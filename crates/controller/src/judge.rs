@@ -206,6 +206,9 @@ fn payload_applied(view: &View<'_>) -> Judgement {
     if let (Validity::Invalid { reason, message }, true) = (&progress.validity, progress.applied.is_none()) {
         return judgement(which, false, reason, message.clone());
     }
+    if view.snapshot.is_some_and(|snapshot| snapshot.role == Role::Stopping) {
+        return judgement(which, false, "Deleting", format!("being deleted, {} left", objects(left)));
+    }
     match (leads(view), progress.applied) {
         (true, Some((term, generation))) if view.generation.is_none_or(|now| now == generation) => {
             let message = match (progress.ready, &progress.not_ready) {

@@ -266,7 +266,14 @@ impl LocalLease {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::fixtures::{api_server, refusal};
+    use crate::ports::NoObserver;
 
     fn held_by(holder: &str, renewed_ago: Duration) -> LeaseSpec {
         LeaseSpec {
@@ -312,5 +319,66 @@ mod tests {
         ));
         let ancient = held_by("pod-2", Duration::from_secs(3600));
         assert_eq!(decide(Some(&ancient), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
+    }
+
+    /// A Lease on a fake API server that keeps versions.
+    fn lease_server(lease: &Arc<Mutex<(u64, Value)>>) -> kube::Client {
+        let lease = Arc::clone(lease);
+        api_server(move |method, _, body| {
+            let mut lease = lease.lock().unwrap();
+            if method == "GET" {
+                return if lease.1.is_null() { refusal(404, "NotFound") } else { (200, lease.1.clone()) };
+            }
+            if method == "PUT" && body["metadata"]["resourceVersion"] != json!(lease.0.to_string()) {
+                return refusal(409, "Conflict");
+            }
+            lease.0 += 1;
+            lease.1 = body;
+            lease.1["metadata"]["resourceVersion"] = json!(lease.0.to_string());
+            (200, lease.1.clone())
+        })
+    }
+
+    fn local(client: kube::Client, holder: &str) -> LocalLease {
+        let caller = Caller::new(Arc::new(NoObserver));
+        LocalLease::new(Api::namespaced(client, "default"), caller, "l".into(), holder.into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_holds_the_other_waits_and_takes_over() {
+        let lease = Arc::new(Mutex::new((0, Value::Null)));
+        let client = lease_server(&lease);
+        let (mut one, mut two) = (local(client.clone(), "one"), local(client, "two"));
+        one.acquire().await;
+        let (lost_out, mut lost) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(one.keep(lost_out, stop.clone()));
+        let waits = tokio::time::timeout(Duration::from_secs(20), two.acquire()).await;
+        assert!(waits.is_err(), "a lease that is renewed is not taken");
+        // Somebody takes it by force: the holder notices at its next renewal, and writes no more.
+        {
+            let mut lease = lease.lock().unwrap();
+            lease.0 += 1;
+            let version = json!(lease.0.to_string());
+            lease.1["metadata"]["resourceVersion"] = version;
+            lease.1["spec"]["holderIdentity"] = json!("three");
+        }
+        lost.wait_for(|holder| holder.as_deref() == Some("three")).await.unwrap();
+        stop.cancel();
+        keeper.await.unwrap().release().await;
+        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "three", "not ours to release");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_released_lease_is_free_at_once() {
+        let lease = Arc::new(Mutex::new((0, Value::Null)));
+        let client = lease_server(&lease);
+        let (mut one, mut two) = (local(client.clone(), "one"), local(client, "two"));
+        one.acquire().await;
+        one.release().await;
+        let begin = Instant::now();
+        two.acquire().await;
+        assert!(begin.elapsed() < Duration::from_millis(10));
+        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "two");
     }
 }

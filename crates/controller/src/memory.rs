@@ -2,7 +2,7 @@
 
 use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, VoteStatus};
 use flagship_node::{DurableRecord, ElectionRecord, Vote};
-use flagship_types::{Callsign, Epoch, FleetConfig, MemberName, Term};
+use flagship_types::{Callsign, Epoch, MemberName, Term};
 
 /// Kubernetes numbers are signed; ours stay far below their end.
 pub(crate) fn signed(number: u64) -> i64 {
@@ -45,7 +45,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         stopping: self::term(status.stopping),
         term: term.unwrap_or(Term::NONE),
         leader: status.leader.as_ref().and_then(name),
-        config: config.unwrap_or_else(FleetConfig::default),
+        config: config.unwrap_or_default(),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
     })
 }
@@ -91,6 +91,8 @@ pub(crate) fn copy(from: &MultiClusterStatus, to: &mut MultiClusterStatus) {
 
 #[cfg(test)]
 mod tests {
+    use flagship_types::FleetConfig;
+
     use super::*;
 
     fn fleet(name: &str) -> Callsign {

@@ -58,7 +58,7 @@ impl PayloadWorker {
             Ok(plan) => plan,
             Err(Refusal::Invalid(reason, message)) => {
                 self.report(|progress| progress.activity = Activity::Idle);
-                self.invalid(reason, message);
+                self.invalid(reason, &message);
                 return Next::Rest(REFUSED_RETRY);
             }
             Err(Refusal::Failed(error)) => return self.failed(target, &error),
@@ -248,8 +248,8 @@ impl PayloadWorker {
     }
 
     /// The payload cannot be applied here before somebody changes something.
-    pub(crate) fn invalid(&self, reason: &'static str, message: String) {
-        let new = Validity::Invalid { reason, message: message.clone() };
+    pub(crate) fn invalid(&self, reason: &'static str, message: &str) {
+        let new = Validity::Invalid { reason, message: message.into() };
         if self.validity() != new {
             warn!(reason, message, "the payload cannot be applied");
             let note = format!("the payload cannot be applied: {message}");

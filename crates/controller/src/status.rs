@@ -45,7 +45,7 @@ pub(crate) struct View<'a> {
 /// The status for people.
 pub(crate) fn picture(view: &View<'_>) -> Picture {
     let judgements = judge::all(view);
-    let ready = judgements.iter().any(|judgement| judge::is_ready(judgement));
+    let ready = judgements.iter().any(judge::is_ready);
     let role = view.snapshot.map_or(Role::Joining, |snapshot| snapshot.role);
     let leader = view.snapshot.and_then(|snapshot| snapshot.leader.as_ref());
     let leading = leads(view);

@@ -135,7 +135,7 @@ impl PayloadWorker {
             Ok(plan) => plan,
             Err(error) if error.is_transient() => return self.not_validated(target, &error),
             Err(error) => {
-                self.invalid(reason(&error), error.to_string());
+                self.invalid(reason(&error), &error.to_string());
                 return Next::Rest(REVALIDATE);
             }
         };
@@ -147,7 +147,7 @@ impl PayloadWorker {
             }
             Err(failures) if failures.is_transient() => self.not_validated(target, &failures),
             Err(failures) => {
-                self.invalid("PayloadRefused", failures.to_string());
+                self.invalid("PayloadRefused", &failures.to_string());
                 Next::Rest(REVALIDATE)
             }
         }

@@ -22,6 +22,7 @@ use crate::discovery;
 use crate::events::{Notice, Publisher};
 use crate::finalizer;
 use crate::happenings::Happening;
+use crate::judge;
 use crate::member::machine_config;
 use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart};
@@ -119,6 +120,8 @@ pub(crate) struct Tenure {
     pub(crate) chronicle: Chronicle,
     pub(crate) stall: Option<Stall>,
     pub(crate) status: Option<StatusHandle>,
+    /// A stored start that no node has used, because it could not join.
+    unused: Option<Start>,
     retry: Duration,
 }
 
@@ -141,6 +144,7 @@ impl Tenure {
             chronicle: Chronicle::new(worker.identity.member.clone(), events),
             stall: None,
             status: None,
+            unused: None,
             retry: RETRY,
         }
     }
@@ -160,6 +164,8 @@ impl Tenure {
                 Prepared::Wait(time) => self.wait(time).await,
                 Prepared::Ready(ready) => match self.join(*ready).await {
                     Ok(member) => self.run(member).await,
+                    // It cannot hand anything over if it cannot join.
+                    Err(_) if finalizer::is_deleting(&self.object.borrow()) => self.remove_leftovers().await,
                     Err(time) => self.wait(time).await,
                 },
             };
@@ -169,12 +175,14 @@ impl Tenure {
         }
     }
 
-    /// Waits for a change of the object, or for the time to try again.
+    /// Waits for an edit of the object, or for the time to try again. Its status does not count: we write that.
     async fn wait(&mut self, time: Duration) -> Option<End> {
+        let edited = |object: &MultiCluster| (object.metadata.generation, finalizer::is_deleting(object));
+        let now = edited(&self.object.borrow());
         tokio::select! {
             biased;
             end = self.interruption.wait() => Some(end),
-            changed = self.object.changed() => changed.is_err().then_some(End::Gone),
+            gone = async { self.object.wait_for(|object| edited(object) != now).await.is_err() } => gone.then_some(End::Gone),
             () = tokio::time::sleep(time) => None,
         }
     }
@@ -214,9 +222,18 @@ impl Tenure {
             }
         };
         finalizer::add(&self.api, &self.caller, &object).await.map_err(PrepareError::Finalizer)?;
-        let start = status.begin().await?;
+        let start = match self.unused.take() {
+            Some(start) => start,
+            None => status.begin().await?,
+        };
         self.chronicle.restore(&start.status);
-        let (inventory, found) = self.discover(&start.status).await?;
+        let (inventory, found) = match self.discover(&start.status).await {
+            Ok(discovered) => discovered,
+            Err(error) => {
+                self.unused = Some(start);
+                return Err(error);
+            }
+        };
         if start.status.callsign.as_deref().is_some_and(|fleet| fleet != settings.callsign.as_str()) {
             info!(
                 was = start.status.callsign,
@@ -268,6 +285,7 @@ impl Tenure {
             Err(error) => {
                 let stall = Stall { reason: error.reason().into(), message: error.to_string() };
                 self.stalled(&object, stall);
+                self.unused = Some(start);
                 return Err(MAX_RETRY);
             }
         };
@@ -296,11 +314,14 @@ impl Tenure {
             Outcome::Ended => {
                 self.chronicle.tell(ended());
                 self.close(member).await;
+                self.flush().await;
                 self.wait(RETRY).await
             }
             Outcome::Rejoin => {
                 member.node.tell(Command::Away(REJOIN_GRACE)).await;
                 self.close(member).await;
+                // What the next node starts from is read from the status.
+                self.flush().await;
                 None
             }
             Outcome::Interrupted(End::Shutdown) | Outcome::Departed(Why::Shutdown) => {
@@ -318,6 +339,7 @@ impl Tenure {
                 member.node.tell(Command::Leave).await;
                 self.close(member).await;
                 self.context.observer.member_gone(&callsign, &self.identity.member);
+                self.flush().await;
                 None
             }
             Outcome::Departed(Why::Removal) => {
@@ -379,7 +401,13 @@ impl Tenure {
     }
 
     /// Shows that nothing goes on before somebody changes something.
-    pub(crate) fn stalled(&mut self, object: &MultiCluster, stall: Stall) {
+    pub(crate) fn stalled(&mut self, object: &MultiCluster, mut stall: Stall) {
+        let left = self.chronicle.inventory().len();
+        if left > 0 {
+            stall.message.push_str("; meanwhile the payload that runs here (");
+            stall.message.push_str(&judge::objects(left));
+            stall.message.push_str(") stays, and others may start theirs");
+        }
         if self.stall.as_ref() != Some(&stall) {
             warn!(reason = stall.reason, "{}", stall.message);
             self.chronicle.stalled(&stall);

@@ -85,7 +85,7 @@ async fn lost(holder: &mut watch::Receiver<Option<String>>) {
     let told = holder.wait_for(Option::is_some).await.is_ok();
     if !told {
         // The keeper only ends with the tenure.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -129,8 +129,8 @@ impl Worker {
             info!(?end, "stopped serving this member");
             drop(stop_with_us);
             match (keeper.await, end) {
-                (Ok(lease), End::Removed) => lease.remove().await,
-                (Ok(lease), End::Gone | End::Shutdown) => lease.release().await,
+                (Ok(lease), End::Removed | End::Gone) => lease.remove().await,
+                (Ok(lease), End::Shutdown) => lease.release().await,
                 (Ok(_), End::LeaseLost) => continue,
                 (Err(error), _) => warn!(%error, "the task that renews the lease failed; the lease runs out"),
             }

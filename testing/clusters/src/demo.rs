@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::daemon::Flagship;
 use crate::fleet::{CALLSIGN, Fleet, Member, payload_ready, two_members};
@@ -45,7 +45,7 @@ pub async fn run(mode: Mode) -> Result<()> {
         Ok(measured) => measured,
         Err(error) => {
             story.end_table();
-            return Err(error.context(fleet.log_tails(LOG_TAIL_LINES)));
+            return Err(anyhow!("{error:#}\n{}", fleet.log_tails(LOG_TAIL_LINES)));
         }
     };
     story.end_table();
@@ -61,6 +61,7 @@ pub async fn run(mode: Mode) -> Result<()> {
         ));
     }
     fleet.remove(&harness).await?;
+    harness.close_network()?;
     story.line("\nEverything that was started is stopped and removed.");
     Ok(())
 }

@@ -318,7 +318,7 @@ impl Fleet {
         text
     }
 
-    /// Ends the fleet and removes its clusters.
+    /// Ends the fleet and removes its clusters. The network stays, for the next one: [`Harness::close_network`].
     ///
     /// # Errors
     /// If something cannot be removed.
@@ -328,7 +328,7 @@ impl Fleet {
         for name in names {
             harness.remove(&name).await?;
         }
-        harness.close_network()
+        Ok(())
     }
 }
 
@@ -344,7 +344,9 @@ fn on_loopback(mut plans: Vec<Plan>) -> Result<Vec<Plan>> {
             .set("port", json!(port));
     }
     for plan in &mut plans {
-        let Some(fleet) = plan.object["spec"]["fleet"].as_array_mut() else { continue };
+        let Some(fleet) = plan.object.pointer_mut("/spec/fleet").and_then(Value::as_array_mut) else {
+            continue;
+        };
         for seed in fleet {
             if let Some((_, new)) = moved.iter().find(|(old, _)| seed == old) {
                 *seed = json!(new);
@@ -365,6 +367,7 @@ mod tests {
         for plan in &plans {
             assert_eq!(plan.object["spec"]["serviceAddress"], "127.0.0.1");
         }
+        assert!(plans[0].object["spec"].get("fleet").is_none(), "a field that was absent stays so");
         assert_eq!(plans[1].object["spec"]["fleet"][0], format!("127.0.0.1:{port}"));
         assert_eq!(plans[2].object["spec"]["fleet"][0], format!("127.0.0.1:{port}"));
         assert_ne!(plans[1].object["spec"]["port"], *port);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -116,10 +116,11 @@ pub async fn run(mode: Mode, arguments: Arguments) -> Result<()> {
         story.now("", &format!("{}: {} runs", scenario.title(), arguments.runs));
         let fleet = Fleet::start(&harness, &flagship, scenario.plans()?).await?;
         let samples = series(&story, &fleet, scenario, arguments.runs).await;
-        let samples = samples.map_err(|error| error.context(fleet.log_tails(LOG_TAIL_LINES)))?;
+        let samples = samples.map_err(|error| anyhow!("{error:#}\n{}", fleet.log_tails(LOG_TAIL_LINES)))?;
         fleet.remove(&harness).await?;
         results.push((scenario, samples));
     }
+    harness.close_network()?;
     print(&story, &results)
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
         };
         own("kube-vip.io", "multiclusters", None, OWN_VERBS.as_slice());
         own("kube-vip.io", "multiclusters", Some("status"), &["patch"]);
-        own("coordination.k8s.io", "leases", None, &["get", "create", "patch"]);
+        own("coordination.k8s.io", "leases", None, &["get", "create", "update"]);
         own("events.k8s.io", "events", None, &["create", "patch"]);
         if has_workloads(objects, namespace) {
             // A stop ends only when the pods are gone, and they are looked for through their owners.

@@ -31,6 +31,9 @@ fn one_liar_takes_nobody_down() {
             net.run_for(ms(30));
         }
         assert_eq!(false_downs(&net.changes, &BTreeSet::new()), [], "seed {seed}");
+        // Whose own beats are fresh does not even suspect.
+        let suspected = net.changes.iter().filter(|c| c.observer == 0 && c.state == State::Suspect).count();
+        assert_eq!(suspected, 0, "seed {seed}");
         // The victim refutes, but not as often as it is accused.
         let refutations = net.core(1).stats().refutations;
         assert!(refutations > 100 && refutations <= 60_000 / 20, "{refutations}");

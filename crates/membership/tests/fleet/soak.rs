@@ -31,7 +31,7 @@ impl Chance {
 #[test]
 fn after_random_faults_and_quiet_the_fleet_is_whole() {
     let mut faults = [0u32; 6];
-    for seed in 0..150 {
+    for seed in 0..100 {
         let mut chance = Chance(Pcg64Mcg::seed_from_u64(seed));
         let n = 2 + chance.member(4);
         let mut net = Net::settled(n, seed);
@@ -79,7 +79,7 @@ fn after_random_faults_and_quiet_the_fleet_is_whole() {
         assert!(net.events.iter().all(|(_, _, e)| !matches!(e, Event::NameInUse { .. })), "seed {seed}");
         assert_eq!(shrinking_records(&net.changes), [], "seed {seed}");
     }
-    assert!(faults.iter().all(|count| *count > 20), "{faults:?}");
+    assert!(faults.iter().all(|count| *count > 15), "{faults:?}");
 }
 
 fn number(chance: &mut Chance) -> u64 {
@@ -141,7 +141,7 @@ fn garbage(chance: &mut Chance) -> Message {
 
 #[test]
 fn one_members_garbage_neither_panics_nor_touches_the_others() {
-    for seed in 0..100 {
+    for seed in 0..50 {
         let mut chance = Chance(Pcg64Mcg::seed_from_u64(seed));
         let mut net = Net::settled(4, seed);
         for _ in 0..500 {
