@@ -33,7 +33,7 @@ impl Joiner for TransportJoiner {
         let listen = Listen { address: listen_address(start.listen.as_ref())?, port: start.port };
         let endpoint = Endpoint { hello, listen };
         let Attachment { links, events, local, detach } =
-            self.transport.attach(endpoint).await.map_err(join_error)?;
+            self.transport.attach(endpoint).await.map_err(|error| join_error(&error))?;
         tracing::info!(callsign = %machine.callsign, member = %machine.member, %local, "listening");
         let (node, task) = flagship_node::spawn(start.machine, links, events, start.store);
         let ended = tokio::spawn(async move {
@@ -51,13 +51,15 @@ fn listen_address(listen: Option<&PeerAddress>) -> Result<Option<IpAddr>, JoinEr
     let parse = |address: &PeerAddress| {
         address.host().parse().map_err(|_| {
             let host = address.host();
-            JoinError::Listen(format!("spec.address: {host:?} is not an IP address of this host; leave it empty to listen on all"))
+            JoinError::Listen(format!(
+                "spec.address: {host:?} is not an IP address of this host; leave it empty to listen on all"
+            ))
         })
     };
     listen.map(parse).transpose()
 }
 
-fn join_error(error: AttachError) -> JoinError {
+fn join_error(error: &AttachError) -> JoinError {
     let sentence = error.to_string();
     match error {
         AttachError::Tls(TlsError::Missing { .. }) => JoinError::NoCertificate(sentence),

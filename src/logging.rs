@@ -10,7 +10,9 @@ pub(crate) fn init(format: LogFormat, level: &str) -> Result<(), String> {
     })?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match format {
-        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => {
+            subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     set.map_err(|error| error.to_string())

@@ -45,13 +45,25 @@ impl Observer for TelemetryObserver {
         self.telemetry.recorder().api_request(verb, code);
     }
 
-    fn payload_applied(&self, callsign: &Callsign, member: &MemberName, result: PayloadResult, took: Duration) {
+    fn payload_applied(
+        &self,
+        callsign: &Callsign,
+        member: &MemberName,
+        result: PayloadResult,
+        took: Duration,
+    ) {
         if let Some(recorder) = self.recorder(callsign, member) {
             recorder.applied(took, outcome(result));
         }
     }
 
-    fn payload_deleted(&self, callsign: &Callsign, member: &MemberName, result: PayloadResult, took: Duration) {
+    fn payload_deleted(
+        &self,
+        callsign: &Callsign,
+        member: &MemberName,
+        result: PayloadResult,
+        took: Duration,
+    ) {
         if let Some(recorder) = self.recorder(callsign, member) {
             recorder.deleted(took, outcome(result));
         }

@@ -30,7 +30,8 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) async fn run(args: RunArgs) -> Result<()> {
     logging::init(args.log_format, &args.log_level).map_err(|error| anyhow!(error))?;
     let telemetry = Telemetry::new();
-    let addresses = Addresses { metrics: args.metrics_bind_address.0, health: args.health_probe_bind_address.0 };
+    let addresses =
+        Addresses { metrics: args.metrics_bind_address.0, health: args.health_probe_bind_address.0 };
     let bound = telemetry.bind(addresses).await?;
     let client = client(&args).await?;
     let transport = Transport::new(TransportOptions {
@@ -135,13 +136,16 @@ fn show_links(telemetry: &Telemetry, transport: &Transport) {
         };
         LinkFigures {
             frames: stats.frames.iter().map(frame).collect(),
-            refused: stats.handshakes.iter().filter(|h| h.result != "ok").fold(Vec::new(), |mut sums, handshake| {
-                match sums.iter_mut().find(|(result, _)| *result == handshake.result) {
-                    Some((_, sum)) => *sum += handshake.count,
-                    None => sums.push((handshake.result, handshake.count)),
-                }
-                sums
-            }),
+            refused: stats.handshakes.iter().filter(|h| h.result != "ok").fold(
+                Vec::new(),
+                |mut sums, handshake| {
+                    match sums.iter_mut().find(|(result, _)| *result == handshake.result) {
+                        Some((_, sum)) => *sum += handshake.count,
+                        None => sums.push((handshake.result, handshake.count)),
+                    }
+                    sums
+                },
+            ),
         }
     });
 }

@@ -6,6 +6,7 @@ use flagship_types::{MemberName, Term};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::events::{Notice, Publisher, Throttle};
 use crate::happenings::{self, Happening};
@@ -69,6 +70,11 @@ impl Chronicle {
                 message: notice.note.clone(),
             };
             self.kept.record(entry);
+        }
+        if notice.warning {
+            warn!(reason = notice.reason, "{}", notice.note);
+        } else {
+            info!(reason = notice.reason, "{}", notice.note);
         }
         self.events.publish(notice);
     }

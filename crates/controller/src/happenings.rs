@@ -39,6 +39,7 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
     match event {
         NodeEvent::Member { member, from, to, evidence } => of_member(member, *from, *to, *evidence),
         NodeEvent::Election(event) => of_election(event, own),
+        NodeEvent::LinkUp(_) => None,
         NodeEvent::LinkRefused(refusal) => Some(of_refusal(refusal)),
         NodeEvent::LinkWarning(warning) => {
             let about = warning.peer.as_ref().map_or_else(|| own.to_string(), ToString::to_string);

@@ -171,7 +171,7 @@ impl Driver {
                     self.directive.send_replace(directive);
                 }
                 MachineOutput::Event(event) => {
-                    info!(?event, "event");
+                    debug!(?event, "event");
                     // No reader is fine.
                     let _ = self.events.send(event);
                 }

@@ -77,6 +77,8 @@ pub enum NodeEvent {
     },
     /// From the election core.
     Election(flagship_election::Event),
+    /// A link came up; the core may still close it as a duplicate.
+    LinkUp(MemberName),
     /// A link or handshake was refused.
     LinkRefused(LinkRefusal),
     /// Certificates need a person soon, though links work.

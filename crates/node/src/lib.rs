@@ -5,6 +5,7 @@ mod clock;
 mod driver;
 mod handle;
 mod machine;
+mod picture;
 mod ports;
 mod snapshot;
 

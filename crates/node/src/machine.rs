@@ -7,14 +7,12 @@ use std::time::Duration;
 use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
 use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
 use flagship_types::{
-    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term,
-    Verified, format_duration,
+    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
 };
 use flagship_wire::PeerMessage;
 
 use crate::handle::{NodeEvent, NodeSpec};
 use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, WritePermit};
-use crate::snapshot::{MemberSnapshot, Snapshot};
 
 /// What a member starts with.
 #[derive(Debug, Clone)]
@@ -62,18 +60,18 @@ pub enum MachineOutput {
 
 /// One member without IO.
 pub struct Machine {
-    callsign: Callsign,
-    member: MemberName,
-    membership: Membership,
-    election: Election,
-    metadata: Metadata,
+    pub(crate) callsign: Callsign,
+    pub(crate) member: MemberName,
+    pub(crate) membership: Membership,
+    pub(crate) election: Election,
+    pub(crate) metadata: Metadata,
     record: Option<election::Record>,
     /// The last state told of each member, so that an event names what changed. As many as there are members.
     told: std::collections::BTreeMap<MemberName, State>,
     silence_floor: Duration,
     caution: u32,
-    name_in_use: bool,
-    interrupted: bool,
+    pub(crate) name_in_use: bool,
+    pub(crate) interrupted: bool,
     /// Whether anything worth showing changed since it was last asked.
     dirty: bool,
     outputs: VecDeque<MachineOutput>,
@@ -132,6 +130,7 @@ impl Machine {
         use membership::Input;
         match event {
             LinkEvent::Up { link, hello, dialled } => {
+                self.emit(NodeEvent::LinkUp(hello.get().member.clone()));
                 self.membership.handle(Input::LinkUp { link, hello, dialled }, now);
             }
             LinkEvent::Down { link, end } => self.membership.handle(Input::LinkDown { link, end }, now),
@@ -305,61 +304,8 @@ impl Machine {
         std::mem::take(&mut self.dirty)
     }
 
-    /// The picture for status and metrics.
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let leader = self.election.leader();
-        let members: Vec<_> = self.membership.members().map(|view| self.member_snapshot(&view)).collect();
-        let other_leaders = members
-            .iter()
-            .filter(|m| m.name != self.member && m.linked && m.role == Some(Role::Leader))
-            .filter(|_| self.election.role() == Role::Leader)
-            .map(|m| m.name.clone())
-            .collect();
-        Snapshot {
-            callsign: self.callsign.clone(),
-            member: self.member.clone(),
-            epoch: self.membership.epoch(),
-            taken_at: now,
-            role: self.election.role(),
-            term: leader.as_ref().map_or(self.election.term(), |(_, term)| *term),
-            leader: leader.map(|(name, _)| name),
-            directive: self.effective_directive(),
-            config: *self.election.config(),
-            config_conflict: self
-                .election
-                .config_conflict()
-                .map(|(leader, config)| conflict(&leader, &config)),
-            waiting_for: self.election.waiting_for(now),
-            members,
-            other_leaders,
-            name_in_use: self.name_in_use,
-            interrupted: self.interrupted,
-            membership: self.membership.stats().clone(),
-            election: self.election.stats().clone(),
-        }
-    }
-
-    fn member_snapshot(&self, view: &MemberView<'_>) -> MemberSnapshot {
-        let own = *view.name == self.member;
-        let metadata = if own { Some(&self.metadata) } else { view.metadata };
-        MemberSnapshot {
-            name: view.name.clone(),
-            state: view.state,
-            since: view.since,
-            linked: own || view.link.is_some(),
-            address: view.address.cloned(),
-            rtt: view.rtt,
-            heard_at: view.heard_at,
-            rank: metadata.map(|m| m.rank),
-            role: metadata.map(|m| m.role),
-            term: metadata.map_or(Term::NONE, |m| m.term),
-            health: metadata.map_or_else(Health::default, |m| m.health),
-            epoch: view.epoch,
-        }
-    }
-
     /// A member whose name somebody else uses touches nothing.
-    fn effective_directive(&self) -> Directive {
+    pub(crate) fn effective_directive(&self) -> Directive {
         if self.name_in_use { Directive::Hold } else { self.election.directive().clone() }
     }
 
@@ -373,9 +319,9 @@ impl Machine {
     fn settle(&mut self, now: Instant) {
         loop {
             if let Some(output) = self.membership.poll_output() {
-                self.from_membership(output, now);
+                self.route_membership(output, now);
             } else if let Some(output) = self.election.poll_output() {
-                self.from_election(output, now);
+                self.route_election(output, now);
             } else {
                 break;
             }
@@ -383,7 +329,7 @@ impl Machine {
         self.widen_with_caution(now);
     }
 
-    fn from_membership(&mut self, output: membership::Output, now: Instant) {
+    fn route_membership(&mut self, output: membership::Output, now: Instant) {
         use membership::{Event, Output};
         match output {
             Output::Connect { address } => self.outputs.push_back(MachineOutput::Connect(address)),
@@ -426,7 +372,7 @@ impl Machine {
         self.election.handle(election::Input::Peer(peer), now);
     }
 
-    fn from_election(&mut self, output: election::Output, now: Instant) {
+    fn route_election(&mut self, output: election::Output, now: Instant) {
         use election::Output;
         match output {
             Output::Persist(record) => {
@@ -484,15 +430,6 @@ impl Machine {
         self.dirty = true;
         self.outputs.push_back(MachineOutput::Event(event));
     }
-}
-
-fn conflict(leader: &MemberName, config: &FleetConfig) -> String {
-    format!(
-        "the settings of {leader}, who leads, are in force and differ from this object's: failback {:?} after {}, restartGrace {}",
-        config.failback,
-        format_duration(config.failback_delay),
-        format_duration(config.restart_grace)
-    )
 }
 
 fn peer_view(view: &MemberView<'_>) -> election::PeerView {

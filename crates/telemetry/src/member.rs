@@ -146,14 +146,10 @@ impl MemberRecorder {
         });
     }
 
-    /// A link came up. (Refusals are counted from the node's events.)
-    pub fn link_established(&self) {
-        self.count(HANDSHAKES, "ok", 1);
-    }
-
     pub(crate) fn event(&self, event: &NodeEvent) {
         match event {
             NodeEvent::Election(event) => self.election(event),
+            NodeEvent::LinkUp(_) => self.count(HANDSHAKES, "ok", 1),
             NodeEvent::LinkRefused(refusal) => self.count(HANDSHAKES, refusal.reason.as_str(), 1),
             NodeEvent::Paused(_) => self.count(PAUSES, "", 1),
             NodeEvent::StoreFailed(_) => self.count(STORE_FAILURES, "", 1),

@@ -137,7 +137,7 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
     recorder.applied(Duration::from_millis(300), Outcome::Success);
     recorder.deleted(Duration::from_secs(31), Outcome::Failure);
     recorder.payload_objects(10);
-    recorder.link_established();
+    recorder.event(&NodeEvent::LinkUp(MemberName::new("sheffield").unwrap()));
     recorder.certificate_expiry(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
     telemetry.recorder().api_request("patch", 200);
     telemetry.recorder().api_request("get", 0);

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing in the protocol takes longer than this on a loaded machine, unless a test says so.
-pub const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(60);
 /// The end of a daemon's log that a failed test shows.
 const LOG_TAIL_LINES: usize = 60;
 

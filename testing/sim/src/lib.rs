@@ -4,7 +4,9 @@
 mod check;
 mod host;
 mod network;
+mod payload;
 mod plan;
+mod streams;
 mod world;
 
 pub use check::{Violation, Violations};

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use flagship_membership::KnownMember;
 use flagship_node::{
-    ConnectFailure, Directive, DurableRecord, ElectionSpec, LinkEnd, LinkEvent, LinkId, Machine,
-    MachineConfig, MachineOutput, NodeEvent, NodeSpec, PauseDetector, PeerHello, Purpose,
+    DurableRecord, ElectionSpec, Machine, MachineConfig, MachineOutput, NodeEvent, NodeSpec, PauseDetector,
 };
 use flagship_types::{
-    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Role, Term, Verified,
+    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Role,
 };
 use flagship_wire::PeerMessage;
 use rand::{RngExt, SeedableRng};
@@ -19,7 +18,7 @@ use rand_pcg::Pcg64;
 
 use crate::check::Violations;
 use crate::host::{Host, HostSpec, Job, PayloadState};
-use crate::network::{CONNECT_TIMEOUT, HostId, Network, USER_TIMEOUT};
+use crate::network::{HostId, Network};
 use crate::plan::Fault;
 
 /// The wall clock when virtual time begins, in milliseconds.
@@ -34,7 +33,7 @@ pub fn secs(seconds: f64) -> Duration {
 
 /// Something that will happen.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(crate) enum Event {
     Wake(HostId, u64),
     Deliver { stream: u64, end: usize },
     ConnectDone { from: HostId, process: u64, to: HostId, address: String },
@@ -46,20 +45,21 @@ enum Event {
 
 /// A fleet in virtual time.
 pub struct World {
-    now: Instant,
-    rng: Pcg64,
-    hosts: Vec<Host>,
-    network: Network,
-    queue: BinaryHeap<Reverse<(Instant, u64, Event)>>,
-    sequence: u64,
-    in_flight: std::collections::BTreeMap<(u64, usize), std::collections::VecDeque<(Instant, PeerMessage)>>,
-    latency: Duration,
+    pub(crate) now: Instant,
+    pub(crate) rng: Pcg64,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) network: Network,
+    pub(crate) queue: BinaryHeap<Reverse<(Instant, u64, Event)>>,
+    pub(crate) sequence: u64,
+    pub(crate) in_flight:
+        std::collections::BTreeMap<(u64, usize), std::collections::VecDeque<(Instant, PeerMessage)>>,
+    pub(crate) latency: Duration,
     /// What was found.
     pub violations: Violations,
-    faults_fired: usize,
-    disturbed: bool,
-    trace: String,
-    seed: u64,
+    pub(crate) faults_fired: usize,
+    pub(crate) disturbed: bool,
+    pub(crate) trace: String,
+    pub(crate) seed: u64,
 }
 
 impl World {
@@ -228,11 +228,11 @@ impl World {
         out
     }
 
-    fn log(&mut self, what: std::fmt::Arguments<'_>) {
+    pub(crate) fn log(&mut self, what: std::fmt::Arguments<'_>) {
         let _ = writeln!(self.trace, "{:?} {what}", self.now);
     }
 
-    fn at(&mut self, delay: Duration, event: Event) {
+    pub(crate) fn at(&mut self, delay: Duration, event: Event) {
         self.sequence += 1;
         self.queue.push(Reverse((self.now + delay, self.sequence, event)));
     }
@@ -241,7 +241,7 @@ impl World {
         WALL_START_MS + self.now.as_nanos() / 1_000_000
     }
 
-    fn host_named(&self, name: &str) -> Option<HostId> {
+    pub(crate) fn host_named(&self, name: &str) -> Option<HostId> {
         self.hosts.iter().position(|host| host.spec.name == name)
     }
 
@@ -301,32 +301,18 @@ impl World {
         }
     }
 
-    /// Closes one end; the other learns of it if the path is open.
-    fn close_end(&mut self, stream: u64, end: usize, code: Option<CloseCode>) {
-        let Some(s) = self.network.streams.get_mut(&stream) else { return };
-        if !std::mem::replace(&mut s.ends[end].open, false) {
-            return;
-        }
-        let (from, to) = (s.ends[end].host, s.ends[1 - end].host);
-        let arrival = s.ends[1 - end].last_arrival;
-        if self.network.open(from, to) {
-            let delay = self.delay().max(arrival.since(self.now));
-            self.at(delay, Event::CloseSeen { stream, end: 1 - end, code });
-        }
-    }
-
-    fn delay(&mut self) -> Duration {
+    pub(crate) fn delay(&mut self) -> Duration {
         self.latency.mul_f64(1.0 + self.rng.random_range(0.0..0.25))
     }
 
-    fn report_health(&mut self, id: HostId) {
+    pub(crate) fn report_health(&mut self, id: HostId) {
         let host = &self.hosts[id];
         let ready = matches!(host.payload, PayloadState::Ready { .. });
         let health = Health { api: host.api_up, payload_valid: true, payload_ready: ready };
         self.with_machine(id, |machine, now| machine.health(health, now));
     }
 
-    fn wake(&mut self, id: HostId) {
+    pub(crate) fn wake(&mut self, id: HostId) {
         let (now, wall_ms) = (self.now, self.wall_ms());
         let host = &mut self.hosts[id];
         if !host.runs() {
@@ -362,165 +348,7 @@ impl World {
         }
     }
 
-    /// Hands an event to the process of that end, later if it is frozen.
-    fn to_end(&mut self, stream: u64, end: usize, again: Event) -> Option<HostId> {
-        let s = self.network.streams.get(&stream)?;
-        let (host, process, open) = (s.ends[end].host, s.ends[end].process, s.ends[end].open);
-        if !open || self.hosts[host].process != process || self.hosts[host].machine.is_none() {
-            return None;
-        }
-        if self.hosts[host].frozen {
-            self.at(Duration::from_millis(50), again);
-            return None;
-        }
-        Some(host)
-    }
-
-    fn deliver(&mut self, stream: u64, end: usize) {
-        let Some(host) = self.to_end(stream, end, Event::Deliver { stream, end }) else { return };
-        self.wake(host);
-        let Some(waiting) = self.in_flight.get_mut(&(stream, end)) else { return };
-        while waiting.front().is_some_and(|(at, _)| *at <= self.now) {
-            let Some((_, message)) = waiting.pop_front() else { break };
-            let event = LinkEvent::Message { link: LinkId(stream), message: Verified::first_hand(message) };
-            if let Some(machine) = self.hosts[host].machine.as_mut() {
-                machine.link_event(event, self.now);
-            }
-        }
-        self.perform(host);
-    }
-
-    fn close_seen(&mut self, stream: u64, end: usize, code: Option<CloseCode>) {
-        let Some(host) = self.to_end(stream, end, Event::CloseSeen { stream, end, code }) else { return };
-        if let Some(s) = self.network.streams.get_mut(&stream) {
-            s.ends[end].open = false;
-        }
-        let end = code.map_or(LinkEnd::Lost, LinkEnd::Closed);
-        self.link_event(host, LinkEvent::Down { link: LinkId(stream), end });
-    }
-
-    fn user_timeout(&mut self, stream: u64, end: usize) {
-        let now = self.now;
-        let Some(s) = self.network.streams.get_mut(&stream) else { return };
-        let e = &mut s.ends[end];
-        if !e.open || !e.unacked_since.is_some_and(|since| now.since(since) >= USER_TIMEOUT) {
-            return;
-        }
-        let (host, process) = (e.host, e.process);
-        self.close_end(stream, end, None);
-        if self.hosts[host].process == process {
-            self.link_event(host, LinkEvent::Down { link: LinkId(stream), end: LinkEnd::Lost });
-        }
-    }
-
-    fn link_event(&mut self, host: HostId, event: LinkEvent) {
-        self.wake(host);
-        let now = self.now;
-        if let Some(machine) = self.hosts[host].machine.as_mut() {
-            machine.link_event(event, now);
-        }
-        self.perform(host);
-    }
-
-    fn connected(&mut self, from: HostId, process: u64, to: HostId, address: &str) {
-        if self.hosts[from].process != process || self.hosts[from].machine.is_none() {
-            return;
-        }
-        if self.hosts[from].frozen {
-            // The kernel's answer waits until the process goes on.
-            let address = address.to_owned();
-            return self.at(Duration::from_millis(50), Event::ConnectDone { from, process, to, address });
-        }
-        let address = PeerAddress::parse(address, 9990).expect("came from a PeerAddress");
-        let failure = if !self.network.both_open(from, to) || self.hosts[to].frozen {
-            Some(ConnectFailure::Unanswered)
-        } else if self.hosts[to].machine.is_none() {
-            Some(ConnectFailure::Refused)
-        } else {
-            None
-        };
-        if let Some(failure) = failure {
-            let reason = String::new();
-            return self.link_event(from, LinkEvent::ConnectFailed { address, failure, reason });
-        }
-        let processes = [(from, process), (to, self.hosts[to].process)];
-        let stream = self.network.connect(processes);
-        for (host, peer, dialled) in [(from, to, Some(address)), (to, from, None)] {
-            let Some(hello) = self.hosts[peer].machine.as_ref().map(Machine::hello) else { continue };
-            let hello = PeerHello {
-                member: hello.member,
-                epoch: hello.epoch,
-                address: hello.address,
-                view_hash: hello.view_hash,
-            };
-            let event = LinkEvent::Up { link: LinkId(stream), hello: Verified::first_hand(hello), dialled };
-            self.link_event(host, event);
-        }
-    }
-
-    fn connect(&mut self, from: HostId, address: &PeerAddress) {
-        let process = self.hosts[from].process;
-        let target = self.host_named(address.host()).unwrap_or(from);
-        let answered = self.network.both_open(from, target) && !self.hosts[target].frozen;
-        let delay = if answered { self.delay() * 2 } else { CONNECT_TIMEOUT };
-        self.at(delay, Event::ConnectDone { from, process, to: target, address: address.to_string() });
-    }
-
-    fn send(&mut self, from: HostId, link: LinkId, message: PeerMessage) {
-        let process = self.hosts[from].process;
-        let delay = self.delay();
-        let now = self.now;
-        let Some(stream) = self.network.streams.get(&link.0) else { return };
-        let Some(end) = stream.end_of(from, process).filter(|end| stream.ends[*end].open) else { return };
-        let to = stream.ends[1 - end].host;
-        let (forward, both) = (self.network.open(from, to), self.network.both_open(from, to));
-        let Some(stream) = self.network.streams.get_mut(&link.0) else { return };
-        let own = &mut stream.ends[end];
-        let begins = !both && own.unacked_since.is_none();
-        if begins {
-            own.unacked_since = Some(now);
-        }
-        if !forward || !own.stalled.is_empty() {
-            own.stalled.push_back(message);
-        } else {
-            self.fly(link.0, 1 - end, delay, message);
-        }
-        if begins {
-            self.at(USER_TIMEOUT, Event::Unacked { stream: link.0, end });
-        }
-    }
-
-    fn fly(&mut self, stream: u64, end: usize, delay: Duration, message: PeerMessage) {
-        let Some(s) = self.network.streams.get_mut(&stream) else { return };
-        let arrival = (self.now + delay).max(s.ends[end].last_arrival);
-        s.ends[end].last_arrival = arrival;
-        self.in_flight.entry((stream, end)).or_default().push_back((arrival, message));
-        self.at(arrival.since(self.now), Event::Deliver { stream, end });
-    }
-
-    /// After a heal: what still waits is retransmitted.
-    fn resume_streams(&mut self) {
-        let numbers: Vec<_> = self.network.streams.keys().copied().collect();
-        for stream in numbers {
-            for end in 0..2 {
-                let Some(s) = self.network.streams.get_mut(&stream) else { continue };
-                let (from, to) = (s.ends[end].host, s.ends[1 - end].host);
-                if !self.network.both_open(from, to) {
-                    continue;
-                }
-                let Some(s) = self.network.streams.get_mut(&stream) else { continue };
-                s.ends[end].unacked_since = None;
-                let stalled = std::mem::take(&mut s.ends[end].stalled);
-                let fraction = self.rng.random_range(0.0..1.0);
-                let wait = self.network.retransmission(fraction);
-                for message in stalled {
-                    self.fly(stream, 1 - end, wait, message);
-                }
-            }
-        }
-    }
-
-    fn perform(&mut self, id: HostId) {
+    pub(crate) fn perform(&mut self, id: HostId) {
         let name = self.hosts[id].spec.name;
         while let Some(output) = self.hosts[id].machine.as_mut().and_then(Machine::poll_output) {
             match output {
@@ -594,105 +422,6 @@ impl World {
         }
         self.wake(id);
         self.with_machine(id, |machine, now| machine.persisted(version, now));
-    }
-
-    /// The payload worker takes up what the directive asks for, unless it is at it already.
-    fn follow_directive(&mut self, id: HostId) {
-        let host = &self.hosts[id];
-        let Some(machine) = &host.machine else { return };
-        let wanted = match machine.directive() {
-            Directive::Hold => Job::Idle,
-            Directive::Absent if host.payload.exists() => Job::Delete(None),
-            Directive::Absent => Job::Idle,
-            Directive::Run { term, .. } => Job::Apply(*term),
-            Directive::Stop { term, .. } => Job::Delete(Some(*term)),
-        };
-        if wanted != host.job {
-            let host = &mut self.hosts[id];
-            host.job = wanted;
-            host.job_number += 1;
-            let (number, delay) = (host.job_number, host.spec.payload[0]);
-            self.at(delay, Event::Job { host: id, number, step: 0 });
-        }
-    }
-
-    fn job_step(&mut self, id: HostId, number: u64, step: u8) {
-        let host = &self.hosts[id];
-        if host.job_number != number || host.machine.is_none() {
-            return;
-        }
-        if host.frozen || !host.api_up {
-            return self.at(Duration::from_millis(200), Event::Job { host: id, number, step });
-        }
-        self.wake(id);
-        if self.hosts[id].job_number != number {
-            return;
-        }
-        match self.hosts[id].job {
-            Job::Idle => {}
-            Job::Apply(term) => self.apply_step(id, number, step, term),
-            Job::Delete(term) => self.delete_step(id, number, step, term),
-        }
-    }
-
-    fn permitted(&self, id: HostId, purpose: Purpose) -> Option<Term> {
-        let permit = self.hosts[id].machine.as_ref()?.permit(purpose, self.now).ok()?;
-        Some(permit.term)
-    }
-
-    fn apply_step(&mut self, id: HostId, number: u64, step: u8, term: Term) {
-        if step == 0 {
-            if self.permitted(id, Purpose::Apply) != Some(term) {
-                return self.at(Duration::from_millis(100), Event::Job { host: id, number, step });
-            }
-            let member = self.hosts[id].spec.member();
-            self.violations.applied(&member, term, self.hosts[id].durable.as_ref());
-            if !self.hosts[id].payload.exists() {
-                self.create_payload(id, &member, term);
-            }
-            let delay = self.hosts[id].spec.payload[1];
-            return self.at(delay, Event::Job { host: id, number, step: 1 });
-        }
-        if let Some((created, made_under)) = self.hosts[id].payload.created() {
-            self.hosts[id].payload = PayloadState::Ready { created, term: made_under };
-            self.report_health(id);
-        }
-    }
-
-    fn create_payload(&mut self, id: HostId, member: &MemberName, term: Term) {
-        let quiet = !self.disturbed && self.network.is_whole();
-        // A daemon that has just come back may not have been met yet; until then its cluster counts as dead.
-        let met = |host: &Host| host.runs() && self.now.since(host.started) > secs(5.0);
-        let others: Vec<_> = (0..self.hosts.len())
-            .filter(|o| *o != id && quiet && met(&self.hosts[*o]) && self.hosts[*o].payload.exists())
-            .map(|o| self.hosts[o].spec.member())
-            .collect();
-        if quiet {
-            self.violations.created(member, term, &others, self.now);
-        }
-        self.log(format_args!("{member} payload created under term {term}"));
-        self.hosts[id].payload = PayloadState::Starting { created: self.now, term };
-    }
-
-    fn delete_step(&mut self, id: HostId, number: u64, step: u8, term: Option<Term>) {
-        if self.permitted(id, Purpose::Delete).is_none() {
-            return self.at(Duration::from_millis(100), Event::Job { host: id, number, step });
-        }
-        if step == 0 {
-            if let Some(term) = term {
-                self.with_machine(id, |machine, now| machine.deletion_began(term, now));
-            }
-            let delay = self.hosts[id].spec.payload[2];
-            return self.at(delay, Event::Job { host: id, number, step: 1 });
-        }
-        let name = self.hosts[id].spec.name;
-        self.log(format_args!("{name} payload deleted"));
-        self.hosts[id].payload = PayloadState::Absent;
-        self.hosts[id].job = Job::Idle;
-        self.report_health(id);
-        if let Some(term) = term {
-            self.with_machine(id, |machine, now| machine.payload_stopped(term, now));
-        }
     }
 }
 

@@ -1,9 +1,5 @@
-//! Against a real API server with a controller manager. Needs one, so it is run by hand:
-//!
-//! ```text
-//! cargo run -p clusters -- --state-dir /tmp/ptc --name payloadtest --svc-address 172.18.100.150
-//! PAYLOAD_KUBECONFIG=/tmp/ptc/kubeconfig cargo test -p flagship-payload --test live -- --ignored --nocapture
-//! ```
+//! The payload room against a real API server with a controller manager: what its own tests, which have no cluster,
+//! cannot show. One control plane for all of it, because starting one takes longer than all the rest.
 
 #![allow(clippy::unwrap_used, reason = "a test; clippy exempts only its test functions")]
 
@@ -18,8 +14,25 @@ use flagship_payload::{
 use flagship_types::Term;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
+
+#[test]
+fn payloads_on_a_real_control_plane() {
+    clusters::isolate::test("payloads_on_a_real_control_plane", || async {
+        let scratch = clusters::scratch::Scratch::create()?;
+        let harness = clusters::harness::Harness::open(scratch.path(), clusters::network::Mode::Namespaces)?;
+        let options = clusters::cluster::Options::new("payload", std::net::Ipv4Addr::new(172, 18, 100, 150));
+        let cluster = harness.start(options).await?;
+        let client = cluster.client().await?;
+        update_prune_drift_conflict_and_resume(&client).await;
+        what_others_made_is_left_alone(&client).await;
+        workloads_are_gone_with_their_last_pod(&client).await;
+        a_hundred_objects_and_a_stuck_one(&client).await;
+        definitions_namespaces_and_what_lives_in_them(&client).await;
+        drop(cluster);
+        harness.remove("payload").await
+    });
+}
 
 struct Open {
     term: Term,
@@ -58,13 +71,8 @@ const OPTIONS: ApplyOptions = ApplyOptions { force: false, timeout: Duration::fr
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Bench {
-    async fn new(namespace: &str) -> Self {
-        let path = std::env::var("PAYLOAD_KUBECONFIG").expect("PAYLOAD_KUBECONFIG names a kubeconfig");
-        let options = KubeConfigOptions { context: Some("payloadtest".into()), ..Default::default() };
-        let kubeconfig = Kubeconfig::read_from(path).unwrap();
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-        config.default_retry = false;
-        let client = kube::Client::try_from(config).unwrap();
+    async fn new(client: &kube::Client, namespace: &str) -> Self {
+        let client = client.clone();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let metadata = ObjectMeta { name: Some(namespace.into()), ..Default::default() };
         let _ =
@@ -122,10 +130,8 @@ spec:
     spec: {containers: [{name: nginx, image: 'nginx:latest', ports: [{containerPort: 80}]}]}
 ";
 
-#[tokio::test]
-#[ignore = "needs a control plane"]
-async fn update_prune_drift_conflict_and_resume() {
-    let bench = Bench::new("pt-update").await;
+async fn update_prune_drift_conflict_and_resume(client: &kube::Client) {
+    let bench = Bench::new(client, "pt-update").await;
     let maps = bench.config_maps();
     let one = config_map("a", "1") + &config_map("b", "1");
     assert_eq!(bench.run(&one, 1).await, (2, 0, 0));
@@ -156,7 +162,7 @@ async fn update_prune_drift_conflict_and_resume() {
         matches!(&failures.0[0].error, ObjectError::Conflict { managers, .. } if managers == "somebody"),
         "{failures}"
     );
-    println!("{failures}");
+    eprintln!("{failures}");
     assert!(
         !bench.cluster.check(&plan, Term(3), true).await.unwrap().is_clean(),
         "with force it would be taken over"
@@ -168,16 +174,14 @@ async fn update_prune_drift_conflict_and_resume() {
     assert!(bench.tracker.borrow().inventory.is_empty());
 }
 
-#[tokio::test]
-#[ignore = "needs a control plane"]
-async fn what_others_made_is_left_alone() {
-    let bench = Bench::new("pt-others").await;
+async fn what_others_made_is_left_alone(client: &kube::Client) {
+    let bench = Bench::new(client, "pt-others").await;
     let maps = bench.config_maps();
     let metadata = ObjectMeta { name: Some("theirs".into()), ..Default::default() };
     let _ = maps.create(&PostParams::default(), &ConfigMap { metadata, ..Default::default() }).await.unwrap();
     let plan = bench.plan(&(config_map("theirs", "1") + &config_map("ours", "1")), false).await.unwrap();
     let failures = bench.cluster.check(&plan, Term(1), false).await.unwrap_err();
-    println!("{failures}");
+    eprintln!("{failures}");
     assert!(matches!(failures.0[..], [ref one] if matches!(one.error, ObjectError::NotOurs { .. })));
     // Written down but never ours, as after a crash before the first write.
     let checked = bench
@@ -202,10 +206,8 @@ async fn what_others_made_is_left_alone() {
     assert!(matches!(denied, Err(ApplyError::Denied(Denied::OtherTerm { .. }))), "{denied:?}");
 }
 
-#[tokio::test]
-#[ignore = "needs a control plane"]
-async fn workloads_are_gone_with_their_last_pod() {
-    let bench = Bench::new("pt-work").await;
+async fn workloads_are_gone_with_their_last_pod(client: &kube::Client) {
+    let bench = Bench::new(client, "pt-work").await;
     assert_eq!(bench.run(WEB, 1).await, (1, 0, 0));
     let begin = Instant::now();
     let summary = loop {
@@ -215,7 +217,7 @@ async fn workloads_are_gone_with_their_last_pod() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    println!("ready after {:?}: {summary:?}", begin.elapsed());
+    eprintln!("ready after {:?}: {summary:?}", begin.elapsed());
     assert!(summary.is_ready() && bench.pods().await == 3);
     assert_eq!(bench.run(WEB, 2).await, (0, 0, 1), "defaults are no drift");
 
@@ -233,11 +235,11 @@ async fn workloads_are_gone_with_their_last_pod() {
     gate.left.store(2, Ordering::SeqCst);
     let denied = bench.cluster.delete_all(&bench.owner, &gate, TIMEOUT, &bench.tracker).await;
     assert!(matches!(denied, Err(DeleteError::Denied(_))), "{denied:?}");
-    println!("{:?}", bench.tracker.borrow().inventory.to_status());
+    eprintln!("{:?}", bench.tracker.borrow().inventory.to_status());
     let begin = Instant::now();
     let deleted = tokio::spawn(async move { (bench.delete_all().await, bench) });
     let (gone, bench) = deleted.await.unwrap();
-    println!("{gone:?} in {:?}", begin.elapsed());
+    eprintln!("{gone:?} in {:?}", begin.elapsed());
     assert_eq!((gone.unwrap(), bench.pods().await), (2, 0));
 
     assert_eq!(bench.run(WEB, 3).await, (1, 0, 0));
@@ -246,23 +248,21 @@ async fn workloads_are_gone_with_their_last_pod() {
     }
     let begin = Instant::now();
     let gone = bench.delete_all().await.unwrap();
-    println!("{gone} with 3 pods in {:?}", begin.elapsed());
+    eprintln!("{gone} with 3 pods in {:?}", begin.elapsed());
     assert_eq!(bench.pods().await, 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.pods().await, 0, "nothing comes back");
 }
 
-#[tokio::test]
-#[ignore = "needs a control plane"]
-async fn a_hundred_objects_and_a_stuck_one() {
-    let bench = Bench::new("pt-hundred").await;
+async fn a_hundred_objects_and_a_stuck_one(client: &kube::Client) {
+    let bench = Bench::new(client, "pt-hundred").await;
     let yaml: String = (0..100).map(|n| config_map(&format!("m{n}"), "1")).collect();
     let begin = Instant::now();
     assert_eq!(bench.run(&yaml, 1).await, (100, 0, 0));
-    println!("100 ConfigMaps checked and applied in {:?}", begin.elapsed());
+    eprintln!("100 ConfigMaps checked and applied in {:?}", begin.elapsed());
     let begin = Instant::now();
     assert_eq!(bench.delete_all().await, Ok(100));
-    println!("100 ConfigMaps deleted in {:?}", begin.elapsed());
+    eprintln!("100 ConfigMaps deleted in {:?}", begin.elapsed());
 
     assert_eq!(bench.run(&config_map("held", "1"), 1).await, (1, 0, 0));
     let held = json!({"metadata": {"finalizers": ["example.org/wait"]}});
@@ -270,17 +270,15 @@ async fn a_hundred_objects_and_a_stuck_one() {
     let stuck =
         bench.cluster.delete_all(&bench.owner, &Open::new(1), Duration::from_secs(1), &bench.tracker).await;
     let stuck = stuck.unwrap_err().to_string();
-    println!("{stuck}");
+    eprintln!("{stuck}");
     assert!(stuck.contains("ConfigMap pt-hundred/held (held by finalizer example.org/wait)"), "{stuck}");
     let free = json!({"metadata": {"finalizers": null}});
     bench.config_maps().patch("held", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
     assert_eq!(bench.delete_all().await, Ok(1));
 }
 
-#[tokio::test]
-#[ignore = "needs a control plane"]
-async fn definitions_namespaces_and_what_lives_in_them() {
-    let bench = Bench::new("pt-crd").await;
+async fn definitions_namespaces_and_what_lives_in_them(client: &kube::Client) {
+    let bench = Bench::new(client, "pt-crd").await;
     let yaml = "
 apiVersion: example.org/v1
 kind: Gadget
@@ -312,16 +310,16 @@ spec:
     assert_eq!(bench.run(yaml, 2).await, (0, 0, 4));
     let begin = Instant::now();
     assert_eq!(bench.delete_all().await, Ok(4));
-    println!("CRD and Namespace gone in {:?}", begin.elapsed());
+    eprintln!("CRD and Namespace gone in {:?}", begin.elapsed());
     let gadget = "{apiVersion: example.org/v1, kind: Gadget, metadata: {name: g}}";
     let stale = bench.plan(gadget, true).await.unwrap();
-    println!("{}", bench.cluster.check(&stale, Term(1), false).await.unwrap_err());
-    println!("{}", bench.plan(gadget, true).await.unwrap_err());
+    eprintln!("{}", bench.cluster.check(&stale, Term(1), false).await.unwrap_err());
+    eprintln!("{}", bench.plan(gadget, true).await.unwrap_err());
     assert_eq!(bench.run(yaml, 3).await, (4, 0, 0));
     assert_eq!(bench.delete_all().await, Ok(4));
     let unknown_field = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, dta: {}}";
     let plan = bench.plan(unknown_field, false).await.unwrap();
     let strict = bench.cluster.check(&plan, Term(1), false).await.unwrap_err();
-    println!("{strict} {}", strict.is_transient());
+    eprintln!("{strict} {}", strict.is_transient());
     assert!(strict.to_string().contains("dta") && !strict.is_transient());
 }
