@@ -118,9 +118,9 @@ fn run_test_inside(path: &str) -> Result<()> {
 }
 
 /// Waits for one of the machine's places for such tests, over all processes of this user: each runs whole control
-/// planes and measures times, so more than one for two processors would only measure each other.
+/// planes and measures times, so more than one for each processor would only measure each other.
 fn take_turn() -> Result<File> {
-    let places = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let places = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let dir = user_dir("XDG_CACHE_HOME", ".cache")?.join("flagship/turns");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     loop {

@@ -34,10 +34,7 @@ fn a_bad_payload_says_where_and_keeps_the_last_good_one() {
         ];
         for (payload, text) in table {
             world.patch(newyork, json!({"spec": {"payload": payload}})).await?;
-            world
-                .condition("newyork", "PayloadApplied", "False", text)
-                .await
-                .with_context(|| payload.clone())?;
+            world.condition("newyork", "Stalled", "True", text).await.with_context(|| payload.clone())?;
             ensure!(world.facts("newyork")? == before, "{payload:?} harmed the payload that runs");
         }
         ensure!(newyork.daemon.is_running(&newyork.cluster).await?);
@@ -51,9 +48,12 @@ fn a_bad_field_is_refused_or_named() {
         let newyork = world.member("newyork");
         newyork.apply().await?;
         newyork.wait_leading(MINUTE).await?;
-        for (field, value) in
-            [("port", json!(0)), ("port", json!(70000)), ("rank", json!("high")), ("callsign", json!(""))]
-        {
+        for (field, value) in [
+            ("port", json!(0)),
+            ("port", json!(70000)),
+            ("rank", json!("high")),
+            ("callsign", json!("two words")),
+        ] {
             let error = world.patch(newyork, json!({"spec": {field: value}})).await.err();
             let said = format!("{:?}", error.with_context(|| format!("{field}={value} was taken"))?);
             ensure!(said.contains(field), "the refusal does not name {field}: {said}");
