@@ -2,6 +2,8 @@
 //! user sees. The tests say what must happen; nothing here decides that.
 
 mod edit;
+mod http;
 mod world;
 
+pub use http::http_get;
 pub use world::{Facts, World, e2e, payload_since};

@@ -68,6 +68,11 @@ impl World {
         two_members()
     }
 
+    /// The kubeconfig with a context for each cluster.
+    pub fn kubeconfig(&self) -> std::path::PathBuf {
+        self.harness.kubeconfig()
+    }
+
     /// The member of this name.
     pub fn member(&self, name: &str) -> &Member {
         self.fleet.member(name).expect("the test planned this member")

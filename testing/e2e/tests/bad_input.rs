@@ -150,6 +150,23 @@ fn a_certificate_of_another_fleet_is_refused() {
 }
 
 #[test]
+fn a_member_of_another_fleet_is_refused() {
+    let plans = || -> Result<Vec<Plan>> {
+        let mut plans = World::two()?;
+        plans[1].set("callsign", json!("rebels"));
+        Ok(plans)
+    };
+    e2e("a_member_of_another_fleet_is_refused", plans(), async |world| {
+        let rebels = world.fleet.tls_dir.join("rebels");
+        world.fleet.flagship.make_certificates("rebels", &["sheffield"], &rebels)?;
+        // It dials newyork because its spec.fleet says so; both sides learn why they do not come together.
+        stranger(world, &rebels.join("sheffield"), "").await?;
+        world.event(world.member("newyork"), "LinkRefused").await?;
+        world.event(world.member("sheffield"), "LinkRefused").await
+    });
+}
+
+#[test]
 fn two_daemons_with_one_name_do_not_share_it() {
     let plans = || -> Result<Vec<Plan>> {
         let mut plans = World::two()?;

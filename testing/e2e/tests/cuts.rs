@@ -9,14 +9,14 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Deleting three kwok pods and their owners takes about a second; the rest is ours.
-const HEAL_LIMIT: Duration = Duration::from_secs(10);
+/// The heal itself may take 5 s; deleting three kwok pods and their owners takes up to 2 s on a busy machine.
+const HEAL_LIMIT: Duration = Duration::from_secs(7);
 
 async fn cut_for(world: &World, length: Duration) -> Result<()> {
     let (newyork, sheffield) = world.settle().await?;
     let cut = world.fleet.cut_off("sheffield").await?;
     let created = newyork.wait_created(cut, secs(20)).await?;
-    ensure!(created - cut <= secs(15), "replaced after {:?}", created - cut);
+    ensure!(created - cut <= secs(9), "replaced after {:?}", created - cut);
     tokio::time::sleep(length.saturating_sub(cut.elapsed())).await;
     ensure!(sheffield.cluster.dropped_packets().await? > 0, "the cut really dropped packets");
     let healed = world.fleet.heal().await?;

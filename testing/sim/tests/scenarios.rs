@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use flagship_node::NodeEvent;
 use flagship_types::{Role, Term};
 use sim::{Fault, HostSpec, PayloadState, World, secs};
 
@@ -311,5 +310,4 @@ fn terms_and_roles_are_visible() {
             .leader()
             .is_some_and(|(name, term)| name.as_str() == "sheffield" && term > Term(1))
     );
-    let _ = NodeEvent::NameInUse;
 }
