@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use flagship_controller::{JoinError, Joined, Joiner, MemberStart};
+use flagship_controller::{JoinError, Joined, Joiner, MemberStart, Probe};
 use flagship_node::LocalHello;
 use flagship_transport::{AttachError, Attachment, Endpoint, Listen, TlsError, Transport};
 use flagship_types::{CloseCode, PeerAddress};
@@ -43,6 +43,11 @@ impl Joiner for TransportJoiner {
             detach.close(CloseCode::ShuttingDown).await;
         });
         Ok(Joined { node, ended })
+    }
+
+    async fn probe(&self, Probe { callsign, member, listen, port }: Probe) -> Result<(), JoinError> {
+        let listen = Listen { address: listen_address(listen.as_ref())?, port };
+        self.transport.probe(callsign, member, listen).await.map_err(|error| join_error(&error))
     }
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_k8s_api::MultiCluster;
+use flagship_k8s_api::{MultiCluster, Settings};
 use flagship_node::{Command, Directive, NodeEvent, ResignReason};
 use flagship_types::{Health, Term};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tokio::task::JoinError as TaskError;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, info, warn};
 
 use crate::commands::{self, Annotation, Order};
 use crate::departure::{Departure, Why, can_hand_over};
@@ -19,13 +20,21 @@ use crate::finalizer;
 use crate::happenings::{self, Happening};
 use crate::member::{Change, change, node_spec};
 use crate::payload_worker::Target;
+use crate::ports::Probe;
 use crate::request::Reachability;
+use crate::status::Stall;
 use crate::supervisor::OnShutdown;
 use crate::tenure::{Member, Tenure, invalid_spec};
 use crate::worker::End;
 
 /// How often is looked at what nobody announces: whether the API server answers, and the time.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often settings that a new node could not start with are tried again: what is in the way may go by itself.
+const PROBE_AGAIN: Duration = Duration::from_secs(5);
+/// How long a member whose name another process uses is silent before it asks again. Long enough not to disturb the
+/// others, short enough that a mistake that was corrected is forgotten while somebody still looks.
+const NAME_IN_USE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a member is not attended to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +43,10 @@ pub(crate) enum Outcome {
     Rejoin,
     /// It gave up what it had.
     Departed(Why),
+    /// Another process had its name for a while: it asks whether that one is still there.
+    NameInUse,
+    /// Nobody carries out the node's directives any more.
+    WorkerEnded,
     /// From outside.
     Interrupted(End),
     /// Its node ended by itself.
@@ -49,6 +62,9 @@ struct Attention {
     stopping: Option<Term>,
     running: Option<Term>,
     objects: Option<usize>,
+    /// The generation that no node could start with, and when that is tried again.
+    refused: Option<(Option<i64>, Instant)>,
+    name_in_use_since: Option<Instant>,
     /// Commands already carried out whose annotations may still be there.
     obeyed: BTreeMap<&'static str, String>,
 }
@@ -56,6 +72,20 @@ struct Attention {
 /// The happening of [`Outcome::Ended`].
 pub(crate) fn ended() -> Happening {
     Happening::new(Notice::warning("NodeEnded", "this member's node ended unexpectedly; it is started again"))
+}
+
+/// The happening of [`Outcome::WorkerEnded`].
+pub(crate) fn worker_ended() -> Happening {
+    let note = "the task that applies and deletes this member's payload ended unexpectedly; it is started again";
+    Happening::new(Notice::warning("PayloadWorkerEnded", note))
+}
+
+fn worker_failed(ended: &Result<(), TaskError>) -> Outcome {
+    match ended {
+        Ok(()) => error!("the payload worker ended by itself"),
+        Err(error) => error!(%error, "the payload worker failed"),
+    }
+    Outcome::WorkerEnded
 }
 
 impl Tenure {
@@ -80,6 +110,11 @@ impl Tenure {
                     }
                 }
                 _ = &mut member.ended => return Outcome::Ended,
+                ended = &mut member.payload.0 => {
+                    // It also ends with the node, whose links are closed a little later.
+                    let with_node = directive.has_changed().is_err();
+                    return if with_node { Outcome::Ended } else { worker_failed(&ended) };
+                }
                 seen = self.object.changed() => {
                     if seen.is_err() {
                         return Outcome::Interrupted(End::Gone);
@@ -93,7 +128,12 @@ impl Tenure {
                 Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
                 Ok(()) = member.progress.changed() => {}
                 Ok(()) = changed.changed() => {}
-                _ = tick.tick() => {}
+                _ = tick.tick() => {
+                    if attention.refused.is_some_and(|(_, again)| again <= Self::now()) {
+                        attention.refused = None;
+                        self.object.mark_changed();
+                    }
+                }
             }
         }
     }
@@ -118,7 +158,58 @@ impl Tenure {
             departure.is_over(&snapshot, &progress, Self::now()).then_some(Outcome::Departed(departure.why))
         });
         self.show(Some(member), self.shown_generation(member));
+        if over.is_none() && self.asks_for_its_name(snapshot.name_in_use, member, attention).await {
+            return Some(Outcome::NameInUse);
+        }
         over
+    }
+
+    /// Whether a member whose name somebody else uses starts anew, to find out whether that is still so.
+    async fn asks_for_its_name(
+        &mut self,
+        in_use: bool,
+        member: &Member,
+        attention: &mut Attention,
+    ) -> bool {
+        if !in_use || attention.departure.is_some() {
+            return false;
+        }
+        let since = *attention.name_in_use_since.get_or_insert_with(Self::now);
+        since.elapsed() >= NAME_IN_USE_AGAIN
+            && self.can_rejoin(&member.settings, member.generation, attention).await
+    }
+
+    /// Whether a new node could start with these settings. If not, that is shown, and the node that runs goes on, as
+    /// with a spec that is not valid: a leader that stopped first would leave its payload running beside another's.
+    async fn can_rejoin(
+        &mut self,
+        settings: &Settings,
+        generation: Option<i64>,
+        attention: &mut Attention,
+    ) -> bool {
+        if attention.refused.is_some_and(|(which, again)| which == generation && Self::now() < again) {
+            return false;
+        }
+        let probe = Probe {
+            callsign: settings.callsign.clone(),
+            member: self.identity.member.clone(),
+            listen: settings.listen.clone(),
+            port: settings.port,
+        };
+        let Err(error) = self.context.joiner.probe(probe).await else { return true };
+        attention.refused = Some((generation, Self::now() + PROBE_AGAIN));
+        let message = format!("{error}. Until then this member goes on with the settings that it had");
+        self.goes_on(Stall { reason: error.reason().into(), message });
+        false
+    }
+
+    /// Shows why the newest settings are not used.
+    fn goes_on(&mut self, stall: Stall) {
+        if self.stall.as_ref() != Some(&stall) {
+            warn!(reason = stall.reason, "{}", stall.message);
+            self.chronicle.stalled(&stall);
+        }
+        self.stall = Some(stall);
     }
 
     /// The generation that the status is about: the newest one, also if its spec was refused.
@@ -194,16 +285,15 @@ impl Tenure {
             Ok(settings) => settings,
             Err(wrong) => {
                 // It goes on with the settings that were good.
-                let stall = invalid_spec(&wrong);
-                if self.stall.as_ref() != Some(&stall) {
-                    self.chronicle.stalled(&stall);
-                }
-                self.stall = Some(stall);
+                self.goes_on(invalid_spec(&wrong));
                 return None;
             }
         };
-        self.stall = None;
         let what = change(&member.settings, &settings);
+        if what == Change::Rejoin && !self.can_rejoin(&settings, object.metadata.generation, attention).await {
+            return None;
+        }
+        self.stall = None;
         info!(?what, generation = object.metadata.generation, "the object was edited");
         match what {
             Change::Rejoin => return Some(Outcome::Rejoin),

@@ -106,6 +106,37 @@ fn note(kinds: &BTreeSet<GroupKind>) -> String {
     kinds.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
+/// The kinds noted on the object as the API server has it now.
+async fn read_noted(
+    api: &Api<MultiCluster>,
+    owner: &Owner,
+    caller: &Caller,
+) -> Result<BTreeSet<GroupKind>, CallError> {
+    let get = async { api.get_metadata(&owner.name).await };
+    let object = caller.call(crate::request::Verb::Get, get).await?;
+    let mut marked = MultiCluster::default();
+    if let Some(noted) = object.annotations().get(KINDS_ANNOTATION) {
+        marked.annotations_mut().insert(KINDS_ANNOTATION.into(), noted.clone());
+    }
+    Ok(noted_kinds(&marked))
+}
+
+/// Finds what carries this MultiCluster's label among the kinds noted on it: also what was created after the
+/// inventory had become empty, by a write that arrived late.
+pub(crate) async fn sweep(
+    context: &Context,
+    cluster: &Cluster,
+    owner: &Owner,
+    caller: &Caller,
+) -> Result<Inventory, String> {
+    let api: Api<MultiCluster> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let kinds = read_noted(&api, owner, caller).await.map_err(|error| error.to_string())?;
+    if kinds.is_empty() {
+        return Ok(Inventory::default());
+    }
+    cluster.discover_owned(owner, reach(context), &kinds).await.map_err(|error| error.to_string())
+}
+
 /// Notes kinds on the object before their first object is written. Kinds that are there stay: what was applied under
 /// them may still be in the cluster.
 pub(crate) async fn note_kinds(
@@ -115,14 +146,7 @@ pub(crate) async fn note_kinds(
     kinds: BTreeSet<GroupKind>,
 ) -> Result<(), CallError> {
     let api: Api<MultiCluster> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let get = async { api.get_metadata(&owner.name).await };
-    let object = caller.call(crate::request::Verb::Get, get).await?;
-    let mut all = BTreeSet::new();
-    if let Some(noted) = object.annotations().get(KINDS_ANNOTATION) {
-        let mut marked = MultiCluster::default();
-        marked.annotations_mut().insert(KINDS_ANNOTATION.into(), noted.clone());
-        all = noted_kinds(&marked);
-    }
+    let mut all = read_noted(&api, owner, caller).await?;
     let before = all.len();
     all.extend(kinds);
     if all.len() == before {

@@ -47,6 +47,8 @@ type Stream = SelectAll<BoxStream<'static, (usize, Seen)>>;
 
 /// The watches on a payload's kinds. They go on while the payload is applied anew, so that nothing is missed.
 pub(crate) struct Drift {
+    /// The newest plan that was applied while these watches went on.
+    plan: Plan,
     kinds: Vec<(ApiResource, Option<String>)>,
     events: Stream,
     /// The last version seen of each object: objects without a generation are judged by it. As many as the payload
@@ -72,12 +74,21 @@ impl Drift {
             events.into_stream().map(move |event| (watch, seen(watch, &resource, event))).boxed()
         });
         let events = futures::stream::select_all(streams.collect::<Vec<_>>());
-        Self { kinds, events, versions: BTreeMap::new(), listing: BTreeMap::new() }
+        Self { plan: plan.clone(), kinds, events, versions: BTreeMap::new(), listing: BTreeMap::new() }
     }
 
-    /// Whether these watches are the right ones for a plan.
-    pub(crate) fn fits(&self, plan: &Plan) -> bool {
-        self.kinds == plan.watch_kinds()
+    /// Whether these watches are the right ones for a plan. If so, it is theirs from now on.
+    pub(crate) fn take_over(&mut self, plan: &Plan) -> bool {
+        let fits = self.kinds == plan.watch_kinds();
+        if fits {
+            self.plan = plan.clone();
+        }
+        fits
+    }
+
+    /// The plan whose objects are watched.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The next sight. Never ends; cancel by dropping.
@@ -171,7 +182,7 @@ fn seen(
 #[cfg(test)]
 mod tests {
     use flagship_k8s_api::ObjectState;
-    use flagship_payload::Entry;
+    use flagship_payload::{Catalog, Entry, Owner, Reach};
 
     use super::*;
 
@@ -192,7 +203,9 @@ mod tests {
     fn drift() -> Drift {
         let gvk = kube::core::GroupVersionKind::gvk("", "v1", "ConfigMap");
         let kinds = vec![(ApiResource::from_gvk(&gvk), Some("default".into()))];
-        Drift { kinds, events: SelectAll::new(), versions: BTreeMap::new(), listing: BTreeMap::new() }
+        let owner = Owner { namespace: "default".into(), name: "newyork".into() };
+        let plan = Plan::build(Vec::new(), &Catalog::default(), owner, Reach::default()).unwrap();
+        Drift { plan, kinds, events: SelectAll::new(), versions: BTreeMap::new(), listing: BTreeMap::new() }
     }
 
     fn object(kind: &str, uid: &str, generation: Option<i64>, version: &str, deleted: bool) -> Seen {

@@ -1,53 +1,138 @@
 //! Joins the payload's question "may I write?" to the node's answer.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flagship_node::{Command, Leadership, NodeHandle, WritePermit};
-use flagship_payload::{Denied, Gate, Permit, Purpose};
+use flagship_payload::{Denied, Gate, Inventory, Permit, Purpose, Tracker};
 use flagship_types::{Instant, Term};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::lease::LeaseWatch;
+use crate::status_writer::StatusHandle;
 
 /// How long the node may take to answer. Its loop turns every 250 ms; a node that is held up longer gives no leave.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks the node before every single write.
-pub(crate) struct NodeGate {
-    node: NodeHandle,
+/// What the gate needs of the node.
+#[async_trait::async_trait]
+pub(crate) trait Node: Leadership {
+    /// Tells it that the next permit begins the deletion of this term's payload.
+    async fn deletion_begins(&self, term: Term);
+}
+
+#[async_trait::async_trait]
+impl Node for NodeHandle {
+    async fn deletion_begins(&self, term: Term) {
+        self.tell(Command::DeletionBegan(term)).await;
+    }
+}
+
+/// Asks the node before every single write of one step of the payload worker.
+pub(crate) struct NodeGate<N = NodeHandle> {
+    node: N,
+    /// Another process of this member has a node of its own.
+    lease: LeaseWatch,
+    /// The directive of the step was replaced: no more leave, whatever the node would say to the next step.
+    overtaken: CancellationToken,
+    tracker: Tracker,
+    status: StatusHandle,
+    /// The uids in the inventory that the status is known to have. As many as that has.
+    durable: Mutex<BTreeSet<String>>,
     /// The term that is being stopped; the node hears of the first delete before it gives leave for it.
     stopping: Option<Term>,
     began: AtomicBool,
 }
 
-impl NodeGate {
+impl<N: Node> NodeGate<N> {
     /// For applying, and for deleting what an earlier lead left behind.
-    pub(crate) fn new(node: NodeHandle) -> Self {
-        Self { node, stopping: None, began: AtomicBool::new(false) }
+    pub(crate) fn new(
+        node: N,
+        lease: LeaseWatch,
+        tracker: Tracker,
+        status: StatusHandle,
+        overtaken: CancellationToken,
+    ) -> Self {
+        let (durable, began) = (Mutex::default(), AtomicBool::new(false));
+        Self { node, lease, overtaken, tracker, status, durable, stopping: None, began }
     }
 
     /// For the stop of a term.
-    pub(crate) fn stopping(node: NodeHandle, term: Term) -> Self {
-        Self { stopping: Some(term), ..Self::new(node) }
+    pub(crate) fn stopping(self, term: Term) -> Self {
+        Self { stopping: Some(term), ..self }
+    }
+
+    /// Until when the step may write without the node's word.
+    fn still_wanted(&self) -> Result<Instant, Denied> {
+        match self.overtaken.is_cancelled() {
+            true => Err(Denied::Refused("another directive came".into())),
+            false => held_until(&self.lease),
+        }
+    }
+
+    /// The API server forgets a workload at once and its pods much later. If this process dies in between, only what
+    /// the status has of the chain of owners tells the next one whose the pods are.
+    async fn record_chain(&self) -> Result<(), Denied> {
+        let mut durable = self.durable.lock().await;
+        let inventory = self.tracker.borrow().inventory.clone();
+        let uids = uids(&inventory);
+        if uids.is_subset(&durable) {
+            return Ok(());
+        }
+        let recorded = self.status.record(inventory.to_status()).await;
+        recorded.map_err(|error| {
+            Denied::Refused(format!("what is to be deleted could not be recorded first: {error}"))
+        })?;
+        *durable = uids;
+        Ok(())
     }
 }
 
+fn held_until(lease: &LeaseWatch) -> Result<Instant, Denied> {
+    lease.held_until().ok_or_else(|| {
+        Denied::Refused("the local Lease was not renewed in time: another process may have it".into())
+    })
+}
+
+fn uids(inventory: &Inventory) -> BTreeSet<String> {
+    inventory.iter().map(|(_, entry)| entry.uid.clone()).collect()
+}
+
 #[async_trait::async_trait]
-impl Gate for NodeGate {
+impl<N: Node> Gate for NodeGate<N> {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
-        if let (Some(term), Purpose::Delete) = (self.stopping, purpose)
-            && !self.began.swap(true, Ordering::Relaxed)
+        self.still_wanted()?;
+        if purpose == Purpose::Delete {
+            self.record_chain().await?;
+            self.still_wanted()?;
+        }
+        let stopping = self.stopping.filter(|_| purpose == Purpose::Delete);
+        if let Some(term) = stopping
+            && !self.began.load(Ordering::Relaxed)
         {
-            // Commands are handled in order: the permit below comes after there is no way back.
-            self.node.tell(Command::DeletionBegan(term)).await;
+            // Commands are handled in order: if the permit below comes, there was no way back any more.
+            self.node.deletion_begins(term).await;
         }
-        let purpose = match purpose {
+        let asked = match purpose {
             Purpose::Apply => flagship_node::Purpose::Apply,
-            Purpose::Prune | Purpose::Delete => flagship_node::Purpose::Delete,
+            Purpose::Prune => flagship_node::Purpose::Prune,
+            Purpose::Delete => flagship_node::Purpose::Delete,
         };
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.node.permit(purpose)).await {
-            Ok(Ok(WritePermit { term, not_after })) => Ok(Permit { term, not_after }),
-            Ok(Err(why)) => Err(Denied::Refused(why.to_string())),
-            Err(_) => Err(Denied::Refused("the node does not answer".into())),
+        let WritePermit { term, not_after } =
+            match tokio::time::timeout(ANSWER_TIMEOUT, self.node.permit(asked)).await {
+                Ok(Ok(permit)) => permit,
+                Ok(Err(why)) => return Err(Denied::Refused(why.to_string())),
+                Err(_) => return Err(Denied::Refused("the node does not answer".into())),
+            };
+        if let Some(work) = stopping {
+            if work != term {
+                return Err(Denied::OtherTerm { work, permit: term });
+            }
+            self.began.store(true, Ordering::Relaxed);
         }
+        Ok(Permit { term, not_after: not_after.min(self.still_wanted()?) })
     }
 
     fn now(&self) -> Instant {
@@ -57,13 +142,16 @@ impl Gate for NodeGate {
 
 /// For what is left of an object that is being deleted and takes part in no fleet any more: nobody else may ever
 /// need it, and the local Lease is held.
-pub(crate) struct RemovalGate;
+pub(crate) struct RemovalGate(pub LeaseWatch);
 
 #[async_trait::async_trait]
 impl Gate for RemovalGate {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
         match purpose {
-            Purpose::Delete => Ok(Permit { term: Term::NONE, not_after: self.now() + WritePermit::VALIDITY }),
+            Purpose::Delete => {
+                let not_after = (self.now() + WritePermit::VALIDITY).min(held_until(&self.0)?);
+                Ok(Permit { term: Term::NONE, not_after })
+            }
             Purpose::Apply | Purpose::Prune => {
                 Err(Denied::Refused("the MultiCluster is being deleted".into()))
             }
@@ -76,13 +164,5 @@ impl Gate for RemovalGate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_being_deleted_may_only_be_deleted() {
-        assert!(RemovalGate.permit(Purpose::Delete).await.is_ok());
-        assert!(RemovalGate.permit(Purpose::Apply).await.is_err());
-        assert!(RemovalGate.permit(Purpose::Prune).await.is_err());
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

@@ -55,7 +55,7 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
                 "another process that calls itself {own} is alive in this fleet: nothing is written until it is gone; \
                  give one of the two MultiClusters another name, with certificates for it"
             );
-            Some(Happening::new(Notice::warning("NameInUse", note)))
+            Some(Happening::new(Notice::warning("NameInUse", note)).throttled("name-in-use".into()))
         }
         NodeEvent::Paused(missed) => {
             let note = format!(

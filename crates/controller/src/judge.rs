@@ -51,8 +51,8 @@ fn stalled(view: &View<'_>) -> Option<Judgement> {
     }
     if view.snapshot.is_some_and(|snapshot| snapshot.name_in_use) {
         let message = format!(
-            "another process that calls itself {} is alive in this fleet, so this one writes nothing: give one of the \
-             two MultiClusters another name, with certificates for it",
+            "another process that calls itself {} is alive in this fleet, so this one writes nothing and asks \
+             again every minute: give one of the two MultiClusters another name, with certificates for it",
             view.member
         );
         return Some(stalled("NameInUse", message));

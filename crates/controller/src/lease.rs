@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use flagship_types::Instant as BootInstant;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -17,6 +18,8 @@ use crate::request::{CallError, Caller, Verb};
 
 /// How long a lease that is not renewed keeps others out, in seconds as the Lease object has it.
 const DURATION_SECONDS: i32 = 2;
+/// The same.
+const DURATION: Duration = Duration::from_secs(2);
 /// How often it is renewed: three renewals may be lost.
 const RENEWAL: Duration = Duration::from_millis(500);
 /// A renewal that takes longer is given up and tried again.
@@ -74,6 +77,33 @@ pub(crate) struct LocalLease {
     holder: String,
     /// The Lease as last read or written.
     seen: Option<Lease>,
+    /// When the last write that succeeded was begun.
+    renewed: watch::Sender<Option<BootInstant>>,
+}
+
+/// Whether this process still holds a member's Lease, as far as can be known without asking.
+#[derive(Clone)]
+pub(crate) struct LeaseWatch(watch::Receiver<Option<BootInstant>>);
+
+impl LeaseWatch {
+    /// Until when nobody else can have taken it: its duration, counted from before the last renewal was sent, also
+    /// across a pause of the machine. `None`: it is over, and nothing may be written before the next renewal.
+    pub(crate) fn held_until(&self) -> Option<BootInstant> {
+        self.held_at(flagship_node::boot_now())
+    }
+
+    fn held_at(&self, now: BootInstant) -> Option<BootInstant> {
+        // The receiver outlives the sender only when the Lease was given up.
+        self.0.has_changed().ok()?;
+        let until = (*self.0.borrow())? + DURATION;
+        (now < until).then_some(until)
+    }
+
+    /// Of a Lease whose renewals the test tells.
+    #[cfg(test)]
+    pub(crate) fn of(renewed: &watch::Sender<Option<BootInstant>>) -> Self {
+        Self(renewed.subscribe())
+    }
 }
 
 /// What a renewal showed.
@@ -87,7 +117,12 @@ enum Renewal {
 
 impl LocalLease {
     pub(crate) fn new(api: Api<Lease>, caller: Caller, name: String, holder: String) -> Self {
-        Self { api, caller, name, holder, seen: None }
+        Self { api, caller, name, holder, seen: None, renewed: watch::Sender::new(None) }
+    }
+
+    /// How others know whether it is held.
+    pub(crate) fn watch(&self) -> LeaseWatch {
+        LeaseWatch(self.renewed.subscribe())
     }
 
     /// Waits until the lease is ours. Cancel by dropping.
@@ -167,12 +202,11 @@ impl LocalLease {
         }
     }
 
-    /// Removes it: the member is no more. Best effort.
-    pub(crate) async fn remove(self) {
-        let preconditions = Preconditions {
-            uid: self.seen.as_ref().and_then(|lease| lease.metadata.uid.clone()),
-            resource_version: None,
-        };
+    /// Removes it: the member is no more. Best effort; one that is not ours, or was taken since the last renewal,
+    /// stays.
+    pub(crate) async fn remove(mut self) {
+        let Some(Lease { metadata, .. }) = self.seen.take() else { return };
+        let preconditions = Preconditions { uid: metadata.uid, resource_version: metadata.resource_version };
         let params = DeleteParams::background().preconditions(preconditions);
         let delete = async { self.api.delete(&self.name, &params).await };
         if let Err(error) = self.caller.call_within(RENEWAL_TIMEOUT, Verb::Delete, delete).await {
@@ -199,6 +233,7 @@ impl LocalLease {
                 Renewal::Held => {}
                 Renewal::Unknown => debug!(lease = self.name, "lease not renewed; going on"),
                 Renewal::Lost(holder) => {
+                    self.renewed.send_replace(None);
                     warn!(lease = self.name, holder, "another process took this member's lease");
                     lost.send_replace(Some(holder));
                     stop.cancelled().await;
@@ -227,6 +262,7 @@ impl LocalLease {
 
     /// Writes our name and the time. The resource version of what was seen guards against writing over others.
     async fn write(&mut self, acquired: bool) -> Result<(), CallError> {
+        let begun = flagship_node::boot_now();
         let now = MicroTime(Timestamp::now());
         let mut lease = self.seen.clone().unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(self.name.clone()), ..Default::default() },
@@ -252,6 +288,7 @@ impl LocalLease {
         match written {
             Ok(lease) => {
                 self.seen = Some(lease);
+                self.renewed.send_replace(Some(begun));
                 Ok(())
             }
             Err(error) => {
@@ -329,6 +366,14 @@ mod tests {
             if method == "GET" {
                 return if lease.1.is_null() { refusal(404, "NotFound") } else { (200, lease.1.clone()) };
             }
+            if method == "DELETE" {
+                let version = &body["preconditions"]["resourceVersion"];
+                if !version.is_null() && *version != json!(lease.0.to_string()) {
+                    return refusal(409, "Conflict");
+                }
+                lease.1 = Value::Null;
+                return (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
+            }
             if method == "PUT" && body["metadata"]["resourceVersion"] != json!(lease.0.to_string()) {
                 return refusal(409, "Conflict");
             }
@@ -367,6 +412,52 @@ mod tests {
         stop.cancel();
         keeper.await.unwrap().release().await;
         assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "three", "not ours to release");
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_was_not_renewed_in_time_may_be_anothers() {
+        let lease = Arc::new(Mutex::new((0, Value::Null)));
+        let mut one = local(lease_server(&lease), "one");
+        let watch = one.watch();
+        assert_eq!(watch.held_until(), None, "never taken");
+        one.acquire().await;
+        assert!(watch.held_until().unwrap() <= flagship_node::boot_now() + DURATION);
+        let later = flagship_node::boot_now() + DURATION;
+        assert_eq!(watch.held_at(later), None, "it may have been taken since");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(matches!(one.renew().await, Renewal::Held));
+        assert!(watch.held_at(later).is_some());
+        drop(one);
+        assert_eq!(watch.held_until(), None, "given up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_of_another_process_is_not_removed() {
+        let lease = Arc::new(Mutex::new((0, Value::Null)));
+        let client = lease_server(&lease);
+        let mut one = local(client.clone(), "one");
+        one.acquire().await;
+        // Taken since the last renewal, and nobody told us: the version protects it.
+        lease.lock().unwrap().1["spec"]["holderIdentity"] = json!("two");
+        lease.lock().unwrap().0 += 1;
+        one.remove().await;
+        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "two");
+        // Known to be lost, then removed.
+        let mut one = local(client, "two");
+        one.acquire().await;
+        lease.lock().unwrap().1["spec"]["holderIdentity"] = json!("three");
+        lease.lock().unwrap().0 += 1;
+        let version = json!(lease.lock().unwrap().0.to_string());
+        lease.lock().unwrap().1["metadata"]["resourceVersion"] = version;
+        let (lost_out, mut lost) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let fresh = one.watch();
+        let keeper = tokio::spawn(one.keep(lost_out, stop.clone()));
+        lost.wait_for(Option::is_some).await.unwrap();
+        assert_eq!(fresh.held_until(), None, "writes end with the lease");
+        stop.cancel();
+        keeper.await.unwrap().remove().await;
+        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "three");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,6 @@ pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
             rank: settings.rank,
             ready: settings.ready,
             candidate: true,
-            has_seeds: !settings.seeds.is_empty(),
             proposal: settings.proposal,
         },
         address: settings.advertised.clone(),
@@ -135,7 +134,7 @@ mod tests {
     fn the_node_reads_the_object() {
         let spec = node_spec(&settings());
         assert_eq!(spec.election.rank, flagship_types::Rank(5));
-        assert!(spec.election.ready && spec.election.candidate && spec.election.has_seeds);
+        assert!(spec.election.ready && spec.election.candidate);
         assert_eq!(spec.address.unwrap().to_string(), "172.18.100.100:9990");
         assert_eq!(spec.seeds[0].to_string(), "172.18.100.200:9990");
     }

@@ -15,17 +15,20 @@ use tracing::{Instrument, debug};
 
 use crate::discovery;
 use crate::drift::Drift;
-use crate::gate::RemovalGate;
+use crate::gate::{NodeGate, RemovalGate};
 use crate::happenings::Happening;
+use crate::lease::LeaseWatch;
 use crate::progress::{Activity, Progress, Validity};
 use crate::request::Caller;
+use crate::status_writer::StatusHandle;
 use crate::tenure::AbortOnDrop;
 use crate::worker::Context;
 
 /// Happenings that may wait for the member's task, which never waits long.
 const HAPPENINGS: usize = 32;
 /// How long a step that was overtaken may go on, so that writes under way are known before the next step looks at
-/// the cluster. It gets no leave for new ones. A write that takes longer is found by label later.
+/// the cluster. Its gate gives no leave for new ones. What arrives later still is found by label, by a stop at its end
+/// and by a standby when it becomes one and every few minutes.
 const GRACE: Duration = Duration::from_secs(1);
 /// The pause after a failed step, at first and at most.
 const RETRY: Duration = Duration::from_millis(200);
@@ -60,6 +63,8 @@ pub(crate) struct PayloadWorker {
     pub(crate) node: NodeHandle,
     pub(crate) tracker: Tracker,
     pub(crate) progress: watch::Sender<Progress>,
+    status: StatusHandle,
+    lease: LeaseWatch,
     happenings: mpsc::Sender<Happening>,
     directive: watch::Receiver<Directive>,
     targets: watch::Receiver<Target>,
@@ -71,6 +76,8 @@ impl PayloadWorker {
         context: Arc<Context>,
         owner: Owner,
         node: NodeHandle,
+        status: StatusHandle,
+        lease: LeaseWatch,
         targets: watch::Receiver<Target>,
         inventory: Inventory,
     ) -> (AbortOnDrop, watch::Receiver<Progress>, mpsc::Receiver<Happening>) {
@@ -87,6 +94,8 @@ impl PayloadWorker {
             context,
             owner,
             node,
+            status,
+            lease,
             happenings,
             targets,
         };
@@ -179,12 +188,18 @@ impl PayloadWorker {
                 self.report(|progress| progress.activity = Activity::Idle);
                 Next::Rest(Duration::MAX)
             }
-            Directive::Absent => self.be_absent(target).await,
+            Directive::Absent => self.be_absent(target, overtaken).await,
             Directive::Run { term, resumed } => {
                 self.be_running(*term, *resumed, target, overtaken, drift).await
             }
-            Directive::Stop { term, reason: _ } => self.stop(*term, target).await,
+            Directive::Stop { term, reason: _ } => self.stop(*term, target, overtaken).await,
         }
+    }
+
+    /// The gate of one step. It closes when the step is overtaken.
+    pub(crate) fn gate(&self, overtaken: &CancellationToken) -> NodeGate {
+        let (lease, tracker) = (self.lease.clone(), self.tracker.clone());
+        NodeGate::new(self.node.clone(), lease, tracker, self.status.clone(), overtaken.clone())
     }
 
     /// Changes what others see of the progress.
@@ -258,9 +273,14 @@ async fn forward(
 
 /// Deletes an inventory of an object that is being deleted and takes part in no fleet. One round; the caller repeats
 /// it after an error, which is a sentence.
-pub(crate) async fn clear(context: &Context, owner: &Owner, inventory: Inventory) -> Result<(), String> {
+pub(crate) async fn clear(
+    context: &Context,
+    owner: &Owner,
+    lease: LeaseWatch,
+    inventory: Inventory,
+) -> Result<(), String> {
     let tracker = watch::Sender::new(flagship_payload::Progress { inventory, waiting_for: None });
     let cluster = discovery::cluster(context);
-    let deleted = cluster.delete_all(owner, &RemovalGate, CLEAR_TIMEOUT, &tracker).await;
+    let deleted = cluster.delete_all(owner, &RemovalGate(lease), CLEAR_TIMEOUT, &tracker).await;
     deleted.map(|_| ()).map_err(|error| error.to_string())
 }

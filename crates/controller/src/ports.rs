@@ -21,6 +21,19 @@ pub struct MemberStart {
     pub store: Arc<dyn Store>,
 }
 
+/// Where and as whom a member that takes part already would join anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Its fleet.
+    pub callsign: Callsign,
+    /// Itself.
+    pub member: MemberName,
+    /// As in [`MemberStart`].
+    pub listen: Option<PeerAddress>,
+    /// As in [`MemberStart`].
+    pub port: u16,
+}
+
 /// A member that takes part in its fleet.
 pub struct Joined {
     /// The running node.
@@ -64,6 +77,8 @@ impl JoinError {
 pub trait Joiner: Send + Sync {
     /// Starts a node and its links. Returns once it listens; it need not have met anybody.
     async fn join(&self, start: MemberStart) -> Result<Joined, JoinError>;
+    /// Finds out whether a join would fail, without disturbing the member that runs. Changes nothing.
+    async fn probe(&self, probe: Probe) -> Result<(), JoinError>;
 }
 
 /// How a payload operation ended.

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use crate::discovery;
 use crate::drift::{Drift, Sight};
 use crate::events::Notice;
-use crate::gate::NodeGate;
 use crate::happenings::Happening;
 use crate::payload_worker::{Next, PayloadWorker, Target};
 use crate::ports::PayloadResult;
@@ -36,8 +35,10 @@ enum Woken {
 
 /// Why a payload was not applied.
 enum Refusal {
-    /// It cannot be, before somebody changes something.
+    /// It cannot be, before somebody changes something. Nothing was written.
     Invalid(&'static str, String),
+    /// The same, but found only while it was written.
+    Halfway(String),
     /// Not now.
     Failed(String),
     /// The lead was given up, or is not settled.
@@ -54,11 +55,16 @@ impl PayloadWorker {
         overtaken: &CancellationToken,
         drift: &mut Option<Drift>,
     ) -> Next {
-        let plan = match self.bring_in(term, resumed, target).await {
+        let plan = match self.bring_in(term, resumed, target, overtaken).await {
             Ok(plan) => plan,
             Err(Refusal::Invalid(reason, message)) => {
                 self.report(|progress| progress.activity = Activity::Idle);
                 self.invalid(reason, &message);
+                return self.keep_last(term, target, overtaken, drift).await;
+            }
+            Err(Refusal::Halfway(message)) => {
+                self.report(|progress| progress.activity = Activity::Idle);
+                self.invalid("PayloadRefused", &message);
                 return Next::Rest(REFUSED_RETRY);
             }
             Err(Refusal::Failed(error)) => return self.failed(target, &error),
@@ -80,8 +86,54 @@ impl PayloadWorker {
         Next::Go
     }
 
+    /// The payload was refused after an edit: what ran before it goes on running, and is kept as it was applied, until
+    /// the new one is tried again.
+    async fn keep_last(
+        &self,
+        term: Term,
+        target: &Target,
+        overtaken: &CancellationToken,
+        drift: &mut Option<Drift>,
+    ) -> Next {
+        let Some(kept) = drift else { return Next::Rest(REFUSED_RETRY) };
+        let plan = kept.plan().clone();
+        let again = Instant::now() + REFUSED_RETRY;
+        while let Woken::Drifted = self.stay_watching(kept, again, overtaken).await {
+            if let Err(error) = self.correct(&plan, term, target, overtaken).await {
+                info!(error, "the payload that runs drifted and is not corrected yet");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(DRIFT_PAUSE) => {}
+                () = overtaken.cancelled() => {}
+            }
+        }
+        Next::Go
+    }
+
+    async fn correct(
+        &self,
+        plan: &Plan,
+        term: Term,
+        target: &Target,
+        overtaken: &CancellationToken,
+    ) -> Result<(), String> {
+        let apply = target.settings.apply;
+        let options = ApplyOptions { force: apply.force, timeout: apply.timeout };
+        let checked =
+            self.cluster.check(plan, term, apply.force).await.map_err(|failures| failures.to_string())?;
+        let gate = self.gate(overtaken);
+        let applied = self.cluster.apply(plan, &checked, &gate, term, options, &self.tracker).await;
+        applied.map(|_| ()).map_err(|error| error.to_string())
+    }
+
     /// From the object to the cluster. Writes only what differs.
-    async fn bring_in(&self, term: Term, resumed: bool, target: &Target) -> Result<Plan, Refusal> {
+    async fn bring_in(
+        &self,
+        term: Term,
+        resumed: bool,
+        target: &Target,
+        overtaken: &CancellationToken,
+    ) -> Result<Plan, Refusal> {
         let plan = self.plan(target).await?;
         let apply = target.settings.apply;
         let checked =
@@ -104,7 +156,7 @@ impl PayloadWorker {
             });
         }
         let began = Instant::now();
-        let gate = NodeGate::new(self.node.clone());
+        let gate = self.gate(overtaken);
         let options = ApplyOptions { force: apply.force, timeout: apply.timeout };
         // With nothing to write it only completes the inventory.
         let result = self.cluster.apply(&plan, &checked, &gate, term, options, &self.tracker).await;
@@ -180,8 +232,11 @@ impl PayloadWorker {
     async fn stay(&self, plan: &Plan, overtaken: &CancellationToken, kept: &mut Option<Drift>) -> Woken {
         let resync = Instant::now() + RESYNC;
         let mut drift = match kept.take() {
-            Some(drift) if drift.fits(plan) => drift,
-            Some(_) | None => Drift::watch(&self.context.client, plan),
+            Some(mut drift) => match drift.take_over(plan) {
+                true => drift,
+                false => Drift::watch(&self.context.client, plan),
+            },
+            None => Drift::watch(&self.context.client, plan),
         };
         let woken = self.stay_watching(&mut drift, resync, overtaken).await;
         *kept = Some(drift);
@@ -276,7 +331,7 @@ fn refusal(error: ApplyError) -> Refusal {
     match error {
         ApplyError::Denied(why) => Refusal::Denied(why.to_string()),
         error if error.is_transient() => Refusal::Failed(error.to_string()),
-        error => Refusal::Invalid("PayloadRefused", error.to_string()),
+        error => Refusal::Halfway(error.to_string()),
     }
 }
 

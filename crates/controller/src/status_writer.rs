@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_k8s_api::{ConditionType, FIELD_MANAGER, MultiCluster, MultiClusterStatus, conditions};
+use flagship_k8s_api::{
+    ConditionType, FIELD_MANAGER, InventoryEntry, MultiCluster, MultiClusterStatus, conditions,
+};
 use flagship_node::{DurableRecord, Store, StoreError};
 use flagship_types::{Callsign, Epoch};
 use jiff::Timestamp;
@@ -66,10 +68,11 @@ pub(crate) enum WriteError {
 
 enum Request {
     Persist(Callsign, Box<DurableRecord>, oneshot::Sender<Result<(), WriteError>>),
-    Begin(oneshot::Sender<Result<Start, WriteError>>),
+    Begin(Epoch, oneshot::Sender<Result<Start, WriteError>>),
     Read(oneshot::Sender<Result<MultiClusterStatus, WriteError>>),
     ForgetRecord(oneshot::Sender<Result<(), WriteError>>),
     Flush(oneshot::Sender<Result<(), WriteError>>),
+    Record(Vec<InventoryEntry>, oneshot::Sender<Result<(), WriteError>>),
 }
 
 /// What a member starts with.
@@ -86,9 +89,15 @@ pub(crate) struct Start {
 pub(crate) struct StatusHandle {
     requests: mpsc::Sender<Request>,
     picture: watch::Sender<Picture>,
+    usurper: watch::Receiver<Option<String>>,
 }
 
 impl StatusHandle {
+    /// Tells which other process wrote after this one, once one did: this one must not write any more.
+    pub(crate) fn usurper(&self) -> watch::Receiver<Option<String>> {
+        self.usurper.clone()
+    }
+
     /// Shows this, soon.
     pub(crate) fn show(&self, picture: Picture) {
         self.picture.send_if_modified(|old| {
@@ -105,7 +114,12 @@ impl StatusHandle {
 
     /// Stores a new epoch, and that this process serves the member.
     pub(crate) async fn begin(&self) -> Result<Start, WriteError> {
-        self.ask(Request::Begin).await
+        self.begin_at(Epoch(flagship_node::wall_ms())).await
+    }
+
+    /// The same with an epoch of at least `epoch`.
+    pub(crate) async fn begin_at(&self, epoch: Epoch) -> Result<Start, WriteError> {
+        self.ask(|reply| Request::Begin(epoch, reply)).await
     }
 
     /// Forgets what another fleet had agreed on.
@@ -121,6 +135,20 @@ impl StatusHandle {
     /// Writes the newest picture now.
     pub(crate) async fn flush(&self) -> Result<(), WriteError> {
         self.ask(Request::Flush).await
+    }
+
+    /// Makes the inventory durable, whatever the picture says, and shows it from then on. On an error it may or may
+    /// not have been stored.
+    pub(crate) async fn record(&self, inventory: Vec<InventoryEntry>) -> Result<(), WriteError> {
+        self.picture.send_if_modified(|picture| {
+            // Without a picture there is nothing yet that could write an older inventory.
+            let changed = *picture != Picture::default() && picture.status.inventory != inventory;
+            if changed {
+                picture.status.inventory.clone_from(&inventory);
+            }
+            changed
+        });
+        self.ask(|reply| Request::Record(inventory, reply)).await
     }
 
     async fn ask<T>(
@@ -163,6 +191,7 @@ pub(crate) struct StatusWriter {
     version: Option<String>,
     /// The start that this process stored; a higher one by another process means that we are not the one any more.
     began: Option<i64>,
+    usurper: watch::Sender<Option<String>>,
 }
 
 impl StatusWriter {
@@ -183,13 +212,15 @@ impl StatusWriter {
             server: MultiClusterStatus::default(),
             version: None,
             began: None,
+            usurper: watch::Sender::new(None),
         };
+        let usurper = writer.usurper.subscribe();
         writer.read().await?;
         let status = writer.server.clone();
         let (requests, queue) = mpsc::channel(QUEUE);
         let (picture, pictures) = watch::channel(Picture::default());
         tokio::spawn(writer.run(queue, pictures));
-        Ok((StatusHandle { requests, picture }, status))
+        Ok((StatusHandle { requests, picture, usurper }, status))
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, mut pictures: watch::Receiver<Picture>) {
@@ -225,9 +256,9 @@ impl StatusWriter {
             Request::Persist(callsign, record, reply) => {
                 (self.write(|status| memory::store(status, &record, &callsign)).await, reply)
             }
-            Request::Begin(reply) => {
+            Request::Begin(epoch, reply) => {
                 // Whoever asked may have been cancelled; the write stands.
-                let _ = reply.send(self.begin().await);
+                let _ = reply.send(self.begin(epoch).await);
                 return;
             }
             Request::Read(reply) => {
@@ -238,6 +269,9 @@ impl StatusWriter {
             }
             Request::ForgetRecord(reply) => (self.write(memory::forget).await, reply),
             Request::Flush(reply) => (self.show(pictures).await, reply),
+            Request::Record(inventory, reply) => {
+                (self.write(|status| status.inventory.clone_from(&inventory)).await, reply)
+            }
         };
         if let Err(error) = &result {
             warn!(%error, "status not written");
@@ -246,15 +280,15 @@ impl StatusWriter {
         let _ = reply.send(result);
     }
 
-    async fn begin(&mut self) -> Result<Start, WriteError> {
-        let (holder, wall_ms) = (self.holder.clone(), flagship_node::wall_ms());
+    async fn begin(&mut self, epoch: Epoch) -> Result<Start, WriteError> {
+        let holder = self.holder.clone();
         self.write(|status| {
-            status.epoch = Some(memory::signed(memory::next_epoch(status, wall_ms).0));
+            status.epoch = Some(memory::signed(memory::next_epoch(status, epoch.0).0));
             status.holder = Some(holder.clone());
         })
         .await?;
         self.began = self.server.epoch;
-        let epoch = Epoch(self.server.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(wall_ms));
+        let epoch = Epoch(self.server.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(epoch.0));
         Ok(Start { epoch, status: self.server.clone() })
     }
 
@@ -318,6 +352,7 @@ impl StatusWriter {
         if let (Some(status), Some(began)) = (&object.status, self.began) {
             let other = status.holder.as_ref().filter(|holder| **holder != self.holder);
             if let (Some(other), true) = (other, status.epoch > Some(began)) {
+                self.usurper.send_replace(Some(other.clone()));
                 return Err(WriteError::TakenOver(other.clone()));
             }
         }

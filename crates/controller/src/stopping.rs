@@ -7,6 +7,7 @@ use flagship_node::Command;
 use flagship_payload::{DeleteError, Stuck};
 use flagship_types::{Term, format_duration};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::discovery;
@@ -27,12 +28,12 @@ const REVALIDATE: Duration = Duration::from_secs(30);
 
 impl PayloadWorker {
     /// Deletes the payload of a term and says so once the API server has confirmed that all of it is gone.
-    pub(crate) async fn stop(&self, term: Term, target: &Target) -> Next {
+    pub(crate) async fn stop(&self, term: Term, target: &Target, overtaken: &CancellationToken) -> Next {
         if self.progress.borrow().settled {
             // Said already; the node decides what comes next.
             return Next::Rest(Duration::MAX);
         }
-        let gate = NodeGate::stopping(self.node.clone(), term);
+        let gate = self.gate(overtaken).stopping(term);
         let began = Instant::now();
         let before = self.tracker.borrow().inventory.len();
         match self.delete(&gate, target).await {
@@ -55,16 +56,24 @@ impl PayloadWorker {
                 self.node.tell(Command::StopStuck { term, object }).await;
                 Next::Retry
             }
+            // Not a failure: this stop is not wanted any more.
+            Err(DeleteError::Denied(_)) if overtaken.is_cancelled() => Next::Go,
             Err(error) => self.failed(target, &error),
         }
     }
 
-    /// Makes sure that nothing of the payload is here; then tries whether it could be.
-    pub(crate) async fn be_absent(&self, target: &Target) -> Next {
+    /// Makes sure that nothing of the payload is here, neither known nor arrived since; then tries whether it could be.
+    pub(crate) async fn be_absent(&self, target: &Target, overtaken: &CancellationToken) -> Next {
+        match discovery::sweep(&self.context, &self.cluster, &self.owner, &self.caller).await {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => self.tracker.send_modify(|progress| progress.inventory.unite(&found)),
+            // What is known is removed all the same; this is tried again with the next look.
+            Err(error) => warn!(error, "cannot look for what arrived late"),
+        }
         let left = self.tracker.borrow().inventory.len();
         if left > 0 {
             info!(objects = left, "removing what an earlier lead left behind");
-            let gate = NodeGate::new(self.node.clone());
+            let gate = self.gate(overtaken);
             match self.delete(&gate, target).await {
                 Ok(()) => {
                     let note = format!("what an earlier lead had left behind is gone: {}", objects(left));
@@ -74,6 +83,7 @@ impl PayloadWorker {
                     self.stuck(&name(&stuck), waited);
                     return Next::Retry;
                 }
+                Err(DeleteError::Denied(_)) if overtaken.is_cancelled() => return Next::Go,
                 Err(error) => return self.failed(target, &error),
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use flagship_k8s_api::{FieldError, MultiCluster, MultiClusterStatus, Settings};
 use flagship_node::{Command, NodeEvent, NodeHandle};
 use flagship_payload::{Inventory, Owner};
-use flagship_types::{MemberName, Term};
+use flagship_types::{Epoch, MemberName, Term};
 use jiff::Timestamp;
 use kube::Api;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::attend::{Outcome, ended};
+use crate::attend::{Outcome, ended, worker_ended};
 use crate::chronicle::Chronicle;
 use crate::departure::Why;
 use crate::discovery;
@@ -23,6 +23,7 @@ use crate::events::{Notice, Publisher};
 use crate::finalizer;
 use crate::happenings::Happening;
 use crate::judge;
+use crate::lease::LeaseWatch;
 use crate::member::machine_config;
 use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart};
@@ -39,6 +40,8 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 const AWAY_GRACE: Duration = Duration::from_secs(30);
 /// What a member that rejoins asks for: it takes well under a second.
 const REJOIN_GRACE: Duration = Duration::from_secs(10);
+/// At most this much, in milliseconds, is a member that asks for its name back above its own last epoch.
+const CONTESTED_STEP: u64 = 100;
 /// How long a node may take to close its links. Then it is left behind.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last write of the status may take when the daemon ends.
@@ -122,6 +125,9 @@ pub(crate) struct Tenure {
     pub(crate) status: Option<StatusHandle>,
     /// A stored start that no node has used, because it could not join.
     unused: Option<Start>,
+    /// The epoch of a node that stopped because another process has its name.
+    contested: Option<Epoch>,
+    pub(crate) lease: LeaseWatch,
     retry: Duration,
 }
 
@@ -131,6 +137,7 @@ impl Tenure {
         caller: Caller,
         events: Publisher,
         interruption: Interruption,
+        lease: LeaseWatch,
     ) -> Self {
         let context = Arc::clone(&worker.context);
         let api = Api::namespaced(context.client.clone(), &worker.identity.namespace);
@@ -145,6 +152,8 @@ impl Tenure {
             stall: None,
             status: None,
             unused: None,
+            contested: None,
+            lease,
             retry: RETRY,
         }
     }
@@ -224,7 +233,7 @@ impl Tenure {
         finalizer::add(&self.api, &self.caller, &object).await.map_err(PrepareError::Finalizer)?;
         let start = match self.unused.take() {
             Some(start) => start,
-            None => status.begin().await?,
+            None => self.begin(&status).await?,
         };
         self.chronicle.restore(&start.status);
         let (inventory, found) = match self.discover(&start.status).await {
@@ -244,6 +253,15 @@ impl Tenure {
         Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
     }
 
+    /// A new start. One that asks for its name back begins below the other process: if that one still lives, the others
+    /// refuse us and it is not disturbed; if not, they say what they know, and the node goes on from there.
+    async fn begin(&mut self, status: &StatusHandle) -> Result<Start, WriteError> {
+        let Some(epoch) = self.contested else { return status.begin().await };
+        let start = status.begin_at(next_contested(epoch, flagship_node::wall_ms())).await?;
+        self.contested = None;
+        Ok(start)
+    }
+
     async fn open_status(&mut self) -> Result<StatusHandle, WriteError> {
         if let Some(status) = &self.status {
             return Ok(status.clone());
@@ -253,6 +271,7 @@ impl Tenure {
         let (handle, status) =
             StatusWriter::open(self.api.clone(), self.caller.clone(), name, uid, holder).await?;
         self.chronicle.restore(&status);
+        self.interruption.usurper = Some(handle.usurper());
         self.status = Some(handle.clone());
         Ok(handle)
     }
@@ -296,8 +315,9 @@ impl Tenure {
         let generation = object.metadata.generation;
         let first = Target { generation: generation.unwrap_or(0), settings: settings.clone() };
         let (target, targets) = watch::channel(first);
+        let context = Arc::clone(&self.context);
         let (payload, progress, happenings) =
-            PayloadWorker::spawn(Arc::clone(&self.context), self.owner(), node.clone(), targets, inventory);
+            PayloadWorker::spawn(context, self.owner(), node.clone(), status, self.lease.clone(), targets, inventory);
         Ok(Member { node, events, ended, settings, generation, target, progress, happenings, payload })
     }
 
@@ -309,6 +329,10 @@ impl Tenure {
     async fn run(&mut self, mut member: Member) -> Option<End> {
         let outcome = self.attend(&mut member).await;
         info!(?outcome, "this member's node ends");
+        self.follow(outcome, member).await
+    }
+
+    async fn follow(&mut self, outcome: Outcome, member: Member) -> Option<End> {
         let callsign = member.settings.callsign.clone();
         match outcome {
             Outcome::Ended => {
@@ -316,6 +340,19 @@ impl Tenure {
                 self.close(member).await;
                 self.flush().await;
                 self.wait(RETRY).await
+            }
+            Outcome::WorkerEnded => {
+                self.chronicle.tell(worker_ended());
+                member.node.tell(Command::Away(REJOIN_GRACE)).await;
+                self.close(member).await;
+                self.flush().await;
+                self.wait(RETRY).await
+            }
+            Outcome::NameInUse => {
+                self.contested = Some(member.node.snapshot().epoch);
+                self.close(member).await;
+                self.flush().await;
+                None
             }
             Outcome::Rejoin => {
                 member.node.tell(Command::Away(REJOIN_GRACE)).await;
@@ -355,6 +392,10 @@ impl Tenure {
     async fn close(&mut self, mut member: Member) {
         member.payload.0.abort();
         member.node.tell(Command::Shutdown).await;
+        // Its end may have been seen already, and is not to be waited for twice.
+        if member.ended.is_finished() {
+            return;
+        }
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut member.ended).await.is_err() {
             warn!("the node did not end in time; it is left behind");
             member.ended.abort();
@@ -394,7 +435,7 @@ impl Tenure {
         let stored = status.read().await.map_err(|error| error.to_string())?;
         let (inventory, _) = self.discover(&stored).await.map_err(|error| error.to_string())?;
         if !inventory.is_empty() {
-            payload_worker::clear(&self.context, &self.owner(), inventory).await?;
+            payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory).await?;
         }
         let object = self.object.borrow().clone();
         finalizer::remove(&self.api, &self.caller, &object).await.map_err(|error| error.to_string())
@@ -450,6 +491,12 @@ impl Tenure {
     }
 }
 
+/// Above every epoch that this member has used, and, as long as that took less than a thousand tries, below that of a
+/// process that started a while after it. The step is not always the same, so that it does not meet the other's.
+fn next_contested(own: Epoch, wall_ms: u64) -> Epoch {
+    Epoch(own.0.saturating_add(1 + wall_ms % CONTESTED_STEP))
+}
+
 /// Fields listed in one condition.
 const MAX_FIELDS: usize = 5;
 
@@ -461,3 +508,7 @@ pub(crate) fn invalid_spec(wrong: &[FieldError]) -> Stall {
     }
     Stall { reason: "InvalidSpec".into(), message }
 }
+
+#[cfg(test)]
+#[path = "tenure_tests.rs"]
+mod tests;

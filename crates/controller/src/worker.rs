@@ -66,6 +66,8 @@ pub(crate) struct Interruption {
     pub gone: CancellationToken,
     pub shutdown: CancellationToken,
     pub lost: watch::Receiver<Option<String>>,
+    /// Set by another process that wrote the status after this one, lease or not.
+    pub usurper: Option<watch::Receiver<Option<String>>>,
 }
 
 impl Interruption {
@@ -75,8 +77,17 @@ impl Interruption {
             biased;
             () = self.gone.cancelled() => End::Gone,
             () = lost(&mut self.lost) => End::LeaseLost,
+            () = usurped(&mut self.usurper) => End::LeaseLost,
             () = self.shutdown.cancelled() => End::Shutdown,
         }
+    }
+}
+
+/// Until somebody else wrote the status.
+async fn usurped(usurper: &mut Option<watch::Receiver<Option<String>>>) {
+    match usurper {
+        Some(usurper) => lost(usurper).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -117,14 +128,15 @@ impl Worker {
                 () = self.context.shutdown.cancelled() => return,
                 () = lease.acquire() => {}
             }
+            let held = lease.watch();
             let (lost_out, lost) = watch::channel(None);
             let stop = CancellationToken::new();
             // If this task ends in any way, the lease is not renewed any more.
             let stop_with_us = stop.clone().drop_guard();
             let keeper = tokio::spawn(lease.keep(lost_out, stop).in_current_span());
             let interruption =
-                Interruption { gone: self.gone.clone(), shutdown: self.context.shutdown.clone(), lost };
-            let tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption);
+                Interruption { gone: self.gone.clone(), shutdown: self.context.shutdown.clone(), lost, usurper: None };
+            let tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption, held);
             let end = tenure.serve().await;
             info!(?end, "stopped serving this member");
             drop(stop_with_us);

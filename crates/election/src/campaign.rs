@@ -334,7 +334,7 @@ impl Election {
         }
         let leads = refusal == Refusal::Leading && peer.announced.is_some();
         if let (Some(found), true) = (campaign.found, leads) {
-            // What was found without a record gives way to any live leader.
+            // What was found without a recorded lead gives way to any live leader.
             return self.stop_payload(found, ResignReason::Superseded, None);
         }
         peer.ask.refused_until = Some(until);

@@ -99,10 +99,9 @@ impl Election {
         let mut record = record.unwrap_or_else(|| empty_record(&spec));
         record.version = 0;
         record.forgotten.truncate(MAX_FORGOTTEN);
-        // What a user wrote into an annotation is believed no more than a peer.
-        let found = found_running
-            .filter(|_| !may_vote)
-            .map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
+        // A payload that runs may be the last copy, whatever the record lacks: only the others can tell. What a
+        // user wrote into an annotation is believed no more than a peer.
+        let found = found_running.map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
         let recorded = record.held.or(record.stopping).map(|term| Held { term, recorded: true });
         let held = recorded.or(found.map(|term| Held { term, recorded: false }));
         record.term = [record.held, record.stopping, found, record.vote.as_ref().map(|v| v.term)]
@@ -257,8 +256,14 @@ impl Election {
         if view.name == self.me {
             return;
         }
-        if self.record.forgotten.contains(&view.name) {
-            view.presence = Presence::Left;
+        if let Some(at) = self.record.forgotten.iter().position(|f| *f == view.name) {
+            if view.presence == Presence::Present && view.linked {
+                // Membership took it back, and it may lead: it is met like any other.
+                self.record.forgotten.remove(at);
+                self.persist_if_voter();
+            } else {
+                view.presence = Presence::Left;
+            }
         }
         let name = view.name.clone();
         if !self.peers.contains_key(&name) && !self.make_room() {
@@ -299,7 +304,7 @@ impl Election {
         }
         if let Some(at) = self.record.forgotten.iter().position(|f| f == member) {
             self.record.forgotten.remove(at);
-            self.persist();
+            self.persist_if_voter();
             if let Some(peer) = self.peers.get_mut(member) {
                 peer.view.presence = Presence::Down;
             }
@@ -318,7 +323,7 @@ impl Election {
             let now = self.now;
             peer.update(PeerView { presence: Presence::Left, linked: false, ..peer.view.clone() }, now);
         }
-        self.persist();
+        self.persist_if_voter();
     }
 
     /// The highest term to go on with after somebody named `term`; `None`: too far ahead to be true.

@@ -67,7 +67,7 @@ impl Election {
         match &self.stage {
             Stage::Joining(joining) => match joining.held {
                 Some(held) if held.recorded => self.heed(held.term, &Vote { term, candidate: from.clone() }),
-                // What was found without a record gives way to any live leader.
+                // What was found without a recorded lead gives way to any live leader.
                 Some(held) => self.supersede(held.term, &Vote { term, candidate: from.clone() }),
                 None => self.follow(from, term),
             },

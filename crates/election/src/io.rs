@@ -87,8 +87,6 @@ pub struct Spec {
     pub ready: bool,
     /// May lead.
     pub candidate: bool,
-    /// Whether seeds are configured, so that founding waits until they were tried.
-    pub has_seeds: bool,
     /// The fleet settings this object proposes (its version is ignored).
     pub proposal: FleetConfig,
 }
@@ -407,7 +405,8 @@ pub struct Restored {
     /// The record that an earlier process of this member made durable; `None`: none was found.
     pub record: Option<Record>,
     /// Payload objects with this member's label are in the cluster, and the highest term they are annotated
-    /// with (`Term(0)`: not annotated). Only looked at when there is no record.
+    /// with (`Term(0)`: not annotated). Unless the record says that this member led or was stopping, everybody is
+    /// asked who leads before it is touched; if nobody does, it is kept and led under a fresh term.
     pub found_running: Option<Term>,
     /// The members known from before. Each is reckoned with until membership says what became of it.
     pub known_peers: Vec<MemberName>,

@@ -23,7 +23,8 @@ pub(crate) struct Joining {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
     pub(crate) term: Term,
-    /// The record says so. Else only the payload was found, and a fresh term is needed.
+    /// The record says so. Else only the payload was found, and a fresh term is needed: the record was lost, or
+    /// the process ended before it was whole again.
     pub(crate) recorded: bool,
 }
 
@@ -52,7 +53,7 @@ pub(crate) struct Campaign {
     pub(crate) failover: bool,
     /// The release it rests on.
     pub(crate) released: Option<Term>,
-    /// The payload that was found here without a record.
+    /// The payload that was found here without a recorded lead.
     pub(crate) found: Option<Term>,
 }
 

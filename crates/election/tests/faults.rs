@@ -7,7 +7,7 @@ use flagship_election::{Claim, Input, Message, Permit, Refusal, ResignReason, Vo
 use flagship_types::{ConfigVersion, Failback, FleetConfig, Rank, Term};
 use fleet::{Bug, Fleet, ms, secs};
 
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 400;
 
 fn members(f: &mut Fleet) -> Vec<String> {
     let count = 2 + f.below(4);
@@ -46,10 +46,18 @@ fn fault(f: &mut Fleet, names: &[String]) {
     match f.below(18) {
         0..=2 if alive => f.crash(&n),
         0..=4 if !alive => {
-            if f.below(8) == 0 {
+            let loses = f.below(8) == 0;
+            if loses {
                 f.lose_status(&n);
             }
             f.start(&n);
+            // While it asks and campaigns with what it found, its new record is written in several steps.
+            if loses && f.below(2) == 0 {
+                let pause = f.below(2000);
+                f.run(ms(pause));
+                f.crash(&n);
+                f.start(&n);
+            }
         }
         5 => f.isolate(&n),
         6 if n != other => f.cut(&n, &other),
@@ -140,7 +148,8 @@ fn every_checker_bites() {
         (Bug::ReleasesBeforeStop, "released before the stop"),
         (Bug::GrantsTwice, "two grants"),
         (Bug::NeverStops, "payload runs at"),
-        (Bug::ClaimsReadiness, "last good copy"),
+        (Bug::ClaimsReadiness, "last good copy given up"),
+        (Bug::OverlooksPayload, "last good copy cleared away"),
         (Bug::RunsEarly, "write without a durable term"),
     ];
     for (bug, finds) in bugs {

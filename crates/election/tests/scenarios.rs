@@ -7,41 +7,8 @@ use std::time::Duration;
 
 use flagship_election::{Directive, Event, Input, ResignReason};
 use flagship_types::{Failback, Role, Term};
+use fleet::pair::{created, overlap, pair, settled};
 use fleet::{Bug, Fleet, ms, name, secs};
-
-/// newyork (rank 5, may found) and sheffield (rank 10), with sheffield leading.
-fn pair() -> Fleet {
-    let mut f = Fleet::new(1, Bug::None);
-    f.add("newyork", Fleet::spec(5, true));
-    f.until(secs(9), "newyork leads alone", |f| f.running() == ["newyork"]);
-    f.run(secs(2));
-    f.add("sheffield", Fleet::spec(10, false));
-    f.until(secs(10), "sheffield leads", |f| f.running() == ["sheffield"]);
-    f.run(secs(3));
-    settled(&mut f, "sheffield");
-    f
-}
-
-fn settled(f: &mut Fleet, leader: &str) {
-    f.check_quiet();
-    if !f.violations.is_empty() || f.leaders().first().map(|n| n.name.as_str()) != Some(leader) {
-        f.fail(&format!("{leader} should lead alone"));
-    }
-}
-
-fn created(f: &Fleet) -> Vec<u32> {
-    f.nodes.values().map(|n| n.payload.created).collect()
-}
-
-fn overlap(f: &mut Fleet, span: Duration) -> bool {
-    let mut both = false;
-    let end = f.now + span;
-    while f.now < end {
-        f.run(ms(20));
-        both |= f.running().len() > 1;
-    }
-    both
-}
 
 #[test]
 fn a_better_member_joins_and_takes_over_stop_before_start() {
@@ -304,59 +271,6 @@ fn three_members_fail_over_from_a_silent_cut() {
 }
 
 #[test]
-fn a_leader_without_status_finds_its_payload_and_keeps_it() {
-    let mut f = pair();
-    let before = created(&f);
-    f.crash("sheffield");
-    f.lose_status("sheffield");
-    f.run(ms(500));
-    f.start("sheffield");
-    f.run(secs(10));
-    settled(&mut f, "sheffield");
-    assert_eq!(created(&f), before);
-    // And alone.
-    let mut f = Fleet::new(1, Bug::None);
-    f.add("newyork", Fleet::spec(5, true));
-    f.until(secs(9), "leads", |f| f.running() == ["newyork"]);
-    f.crash("newyork");
-    f.lose_status("newyork");
-    f.start("newyork");
-    f.run(secs(10));
-    settled(&mut f, "newyork");
-    assert_eq!(created(&f), [1]);
-}
-
-#[test]
-fn a_superseded_leader_without_status_deletes() {
-    let mut f = pair();
-    f.crash("sheffield");
-    f.lose_status("sheffield");
-    f.run(secs(10));
-    f.start("sheffield");
-    f.until(secs(5), "sheffield deletes", |f| f.running() == ["newyork"]);
-    f.until(secs(10), "failback", |f| f.running() == ["sheffield"]);
-}
-
-#[test]
-fn both_daemons_killed_and_restarted_change_nothing() {
-    for order in [["newyork", "sheffield"], ["sheffield", "newyork"]] {
-        for pause in [0, 1500, 20_000] {
-            let mut f = pair();
-            let before = created(&f);
-            f.crash("newyork");
-            f.crash("sheffield");
-            f.run(secs(2));
-            f.start(order[0]);
-            f.run(ms(pause.min(2000)));
-            f.start(order[1]);
-            f.run(secs(10));
-            settled(&mut f, "sheffield");
-            assert_eq!(created(&f), before);
-        }
-    }
-}
-
-#[test]
 fn a_flapping_link_does_not_move_the_payload_every_time() {
     let mut f = pair();
     let before = created(&f);
@@ -419,23 +333,6 @@ fn a_successor_that_dies_leaves_the_lead_with_the_old_leader() {
 }
 
 #[test]
-fn a_process_that_finds_a_stop_only_completes_it() {
-    let mut f = Fleet::new(6, Bug::None);
-    f.add("newyork", Fleet::spec(5, true));
-    f.until(secs(9), "leads", |f| f.running() == ["newyork"]);
-    f.nodes.get_mut(&name("newyork")).unwrap().delete_ms = 5000;
-    f.add("sheffield", Fleet::spec(10, false));
-    f.until(secs(9), "stops", |f| f.log.iter().any(|l| l.contains("newyork Stop")));
-    f.run(ms(200));
-    f.crash("newyork");
-    f.run(ms(500));
-    f.start("newyork");
-    assert!(matches!(f.directive("newyork"), Some(Directive::Stop { reason: ResignReason::Unfinished, .. })));
-    assert!(!overlap(&mut f, secs(12)));
-    settled(&mut f, "sheffield");
-}
-
-#[test]
 fn the_leader_decides_the_configuration() {
     let mut f = pair();
     f.change_spec("newyork", |s| s.proposal.failback_delay = secs(7));
@@ -450,15 +347,6 @@ fn the_leader_decides_the_configuration() {
         assert_eq!(node.durable.as_ref().unwrap().config.failback_delay, secs(9));
         assert_eq!(core.config_missing(), []);
     }
-}
-
-#[test]
-fn a_forgotten_member_is_not_waited_for() {
-    let mut f = pair();
-    f.input(&name("newyork"), Input::Forget(name("sheffield")));
-    f.until(secs(2), "newyork leads", |f| f.nodes[&name("newyork")].role() == Some(Role::Leader));
-    f.run(secs(1));
-    assert_eq!(f.nodes[&name("newyork")].durable.as_ref().unwrap().forgotten, [name("sheffield")]);
 }
 
 #[test]

@@ -92,6 +92,10 @@ pub(crate) const DIAL_BASE: Duration = Duration::from_millis(100);
 /// The longest wait between two dials that nobody answered. With the connect timeout of 2 s an address is tried
 /// at least every 4 s, so that a healed cut is found in under 5 s even by one side alone.
 pub(crate) const DIAL_CAP: Duration = Duration::from_secs(2);
+/// Refusals of a process by one peer after which it takes the name from a process with a newer epoch that lives. A
+/// process that is refused stops unless other peers hear it, so who comes back this often (every 5 s) has some:
+/// each of two processes holds a part of the fleet, and the order of their epochs decides.
+pub(crate) const STUBBORN_REFUSALS: u32 = 3;
 /// The wait after a peer refused us: it will not change its mind soon.
 pub(crate) const REJECTED_RETRY: Duration = Duration::from_secs(5);
 /// Wait before an address that turned out to be our own is tried again: DNS may lead elsewhere by then.

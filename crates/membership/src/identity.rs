@@ -150,7 +150,9 @@ impl Membership {
         self.spread_record();
     }
 
-    /// The peer of this stream has our name. With our epoch it is ourselves; otherwise the older process stops.
+    /// The peer of this stream has our name. With our epoch it is ourselves. Otherwise the peers decide which of
+    /// the two stays, by which one they hear; a process that none of them hears gives way to one that started
+    /// before it.
     pub(crate) fn met_own_name(
         &mut self,
         link: LinkId,
@@ -164,9 +166,15 @@ impl Membership {
         let ourselves = hello.epoch == self.epoch;
         let code = if ourselves { CloseCode::Duplicate } else { CloseCode::NameInUse };
         self.disconnect(link, code);
-        if hello.epoch > self.epoch {
+        if hello.epoch < self.epoch && self.hear_us(now) == 0 {
             self.stall(hello.epoch);
         }
+    }
+
+    /// How many peers hear this process, as far as it can tell.
+    fn hear_us(&self, now: Instant) -> usize {
+        let h = self.config.beat_interval;
+        self.members.values().filter(|m| m.link.is_some() && now < m.late_at(h)).count()
     }
 
     /// A peer refused us because it hears another process with our name. One peer's word is not enough as long as
@@ -177,9 +185,7 @@ impl Membership {
             return;
         }
         self.refusers.insert(by);
-        let h = self.config.beat_interval;
-        let hear_us = self.members.values().filter(|m| m.link.is_some() && now < m.late_at(h)).count();
-        if self.refusers.len() > hear_us {
+        if self.refusers.len() > self.hear_us(now) {
             self.stall(self.epoch);
         }
     }

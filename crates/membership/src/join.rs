@@ -46,17 +46,17 @@ impl Membership {
     /// What a member says of itself. Only from itself, and only if it is newer than what is known.
     pub(crate) fn record(&mut self, id: LinkId, record: Record, now: Instant) {
         let Some(link) = self.links.get(&id) else { return };
-        let (name, contested, epoch) = (link.peer.clone(), link.contested.is_some(), link.epoch);
+        let (name, epoch) = (link.peer.clone(), link.epoch);
         if record.member != name || record.epoch < epoch || !self.plausible(record.epoch, now) {
             self.stats.refused_records += 1;
             return;
         }
-        let Some(member) = self.members.get(&name) else { return };
-        if contested && record.epoch <= member.epoch {
-            // It is told what is known of it when the contest is decided, not before.
-            self.stats.frames_ignored += 1;
+        if let Some(contest) = self.links.get_mut(&id).and_then(|link| link.contested.as_mut()) {
+            // Believed, and answered with what is known, when the contest is decided and not before.
+            contest.record = Some(record);
             return;
         }
+        let Some(member) = self.members.get(&name) else { return };
         if record.epoch > member.epoch {
             if !member.counts() && self.is_full() {
                 self.stats.refused_full += 1;
@@ -82,7 +82,6 @@ impl Membership {
     fn raise_link(&mut self, id: LinkId, name: &MemberName, epoch: Epoch, now: Instant) {
         if let Some(link) = self.links.get_mut(&id) {
             link.epoch = epoch;
-            link.contested = None;
         }
         self.enter_epoch(name, epoch, now);
         if let Some(member) = self.members.get_mut(name) {

@@ -3,6 +3,7 @@
 //! elections and no Kubernetes.
 
 mod config;
+mod contest;
 mod dial;
 mod freshness;
 mod identity;

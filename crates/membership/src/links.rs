@@ -5,6 +5,7 @@ use std::time::Duration;
 use flagship_types::{Epoch, Instant, MemberName, PeerAddress};
 
 use crate::config::{MAX_LINKS_PER_PEER, PROOF_BEATS, QUERY_EXTRA, STALE_FLOOR};
+use crate::contest::Contest;
 use crate::freshness::SentLog;
 use crate::{CloseCode, Echo, Event, LinkEnd, LinkId, Membership, Message, PeerHello, Standing, State};
 
@@ -17,7 +18,7 @@ pub(crate) struct Link {
     /// Our epoch when it came up.
     pub(crate) own_epoch: Epoch,
     pub(crate) dialled: Option<PeerAddress>,
-    up_at: Instant,
+    pub(crate) up_at: Instant,
     /// The newest proof on this stream.
     fresh_at: Instant,
     sent: SentLog,
@@ -27,12 +28,17 @@ pub(crate) struct Link {
     next_beat: Instant,
     /// This link's place among all links within one beat interval.
     phase: Duration,
-    /// Its epoch is older than the one known of a process that is heard: it waits until then for that one's proof.
-    pub(crate) contested: Option<Instant>,
+    /// Another process of that name seems to be heard: this one waits until then for the other's proof of life.
+    pub(crate) contested: Option<Contest>,
 }
 
 impl Link {
-    fn new(hello: &PeerHello, own_epoch: Epoch, dialled: Option<PeerAddress>, now: Instant) -> Self {
+    pub(crate) fn new(
+        hello: &PeerHello,
+        own_epoch: Epoch,
+        dialled: Option<PeerAddress>,
+        now: Instant,
+    ) -> Self {
         Self {
             peer: hello.member.clone(),
             epoch: hello.epoch,
@@ -86,23 +92,19 @@ impl Membership {
             return self.disconnect(id, code);
         }
         let name = &hello.member;
-        match self.members.get(name).map(|m| (m.epoch, m.link, m.late_at(self.config.beat_interval))) {
+        match self.members.get(name).map(|m| (m.epoch, m.link)) {
             None => self.admit(hello, now),
-            Some((epoch, _, _)) if hello.epoch > epoch => self.enter_epoch(name, hello.epoch, now),
-            Some((epoch, Some(old), late_at)) if hello.epoch < epoch && now < late_at => {
+            Some((epoch, Some(old))) if hello.epoch != epoch => {
                 return self.contest(id, old, hello, dialled, now);
             }
-            Some((epoch, Some(old), _)) if hello.epoch < epoch => {
-                self.disconnect(old, CloseCode::Stale);
-                self.drop_link(old);
-            }
-            Some((_, Some(old), _)) => {
+            Some((epoch, None)) if hello.epoch > epoch => self.enter_epoch(name, hello.epoch, now),
+            Some((_, Some(old))) => {
                 if !self.keep_new(old, &dialled, name, now) {
                     self.stats.links_duplicate += 1;
                     return self.disconnect(id, CloseCode::Duplicate);
                 }
             }
-            Some((_, None, _)) => {}
+            Some((_, None)) => {}
         }
         self.links.insert(id, Link::new(hello, self.epoch, dialled, now));
         self.adopt(id, hello.address.as_ref(), now);
@@ -164,55 +166,12 @@ impl Membership {
         false
     }
 
-    fn links_of(&self, name: &MemberName) -> usize {
+    pub(crate) fn links_of(&self, name: &MemberName) -> usize {
         self.links.values().filter(|link| link.peer == *name).count()
     }
 
-    /// A Hello with an older epoch while the newer process seems to be heard: ask that one first (rule 9).
-    fn contest(
-        &mut self,
-        id: LinkId,
-        old: LinkId,
-        hello: &PeerHello,
-        dialled: Option<PeerAddress>,
-        now: Instant,
-    ) {
-        let name = &hello.member;
-        if self.links_of(name) >= MAX_LINKS_PER_PEER {
-            return self.disconnect(id, CloseCode::NameInUse);
-        }
-        let rtt = self.members.get(name).map_or(Duration::ZERO, |m| m.freshness.rtt());
-        let mut link = Link::new(hello, self.epoch, dialled, now);
-        link.contested = Some(now + rtt * 2 + QUERY_EXTRA);
-        self.links.insert(id, link);
-        self.ping(old, now);
-    }
-
-    /// The other process proved that it lives: the contested stream is refused.
-    fn refuse_contested(&mut self, name: &MemberName, proof: Instant) {
-        let contested = self.links.iter().find(|(_, l)| l.peer == *name && l.contested.is_some());
-        if let Some((&id, link)) = contested
-            && proof >= link.up_at
-        {
-            self.disconnect(id, CloseCode::NameInUse);
-            self.drop_link(id);
-        }
-    }
-
-    /// The other process did not answer, or its stream ended: this one goes on from the known epoch.
-    fn win_contest(&mut self, id: LinkId, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.contested = None;
-        let name = link.peer.clone();
-        if let Some(old) = self.link_to(&name).filter(|old| *old != id) {
-            self.disconnect(old, CloseCode::NameInUse);
-            self.drop_link(old);
-        }
-        self.adopt(id, None, now);
-    }
-
     /// Makes a stream the one in use, and says on it who we are.
-    fn adopt(&mut self, id: LinkId, announced: Option<&PeerAddress>, now: Instant) {
+    pub(crate) fn adopt(&mut self, id: LinkId, announced: Option<&PeerAddress>, now: Instant) {
         let h = self.config.beat_interval;
         let Some(link) = self.links.get(&id) else { return };
         let (name, epoch, dialled) = (link.peer.clone(), link.epoch, link.dialled.clone());
@@ -334,7 +293,7 @@ impl Membership {
         due.extend(self.links.iter().filter(|(_, link)| self.link_timeout(link) <= now).map(|(id, _)| *id));
         for id in due.drain(..) {
             let Some(link) = self.links.get(&id) else { continue };
-            if link.contested.is_some_and(|until| until <= now) {
+            if link.contested.as_ref().is_some_and(|contest| contest.until <= now) {
                 self.win_contest(id, now);
             } else if self.stale_at(link) <= now {
                 self.give_up(id, now);
@@ -357,8 +316,8 @@ impl Membership {
 
     /// The next deadline of a link.
     pub(crate) fn link_timeout(&self, link: &Link) -> Instant {
-        match link.contested {
-            Some(until) => until,
+        match &link.contested {
+            Some(contest) => contest.until,
             None if self.in_use(link) => link.next_beat.min(self.stale_at(link)),
             None => self.stale_at(link),
         }
@@ -470,7 +429,7 @@ impl Membership {
         let back = beat && member.state == State::Away && at > member.since;
         self.event(Event::Heard { member: name.clone(), at });
         self.answer_if_known(name, now);
-        self.refuse_contested(name, at);
+        self.refuse_contested(name, at, now);
         if back {
             self.become_state(name, State::Alive, None, now);
         }
@@ -481,7 +440,9 @@ impl Membership {
         for link in self.links.values_mut() {
             link.fresh_at = link.fresh_at.max(now);
             link.next_beat = link.next_beat.max(now);
-            link.contested = link.contested.map(|until| until.max(now + QUERY_EXTRA));
+            if let Some(contest) = &mut link.contested {
+                contest.until = contest.until.max(now + QUERY_EXTRA);
+            }
         }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Member {
     pub(crate) away_until: Option<Instant>,
     /// Its one announced pause of this epoch is used up.
     pub(crate) away_used: bool,
+    /// The older epoch of another process with its name that was refused last, and how often in a row.
+    pub(crate) refused_epoch: Option<(Epoch, u32)>,
     /// An operator said that it will not come back.
     pub(crate) forgotten: bool,
 }
@@ -81,6 +83,7 @@ impl Member {
             accusers: BTreeMap::new(),
             away_until: None,
             away_used: false,
+            refused_epoch: None,
             forgotten: false,
         }
     }

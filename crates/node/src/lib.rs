@@ -22,4 +22,5 @@ pub use ports::{
     Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose,
     RefusalReason, Store, StoreError, WritePermit,
 };
+pub use flagship_wire::PeerMessage;
 pub use snapshot::{MemberSnapshot, Snapshot};

@@ -258,12 +258,15 @@ impl Machine {
         }
         let not_after = now + WritePermit::VALIDITY;
         match (self.election.permit(now), purpose) {
-            // A leader also deletes: what left its payload.
-            (Some(election::Permit::Apply { term }), _)
+            (Some(election::Permit::Apply { term }), Purpose::Apply | Purpose::Prune)
             | (Some(election::Permit::Delete { term }), Purpose::Delete) => {
                 Ok(WritePermit { term, not_after })
             }
-            (Some(election::Permit::Delete { .. }), Purpose::Apply) => Err(Denied::NotLeading),
+            // A stop that was called off may still be under way in the worker.
+            (Some(election::Permit::Apply { .. }), Purpose::Delete) => Err(Denied::Leading),
+            (Some(election::Permit::Delete { .. }), Purpose::Apply | Purpose::Prune) => {
+                Err(Denied::NotLeading)
+            }
             (None, _) => Err(Denied::Unsettled),
         }
     }
@@ -343,6 +346,10 @@ impl Machine {
             Output::Event(Event::Changed(member)) => self.member_changed(member, now),
             Output::Event(Event::Querying(_) | Event::Refuted(_)) => self.dirty = true,
             Output::Event(Event::EpochRaised(_)) => {
+                // Said before it is stored, on purpose: the own record spreads under it already, and a stream that
+                // still names the old epoch is refused, so waiting for the API server would cut this member off.
+                // No promise depends on it. If the store is lost, the next process begins below what peers know,
+                // is told so, and raises its epoch again.
                 self.outputs.push_back(MachineOutput::Hello(self.hello()));
                 self.persist();
             }
@@ -446,3 +453,7 @@ fn peer_view(view: &MemberView<'_>) -> election::PeerView {
         linked: view.link.is_some(),
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -152,7 +152,10 @@ pub trait Store: Send + Sync {
 pub enum Purpose {
     /// Create or change payload objects.
     Apply,
-    /// Delete payload objects: in a stop, or what a former lead left behind.
+    /// Delete what left the payload: the leader's own tidying.
+    Prune,
+    /// Delete payload objects because they must not be here: in a stop, or what a former lead left behind. Never
+    /// while this member leads.
     Delete,
 }
 
@@ -176,6 +179,9 @@ pub enum Denied {
     /// This member does not hold the lead that the write needs.
     #[error("this member does not hold the lead")]
     NotLeading,
+    /// This member leads, so its payload stays: the stop that asks was called off.
+    #[error("this member leads: its payload stays")]
+    Leading,
     /// It is not known yet whether this member leads.
     #[error("it is not settled yet who leads")]
     Unsettled,

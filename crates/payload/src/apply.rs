@@ -167,10 +167,11 @@ impl Cluster {
             // Refused with 409 if another object has taken the name since the check.
             metadata.insert("uid".into(), uid.into());
         }
-        if let Err(denied) = Self::permitted(gate, Purpose::Apply, Some(term)).await {
-            return Ok(Written::Denied(denied));
-        }
-        let live = self.write(object, &body, force).await.map_err(refusal)?;
+        let allowed = match Self::permitted(gate, Purpose::Apply, Some(term)).await {
+            Ok(allowed) => allowed,
+            Err(denied) => return Ok(Written::Denied(denied)),
+        };
+        let live = self.write(object, &body, force, allowed).await.map_err(refusal)?;
         let (uid, generation) =
             (live.metadata.uid.unwrap_or_default(), live.metadata.generation.unwrap_or_default());
         Ok(Written::Done(entry(object, uid, generation), Some(outcome)))

@@ -74,11 +74,12 @@ impl<'a> Chain<'a> {
         let mut chain = Self { deletion, links: BTreeMap::new() };
         chain.record_roots(ids, owner).await?;
         chain.record_owned().await?;
-        chain.note_between();
         let had_pods = chain.links.values().any(|link| is_pod(&link.id));
         let mut pause = FIRST_PAUSE;
         let mut confirmed = !had_pods;
         loop {
+            // Also what came up since the last look: the gate makes it durable before it gives leave.
+            chain.note_between();
             chain.ask_top_down().await?;
             chain.look_again(owner).await?;
             let left: Vec<Stuck> = chain.links.values().filter_map(Link::stuck).collect();

@@ -20,10 +20,13 @@ use crate::inventory::Inventory;
 use crate::object::{Manifest, ObjectId};
 use crate::observer::{Observer, Verb};
 use crate::parse::{SourceText, parse};
-use crate::plan::{Objection, Objections, Owner, Plan, PlannedObject, Reach};
+use crate::plan::{Objection, Objections, Owner, Plan, PlannedObject, Reach, owns_the_unknown};
 
 /// How long one request may take unless told otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much longer than its permit a write may take to be answered: an API server answers in milliseconds, and one
+/// that was not answered may still be carried out after somebody else was given leave.
+const LATE_WRITE: Duration = Duration::from_secs(2);
 /// Requests under way at once: an API server's fair queue gives one client about as many seats, more would only wait.
 const CONCURRENCY: usize = 16;
 /// The most bytes of payload from all sources together: far above any payload of [`crate::MAX_OBJECTS`] people wrote.
@@ -143,11 +146,22 @@ impl Cluster {
         what: impl std::fmt::Display,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiError> {
+        self.call_within(self.call_timeout, verb, what, request).await
+    }
+
+    async fn call_within<T>(
+        &self,
+        timeout: Duration,
+        verb: Verb,
+        what: impl std::fmt::Display,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ApiError> {
+        let after = timeout.min(self.call_timeout);
         let begin = Instant::now();
-        let result = match tokio::time::timeout(self.call_timeout, request).await {
+        let result = match tokio::time::timeout(after, request).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(ApiError::from_kube(verb, what.to_string(), &error)),
-            Err(_) => Err(ApiError::Timeout { verb, what: what.to_string(), after: self.call_timeout }),
+            Err(_) => Err(ApiError::Timeout { verb, what: what.to_string(), after }),
         };
         let code = result.as_ref().err().map_or(200, ApiError::code);
         self.observer.request(verb, code, begin.elapsed());
@@ -303,19 +317,21 @@ impl Cluster {
         self.call(Verb::DryRun, &object.id, api.patch(&object.id.name, &params, &Patch::Apply(body))).await
     }
 
-    /// Waits for leave to write and checks that it has not lapsed. Call it right before the request.
+    /// Waits for leave to write and checks that it has not lapsed. Call it right before the request; the answer is how
+    /// long that may take.
     pub(crate) async fn permitted(
         gate: &dyn Gate,
         purpose: Purpose,
         term: Option<Term>,
-    ) -> Result<(), Denied> {
+    ) -> Result<Duration, Denied> {
         let permit = gate.permit(purpose).await?;
         if let Some(work) = term.filter(|work| *work != permit.term) {
             return Err(Denied::OtherTerm { work, permit: permit.term });
         }
-        match gate.now() > permit.not_after {
+        let now = gate.now();
+        match now > permit.not_after {
             true => Err(Denied::Lapsed),
-            false => Ok(()),
+            false => Ok(permit.not_after.since(now) + LATE_WRITE),
         }
     }
 
@@ -324,22 +340,25 @@ impl Cluster {
         object: &PlannedObject,
         body: &Value,
         force: bool,
+        allowed: Duration,
     ) -> Result<DynamicObject, ApiError> {
         let api = self.api(&object.resource, &object.id.namespace);
         let params = apply_params(force);
-        self.call(Verb::Apply, &object.id, api.patch(&object.id.name, &params, &Patch::Apply(body))).await
+        let patch = Patch::Apply(body);
+        let request = api.patch(&object.id.name, &params, &patch);
+        self.call_within(allowed, Verb::Apply, &object.id, request).await
     }
 
-    /// Asks for one deletion in the background, only of that uid. Returns whether it is gone already.
+    /// Asks for one deletion, only of that uid. Returns whether it is gone already.
     pub(crate) async fn delete_one(
         &self,
         api: &Api<DynamicObject>,
         id: &ObjectId,
         uid: &str,
+        allowed: Duration,
     ) -> Result<bool, ApiError> {
-        let uid = Preconditions { uid: Some(uid.into()), resource_version: None };
-        let params = DeleteParams::background().preconditions(uid);
-        match self.call(Verb::Delete, id, api.delete(&id.name, &params)).await {
+        let params = delete_params(id, uid);
+        match self.call_within(allowed, Verb::Delete, id, api.delete(&id.name, &params)).await {
             Ok(answer) => Ok(answer.right().is_some()),
             Err(error) if error.code() == 404 => Ok(true),
             // Another uid has taken the name, or its deletion is under way: the next look tells which.
@@ -375,6 +394,16 @@ fn apply_params(force: bool) -> PatchParams {
     if force { params.force() } else { params }
 }
 
+/// In the background, as the garbage collector serialises foreground deletions. But what a custom resource owns cannot
+/// be listed: it stays itself until the garbage collector has seen the end of what it owns and is blocked by.
+fn delete_params(id: &ObjectId, uid: &str) -> DeleteParams {
+    let params = match owns_the_unknown(&id.group_kind()) {
+        true => DeleteParams::foreground(),
+        false => DeleteParams::background(),
+    };
+    params.preconditions(Preconditions { uid: Some(uid.into()), resource_version: None })
+}
+
 fn source_kind(kind: SourceKind) -> &'static str {
     match kind {
         SourceKind::Secret => "Secret",
@@ -404,6 +433,27 @@ mod tests {
         send(cluster.delete_all(plan.owner(), gate, CALL_TIMEOUT, tracker));
     }
 
+    #[test]
+    fn only_what_owns_the_unknown_is_deleted_in_the_foreground() {
+        let policy = |group: &str, kind: &str| {
+            let id = ObjectId {
+                group: group.into(),
+                kind: kind.into(),
+                namespace: "default".into(),
+                name: "one".into(),
+            };
+            let params = serde_json::to_value(delete_params(&id, "u-1")).unwrap();
+            assert_eq!(params["preconditions"]["uid"], "u-1");
+            params["propagationPolicy"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(policy("postgresql.cnpg.io", "Cluster"), "Foreground");
+        assert_eq!(policy("jobset.x-k8s.io", "JobSet"), "Foreground");
+        assert_eq!(policy("", "ConfigMap"), "Background");
+        assert_eq!(policy("apps", "Deployment"), "Background");
+        assert_eq!(policy("networking.k8s.io", "Ingress"), "Background");
+        assert_eq!(policy("apiextensions.k8s.io", "CustomResourceDefinition"), "Background");
+    }
+
     struct At(u64);
 
     #[async_trait::async_trait]
@@ -419,8 +469,12 @@ mod tests {
     #[tokio::test]
     async fn a_permit_is_of_its_term_and_lapses() {
         let permitted = |at, term| async move { Cluster::permitted(&At(at), Purpose::Apply, term).await };
-        assert_eq!(permitted(500, Some(Term(3))).await, Ok(()));
-        assert_eq!(permitted(500, None).await, Ok(()));
+        assert_eq!(permitted(500, Some(Term(3))).await, Ok(LATE_WRITE));
+        assert_eq!(
+            permitted(0, None).await,
+            Ok(LATE_WRITE + Duration::from_nanos(500)),
+            "what is left of it"
+        );
         assert_eq!(permitted(501, Some(Term(3))).await, Err(Denied::Lapsed));
         let other = Denied::OtherTerm { work: Term(2), permit: Term(3) };
         assert_eq!(permitted(0, Some(Term(2))).await, Err(other));

@@ -54,8 +54,8 @@ pub enum Denied {
 
 /// Gives leave to write, one write at a time, and has the clock on which it lapses.
 ///
-/// An implementor that must store something before the first write of a kind (the inventory before the first
-/// delete) does so before it answers.
+/// An implementor that must store something before a write (the inventory before the delete that makes what it owns
+/// unfindable) does so before it answers: the tracker has every object before leave to delete it is asked for.
 #[async_trait::async_trait]
 pub trait Gate: Send + Sync {
     /// Leave for one write, asked for right before it. May wait for what it depends on.

@@ -64,6 +64,12 @@ impl Stage {
     }
 }
 
+/// Whether objects of a kind may own something that runs and cannot be listed: custom resources, which only their own
+/// controllers understand. The groups of Kubernetes itself have no dot or end in `.k8s.io`; what those own is known.
+pub(crate) fn owns_the_unknown(kind: &GroupKind) -> bool {
+    kind.group.contains('.') && !kind.group.ends_with(".k8s.io")
+}
+
 /// An object with everything that is needed to write it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedObject {

@@ -108,6 +108,11 @@ impl Listener {
     }
 }
 
+/// Whether [`Listener::bind`] could have a port now. Takes it for a moment; waits for nothing.
+pub(crate) fn probe(address: Option<IpAddr>, port: u16) -> io::Result<()> {
+    bind(address, port).map(drop)
+}
+
 /// Without an address: every address of both families, or of IPv4 where there is no IPv6.
 fn bind(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
     match address {

@@ -17,10 +17,10 @@ use tracing::{Instrument, debug_span};
 
 use crate::endpoint::{EndpointLinks, EndpointState, Shared};
 use crate::limits::{CLOSE_LINGER, EVENT_QUEUE, MAX_HANDSHAKES};
-use crate::listener::{Lease, Listener};
+use crate::listener::{self, Lease, Listener};
 use crate::reload::watch;
 use crate::stats::TransportStats;
-use crate::tls::{CertificateInfo, TlsDirectory, TlsError, TlsMaterial};
+use crate::tls::{CertificateInfo, TlsDirectory, TlsError, TlsFiles, TlsMaterial};
 
 /// What holds for all members of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +145,12 @@ struct Places {
     listeners: HashMap<SocketAddr, Weak<Listener>>,
 }
 
+impl Places {
+    fn has_port(&self, port: u16) -> bool {
+        self.listeners.keys().any(|place| place.port() == port)
+    }
+}
+
 impl Transport {
     /// Nothing is read or bound yet.
     pub fn new(options: TransportOptions) -> Self {
@@ -166,22 +172,7 @@ impl Transport {
         if let Some(present) = self.present(&hello.callsign) {
             return Err(AttachError::CallsignTaken { callsign: hello.callsign, present });
         }
-        let directory = TlsDirectory(self.shared.options.tls_dir.clone());
-        let (callsign, member) = (hello.callsign.clone(), hello.member.clone());
-        let grace = self.shared.options.expired_certificate_grace;
-        let loaded = spawn_blocking(move || {
-            let files = directory.read(&callsign, &member)?;
-            let mut material = TlsMaterial::new(&files, &callsign, &member, grace, SystemTime::now())?;
-            match material.unsigned.take() {
-                Some(problem) => Err(problem),
-                None => Ok((files, material)),
-            }
-        });
-        let stopping = |e: tokio::task::JoinError| TlsError::Read {
-            file: self.shared.options.tls_dir.clone(),
-            source: io::Error::other(e),
-        };
-        let (files, material) = loaded.await.map_err(stopping)??;
+        let (files, material) = self.load(hello.callsign.clone(), hello.member.clone()).await?;
         let listener = self.listener(&mut places, listen).await?;
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let span = debug_span!("links", callsign = %hello.callsign, member = %hello.member);
@@ -197,6 +188,52 @@ impl Transport {
             local: listener.local,
             detach: Detach { _lease: Lease::new(listener, state.clone()), state },
         })
+    }
+
+    /// Whether [`Self::attach`] would find usable certificates and a free port, for a member that is attached already
+    /// and would listen elsewhere. A port that its own listener keeps busy counts as free, if the host has the address.
+    /// Nothing is changed; a new port is taken for a moment.
+    pub async fn probe(
+        &self,
+        callsign: Callsign,
+        member: MemberName,
+        listen: Listen,
+    ) -> Result<(), AttachError> {
+        let mut places = self.places.lock().await;
+        self.load(callsign, member).await?;
+        places.listeners.retain(|_, listener| listener.strong_count() > 0);
+        let Listen { address, port } = listen;
+        let exact = SocketAddr::new(address.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port);
+        let probed = match listener::probe(address, port) {
+            // Ours keeps it busy; what it cannot tell is whether the address is one of this host's.
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && places.has_port(port) => {
+                address.map_or(Ok(()), |_| listener::probe(address, 0))
+            }
+            probed => probed,
+        };
+        probed.map_err(|source| AttachError::Bind { address: exact, source })
+    }
+
+    /// Reads and checks a member's certificates.
+    async fn load(
+        &self,
+        callsign: Callsign,
+        member: MemberName,
+    ) -> Result<(TlsFiles, TlsMaterial), TlsError> {
+        let directory = TlsDirectory(self.shared.options.tls_dir.clone());
+        let grace = self.shared.options.expired_certificate_grace;
+        let loaded = spawn_blocking(move || {
+            let files = directory.read(&callsign, &member)?;
+            let mut material = TlsMaterial::new(&files, &callsign, &member, grace, SystemTime::now())?;
+            match material.unsigned.take() {
+                Some(problem) => Err(problem),
+                None => Ok((files, material)),
+            }
+        });
+        loaded.await.map_err(|error| TlsError::Read {
+            file: self.shared.options.tls_dir.clone(),
+            source: io::Error::other(error),
+        })?
     }
 
     /// Who serves a fleet here; a member that was detached and still says good-bye does not count.

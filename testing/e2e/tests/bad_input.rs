@@ -1,12 +1,13 @@
 //! Bad input: a sentence that says what to do, no harm to anybody else, no panic.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clusters::daemon::{self, Daemon};
 use clusters::fleet::{Plan, leads};
-use flagship_e2e::{World, e2e};
+use clusters::watch::State;
+use flagship_e2e::{World, e2e, payload_since};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -175,31 +176,39 @@ fn two_daemons_with_one_name_do_not_share_it() {
         Ok(plans)
     };
     e2e("two_daemons_with_one_name_do_not_share_it", plans(), async |world| {
-        let (_, _) = world.settle().await?;
+        let (_, sheffield) = world.settle().await?;
+        let before = world.facts("sheffield")?;
+        let began = Instant::now();
         let denver = world.member("denver");
         denver.daemon.kill(&denver.cluster).await?;
         let tls = world.fleet.tls_dir.join("sheffield");
-        let _twin = Daemon::start(&denver.cluster, &world.fleet.flagship, daemon::Options::new(&tls)).await?;
-        let mut twin = world.member("sheffield").plan.object.clone();
+        let twin_daemon =
+            Daemon::start(&denver.cluster, &world.fleet.flagship, daemon::Options::new(&tls)).await?;
+        let mut twin = sheffield.plan.object.clone();
         twin["metadata"]["namespace"] = json!("default");
         twin["spec"]["serviceAddress"] = json!("172.18.100.220");
         denver.cluster.apply(twin).await?;
-        // One of the two says so and writes nothing; the fleet keeps one leader.
-        let stalled = |member: &str| {
-            let state = world.member(member).state();
+        // Who came later says so and writes nothing.
+        let name_in_use = |state: &State| {
             let conditions = state.status("sheffield", "conditions").as_array().cloned().unwrap_or_default();
-            conditions
-                .iter()
-                .any(|c| c["type"] == "Stalled" && c["message"].as_str().is_some_and(|m| m.contains("name")))
+            conditions.iter().any(|c| {
+                let says_name = c["message"].as_str().is_some_and(|message| message.contains("name"));
+                c["type"] == "Stalled" && c["status"] == "True" && says_name
+            })
         };
-        let deadline = std::time::Instant::now() + MINUTE;
-        while !stalled("denver") && !stalled("sheffield") {
-            ensure!(std::time::Instant::now() < deadline, "neither says that its name is in use");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+        denver.watch.wait("sheffield in denver is Stalled for its name", MINUTE, name_in_use).await?;
+        // Who was there leads on, with the same payload, and nobody else ever has one.
+        world.nothing_moves_of("sheffield", &before, Duration::from_secs(15)).await?;
+        ensure!(leads(&sheffield.state(), "sheffield"), "the twin took the lead from sheffield");
+        ensure!(!name_in_use(&sheffield.state()), "sheffield gave its name up to the twin");
+        for other in ["newyork", "denver"] {
+            let had = payload_since(&world.member(other).state(), began);
+            ensure!(!had, "the payload came up at {other}");
         }
-        for member in &world.fleet.members {
+        for member in [world.member("newyork"), sheffield] {
             ensure!(member.daemon.is_running(&member.cluster).await?, "{} crashed", member.name());
         }
+        ensure!(twin_daemon.is_running(&denver.cluster).await?, "the twin crashed");
         Ok(())
     });
 }

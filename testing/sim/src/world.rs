@@ -430,7 +430,6 @@ fn node_spec(spec: &HostSpec) -> NodeSpec {
         rank: spec.rank(),
         ready: spec.ready,
         candidate: true,
-        has_seeds: !spec.seeds.is_empty(),
         proposal: FleetConfig::default(),
     };
     let seeds =

@@ -311,3 +311,18 @@ fn terms_and_roles_are_visible() {
             .is_some_and(|(name, term)| name.as_str() == "sheffield" && term > Term(1))
     );
 }
+
+#[test]
+fn a_forgotten_leader_that_returns_leaves_one_copy() {
+    let mut world = settled(31);
+    cut_both(&mut world, NEWYORK, SHEFFIELD);
+    world.run(secs(0.5));
+    let sheffield = HostSpec::new("sheffield", 10, false, &[]).member();
+    world.with_machine(NEWYORK, |machine, now| machine.forget(sheffield, now));
+    world.run_until("newyork leads too", SETTLE, |w| w.holders().len() == 2);
+    world.run(secs(10.0));
+    heal_both(&mut world, NEWYORK, SHEFFIELD);
+    world.run_until("one stops", SETTLE, |w| only_ready_at(w, SHEFFIELD));
+    assert_eq!(world.durable(NEWYORK).map(|record| record.election.forgotten.len()), Some(0));
+    fine(&world);
+}

@@ -123,6 +123,15 @@ impl Fleet {
         !excused
     }
 
+    /// A payload is deleted without a stop, as nobody leads here: then somebody else has a copy of it.
+    pub(super) fn check_cleared(&mut self, node: &MemberName) {
+        let others = self.others(node);
+        let has_copy = others.iter().any(|other| self.nodes[other].payload.exists.is_some());
+        if self.nodes[node].is_ready() && !has_copy {
+            self.violation(format!("last good copy cleared away by {node}"));
+        }
+    }
+
     pub(super) fn check_stored(&mut self, node: &MemberName, record: &Record) {
         let highest = self.nodes[node].highest_stored;
         if record.term < highest {

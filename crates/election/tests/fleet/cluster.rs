@@ -77,11 +77,11 @@ impl Node {
         }
     }
 
-    pub(super) fn start(&mut self, seed: u64, now: Instant) {
+    pub(super) fn start(&mut self, seed: u64, now: Instant, bug: Bug) {
         assert!(self.core.is_none());
         self.life += 1;
         self.started = now;
-        let found_running = self.payload.exists.filter(|_| self.durable.is_none());
+        let found_running = self.payload.exists.filter(|_| bug != Bug::OverlooksPayload);
         let known_peers =
             if self.durable.is_some() { self.known.iter().cloned().collect() } else { Vec::new() };
         let restored = Restored { record: self.durable.clone(), found_running, known_peers };
@@ -235,6 +235,7 @@ impl Fleet {
                 if !matches!(permit, Some(Permit::Delete { .. })) {
                     return self.after(ms(200), retry);
                 }
+                self.check_cleared(node);
                 self.begin_delete(node, life, order);
             }
             (Directive::Stop { term, .. }, Step::Finish) if !me.stuck => {

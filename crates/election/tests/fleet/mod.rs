@@ -3,6 +3,7 @@
 
 mod checks;
 mod cluster;
+pub mod pair;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,8 @@ pub enum Bug {
     NeverStops,
     /// Every member tells the others that its payload is ready.
     ClaimsReadiness,
+    /// A process that starts does not look for a payload.
+    OverlooksPayload,
     /// Starts the payload as soon as the member asks for the lead.
     RunsEarly,
 }
@@ -173,7 +176,7 @@ impl Fleet {
     }
 
     pub fn spec(rank: i64, ready: bool) -> Spec {
-        Spec { rank: Rank(rank), ready, candidate: true, has_seeds: true, proposal: FleetConfig::default() }
+        Spec { rank: Rank(rank), ready, candidate: true, proposal: FleetConfig::default() }
     }
 
     pub fn add(&mut self, node: &str, spec: Spec) {

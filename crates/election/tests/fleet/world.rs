@@ -1,6 +1,6 @@
 //! What is done to the fleet: starts, kills, cuts, pauses, changes of objects.
 
-use flagship_election::{Input, Spec};
+use flagship_election::{Input, Presence, Spec};
 use flagship_types::{MemberName, Term};
 use rand::Rng;
 
@@ -36,9 +36,9 @@ impl Fleet {
         let name = name(node);
         self.say(&format!("{node} starts"));
         let seed = u64::from(self.rng.next_u32());
-        let now = self.now;
+        let (now, bug) = (self.now, self.bug);
         let me = self.nodes.get_mut(&name).unwrap();
-        me.start(seed, now);
+        me.start(seed, now, bug);
         let (life, known, pending) = (me.life, me.known.clone(), me.persist_pending());
         if pending {
             self.after(ms(10), Ev::Persist { node: name.clone(), life });
@@ -168,6 +168,21 @@ impl Fleet {
         for ev in std::mem::take(&mut self.nodes.get_mut(&name).unwrap().inbox) {
             self.perform(ev);
         }
+    }
+
+    /// An operator's `fleet forget` on one member, as membership passes it on: the link is closed, and it takes a
+    /// new epoch, which a cut keeps away, to come back.
+    pub fn forget(&mut self, on: &str, gone: &str) {
+        let (on, gone) = (name(on), name(gone));
+        self.say(&format!("{gone} is forgotten on {on}"));
+        self.touch(&on, &gone);
+        self.pair(&on, &gone).up_since = None;
+        self.view(&gone, &on, |v| v.linked = false);
+        self.view(&on, &gone, |v| {
+            v.presence = Presence::Left;
+            v.linked = false;
+        });
+        self.input(&on, Input::Forget(gone));
     }
 
     pub fn api(&mut self, node: &str, up: bool) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use flagship_membership::{
-    Accusation, Config, Echo, Event, Evidence, Input, LinkId, Membership, Message, Output, PeerHello, Record,
-    SelfState, State, Verdict,
+    Accusation, Config, Echo, Event, Evidence, Input, LinkEnd, LinkId, Membership, Message, Output,
+    PeerHello, Record, SelfState, State, Verdict,
 };
 use flagship_types::{CloseCode, Epoch, Incarnation, Instant, Verified};
 
@@ -96,6 +96,7 @@ struct Duet {
     core: Membership,
     sent: Vec<Message>,
     heard: Vec<Instant>,
+    stalled: usize,
 }
 
 const LINK: LinkId = LinkId(1);
@@ -104,7 +105,7 @@ impl Duet {
     fn new() -> Self {
         let config = Config::new(name(0), Epoch(WALL_MS), WALL_MS);
         let core = Membership::new(config, metadata(0), Vec::new(), 1, at(0));
-        let mut duet = Self { core, sent: Vec::new(), heard: Vec::new() };
+        let mut duet = Self { core, sent: Vec::new(), heard: Vec::new(), stalled: 0 };
         duet.link_up(LINK, 1, WALL_MS, at(0));
         duet
     }
@@ -133,6 +134,7 @@ impl Duet {
             match output {
                 Output::Send { message, .. } => self.sent.push(message),
                 Output::Event(Event::Heard { at, .. }) => self.heard.push(at),
+                Output::Event(Event::NameInUse { .. }) => self.stalled += 1,
                 _ => {}
             }
         }
@@ -231,6 +233,36 @@ fn the_clock_of_a_hello_from_the_far_future_is_not_believed() {
     let mut duet = Duet::new();
     duet.link_up(LinkId(2), 2, WALL_MS + 90_000_000, at(10));
     assert_eq!(duet.core.member(&name(2)).map(|v| v.state), None);
+}
+
+#[test]
+fn who_is_heard_does_not_give_way_to_its_own_name_and_of_two_unheard_the_later_does() {
+    let mut heard = Duet::new();
+    for (link, epoch) in [(2, WALL_MS + 1), (3, WALL_MS - 1)] {
+        heard.link_up(LinkId(link), 0, epoch, at(10));
+    }
+    assert_eq!((heard.stalled, heard.core.peer_of(LINK)), (0, Some(&name(1))));
+    for (epoch, stalled) in [(WALL_MS + 1, 0), (WALL_MS - 1, 1)] {
+        let mut unheard = Duet::new();
+        unheard.core.handle(Input::LinkDown { link: LINK, end: LinkEnd::Lost }, at(5));
+        unheard.link_up(LinkId(2), 0, epoch, at(10));
+        assert_eq!(unheard.stalled, stalled, "epoch {epoch}");
+    }
+}
+
+#[test]
+fn of_two_that_wait_for_a_name_the_one_that_started_later_gets_it() {
+    // Killed and started twice before the end of its first stream arrives; the order of the Hellos is open.
+    for (first, second) in [(1, 2), (2, 1)] {
+        let mut duet = Duet::new();
+        for start in [first, second] {
+            duet.link_up(LinkId(10 + start), 1, WALL_MS + start, at(10));
+            assert_eq!(duet.core.link_to(&name(1)), Some(LINK));
+        }
+        duet.core.handle(Input::LinkDown { link: LINK, end: LinkEnd::Lost }, at(20));
+        assert_eq!(duet.core.link_to(&name(1)), Some(LinkId(12)), "first {first}");
+        assert_eq!(duet.core.member(&name(1)).unwrap().epoch, Epoch(WALL_MS + 2));
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod hostile;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod one_name;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod soak;

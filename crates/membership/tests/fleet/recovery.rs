@@ -1,4 +1,4 @@
-//! Refutation, healed cuts, restarts, and two processes with one name.
+//! Refutation, healed cuts, and restarts.
 
 use std::collections::BTreeSet;
 
@@ -134,33 +134,6 @@ fn a_clock_that_jumped_back_is_answered_with_the_known_epoch() {
             let raised = |(_, i, e): &&(_, usize, Event)| *i == n - 1 && matches!(e, Event::EpochRaised(_));
             assert_eq!(net.events.iter().filter(raised).count(), 1);
             assert!(net.events.iter().all(|(_, _, e)| !matches!(e, Event::NameInUse { .. })));
-        }
-    }
-}
-
-/// Two processes with the name of member `n - 1`: the second is node `n`.
-fn two_of_one_name(n: usize, epoch: u64, seed: u64) -> (Net, usize) {
-    let mut net = Net::settled(n, seed);
-    net.start_twin(n - 1, epoch);
-    net.run_for(ms(30_000));
-    let stalled = net.events.iter().filter(|(_, _, e)| matches!(e, Event::NameInUse { .. })).count();
-    (net, stalled)
-}
-
-#[test]
-fn of_two_processes_with_one_name_exactly_one_stalls() {
-    for n in [2, 3] {
-        for seed in 0..10 {
-            for epoch in [WALL_MS + 1_000, WALL_MS - 1_000] {
-                let (net, stalled) = two_of_one_name(n, epoch, seed);
-                assert_eq!(stalled, 1, "N={n} seed {seed} epoch {epoch}: {:#?}", net.events);
-                // The newer one stays, and nobody else noticed more than one change of epoch.
-                let who = net.events.iter().find(|(_, _, e)| matches!(e, Event::NameInUse { .. })).unwrap().1;
-                assert_eq!(who, if epoch > WALL_MS { n - 1 } else { n }, "N={n} seed {seed}");
-                let states: Vec<_> =
-                    net.changes.iter().filter(|c| c.subject == n - 1 && c.state != State::Alive).collect();
-                assert!(states.is_empty(), "N={n} seed {seed}: {states:#?}");
-            }
         }
     }
 }

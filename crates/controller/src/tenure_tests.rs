@@ -1,0 +1,234 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use flagship_node::{
+    DurableRecord, LinkEvent, LinkId, Links, LocalHello, PeerHello, PeerMessage, Store, StoreError,
+};
+use flagship_types::{CloseCode, PeerAddress, Verified};
+use kube::Resource;
+use kube::runtime::events::{Recorder, Reporter};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::fixtures::{api_server, spec};
+use crate::ports::{JoinError, Joiner, NoObserver, Probe};
+use crate::supervisor::{OnShutdown, Options};
+
+/// Refuses to join anew for as long as it is told to.
+#[derive(Default)]
+struct FakeJoiner {
+    refuses: Mutex<Option<JoinError>>,
+    probed: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Joiner for FakeJoiner {
+    async fn join(&self, _: MemberStart) -> Result<Joined, JoinError> {
+        Err(JoinError::Listen("not in this test".into()))
+    }
+
+    async fn probe(&self, _: Probe) -> Result<(), JoinError> {
+        self.probed.fetch_add(1, Ordering::Relaxed);
+        self.refuses.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Nobody is linked.
+struct NoLinks;
+
+impl Links for NoLinks {
+    fn connect(&self, _: &PeerAddress) {}
+    fn send(&self, _: LinkId, _: PeerMessage) {}
+    fn close(&self, _: LinkId, _: CloseCode) {}
+    fn set_hello(&self, _: LocalHello) {}
+}
+
+struct NoStore;
+
+#[async_trait::async_trait]
+impl Store for NoStore {
+    async fn persist(&self, _: &DurableRecord) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The member newyork, whose node runs without links.
+struct Bench {
+    joiner: Arc<FakeJoiner>,
+    tenure: Tenure,
+    member: Member,
+    object: watch::Sender<Arc<MultiCluster>>,
+    links: mpsc::Sender<LinkEvent>,
+    _lost: watch::Sender<Option<String>>,
+    _progress: watch::Sender<Progress>,
+    _happenings: mpsc::Sender<Happening>,
+}
+
+fn object(port: i32, generation: i64) -> Arc<MultiCluster> {
+    let mut object = MultiCluster::new("newyork", spec());
+    object.spec.port = port.into();
+    object.metadata.namespace = Some("default".into());
+    object.metadata.uid = Some("u-1".into());
+    object.metadata.generation = Some(generation);
+    object.metadata.finalizers = Some(vec![flagship_k8s_api::FINALIZER.into()]);
+    Arc::new(object)
+}
+
+fn bench() -> Bench {
+    let client = api_server(|_, _, _| (200, json!({})));
+    let joiner = Arc::new(FakeJoiner::default());
+    let (object_out, seen) = watch::channel(object(9990, 1));
+    let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
+    let options = Options {
+        namespace: None,
+        lease_namespace: None,
+        allow_cross_namespace: false,
+        holder: "pod-1".into(),
+        on_shutdown: OnShutdown::Hold,
+    };
+    let context = Context {
+        client,
+        options,
+        joiner: Arc::clone(&joiner) as Arc<dyn Joiner>,
+        observer: Arc::new(NoObserver),
+        recorder: recorder.clone(),
+        shutdown: CancellationToken::new(),
+    };
+    let identity = Identity::of(&seen.borrow()).unwrap();
+    let about = seen.borrow().object_ref(&());
+    let worker =
+        Worker { context: Arc::new(context), identity, object: seen, gone: CancellationToken::new() };
+    let caller = Caller::new(Arc::new(NoObserver));
+    let events = Publisher::spawn(recorder, caller.clone(), about);
+    let (lost_out, lost) = watch::channel(None);
+    let interruption = Interruption {
+        gone: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
+        lost,
+        usurper: None,
+    };
+    let lease = LeaseWatch::of(&watch::Sender::new(None));
+    let tenure = Tenure::new(&worker, caller, events, interruption, lease);
+
+    let settings = object(9990, 1).spec.settings().unwrap();
+    let epoch = Epoch(flagship_node::wall_ms());
+    let machine = machine_config(&settings, tenure.member(), epoch, &MultiClusterStatus::default(), None);
+    let (links, link_events) = mpsc::channel(8);
+    let (node, ended) = flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
+    let (progress_out, progress) = watch::channel(Progress::default());
+    let (happenings_out, happenings) = mpsc::channel(1);
+    let (target, _) = watch::channel(Target { generation: 1, settings: settings.clone() });
+    let member = Member {
+        events: node.events(),
+        node,
+        ended,
+        settings,
+        generation: Some(1),
+        target,
+        progress,
+        happenings,
+        payload: AbortOnDrop(tokio::spawn(std::future::pending())),
+    };
+    Bench {
+        joiner,
+        tenure,
+        member,
+        object: object_out,
+        links,
+        _lost: lost_out,
+        _progress: progress_out,
+        _happenings: happenings_out,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_cannot_be_had_does_not_end_the_node() {
+    let Bench { joiner, mut tenure, mut member, object: edit, links: _links, .. } = bench();
+    *joiner.refuses.lock().unwrap() = Some(JoinError::Listen("cannot listen on [::]:8080".into()));
+    edit.send_replace(object(8080, 2));
+    let attended = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;
+    assert!(attended.is_err(), "it goes on: {attended:?}");
+    assert!(!member.ended.is_finished() && member.settings.port == 9990);
+    let stall = tenure.stall.clone().unwrap();
+    assert_eq!(stall.reason, "CannotListen");
+    assert!(stall.message.starts_with("cannot listen on [::]:8080") && stall.message.contains("goes on"));
+    assert_eq!(joiner.probed.load(Ordering::Relaxed), 1, "not tried again all the time");
+
+    let becomes_free = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        *joiner.refuses.lock().unwrap() = None;
+    };
+    let (outcome, ()) = tokio::join!(tenure.attend(&mut member), becomes_free);
+    assert_eq!(outcome, Outcome::Rejoin, "tried again by itself");
+    assert!((3..=7).contains(&joiner.probed.load(Ordering::Relaxed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_fleet_is_joined_without_asking_whether_that_works() {
+    let Bench { joiner, mut tenure, mut member, object: edit, links: _links, .. } = bench();
+    *joiner.refuses.lock().unwrap() = Some(JoinError::NoCertificate("none".into()));
+    let mut other = (*object(9990, 2)).clone();
+    other.spec.callsign = Some("rebels".into());
+    edit.send_replace(Arc::new(other));
+    // Nothing is settled yet, so that it takes a while; but it leaves.
+    let outcome = tokio::time::timeout(Duration::from_secs(300), tenure.attend(&mut member)).await;
+    assert!(matches!(outcome, Ok(Outcome::Departed(Why::OtherFleet)) | Err(_)), "{outcome:?}");
+    assert_eq!((joiner.probed.load(Ordering::Relaxed), &tenure.stall), (0, &None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_in_use_is_asked_for_again() {
+    let Bench { joiner, mut tenure, mut member, object: _object, links, .. } = bench();
+    let epoch = Epoch(flagship_node::wall_ms() + 60_000);
+    let hello = PeerHello { member: tenure.member().clone(), epoch, address: None, view_hash: 0 };
+    let up = LinkEvent::Up { link: LinkId(1), hello: Verified::first_hand(hello), dialled: None };
+    links.send(up).await.unwrap();
+    let begin = Instant::now();
+    let outcome = tokio::time::timeout(Duration::from_secs(600), tenure.attend(&mut member)).await;
+    assert_eq!(outcome, Ok(Outcome::NameInUse));
+    assert!((60..63).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(member.node.snapshot().name_in_use);
+    assert_eq!(joiner.probed.load(Ordering::Relaxed), 1, "asked first whether it can join again");
+    let own = member.node.snapshot().epoch;
+    assert_eq!(tenure.follow(Outcome::NameInUse, member).await, None, "and it goes on with a new node");
+    assert_eq!(tenure.contested, Some(own));
+}
+
+#[test]
+fn a_contested_name_is_asked_for_below_the_other_process() {
+    let (own, other) = (Epoch(1_000_000), Epoch(1_020_000));
+    for wall_ms in [0, 99, 100, 1_754_000_000_123] {
+        let next = next_contested(own, wall_ms);
+        assert!(own < next && next < other, "{next:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_worker_that_fails_is_noticed() {
+    let Bench { mut tenure, mut member, object: _object, links: _links, .. } = bench();
+    member.payload = AbortOnDrop(tokio::spawn(async { panic!("as a bug would") }));
+    let outcome = tokio::time::timeout(Duration::from_secs(5), tenure.attend(&mut member)).await;
+    assert_eq!(outcome, Ok(Outcome::WorkerEnded));
+    assert_eq!(tenure.follow(Outcome::WorkerEnded, member).await, None, "a new node and a new worker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_ends_is_started_again() {
+    let Bench { mut tenure, mut member, object: _object, links: _links, .. } = bench();
+    member.node.tell(Command::Shutdown).await;
+    let outcome = tokio::time::timeout(Duration::from_secs(5), tenure.attend(&mut member)).await;
+    assert_eq!(outcome, Ok(Outcome::Ended));
+    assert_eq!(tenure.follow(Outcome::Ended, member).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_wrote_the_status_after_us_ends_the_tenure() {
+    let Bench { mut tenure, mut member, object: _object, links: _links, .. } = bench();
+    let usurper = watch::Sender::new(None);
+    tenure.interruption.usurper = Some(usurper.subscribe());
+    assert!(tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await.is_err());
+    usurper.send_replace(Some("pod-2".into()));
+    let outcome = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;
+    assert_eq!(outcome, Ok(Outcome::Interrupted(End::LeaseLost)));
+}

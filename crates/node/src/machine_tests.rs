@@ -1,0 +1,57 @@
+use flagship_types::{FleetConfig, Rank};
+
+use super::*;
+
+/// A member that may found its fleet alone, fit to lead.
+fn founder(now: Instant) -> Machine {
+    let proposal = FleetConfig::default();
+    let election = election::Spec { rank: Rank(5), ready: true, candidate: true, proposal };
+    let config = MachineConfig {
+        callsign: Callsign::new("federation").unwrap(),
+        member: "newyork".parse().unwrap(),
+        epoch: Epoch(1),
+        wall_ms: 1,
+        spec: NodeSpec { election, address: None, seeds: Vec::new() },
+        restored: Restored::default(),
+        known: Vec::new(),
+        beat_interval: Duration::from_secs(1),
+        silence_floor: Duration::from_secs(3),
+        seed: 7,
+    };
+    let mut machine = Machine::new(config, now);
+    machine.health(Health { api: true, payload_valid: true, payload_ready: false }, now);
+    machine
+}
+
+/// Stores everything at once and lets time pass until the directive is as wanted.
+fn until(machine: &mut Machine, now: &mut Instant, wanted: impl Fn(&Directive) -> bool) {
+    for _ in 0..1000 {
+        while let Some(output) = machine.poll_output() {
+            if let MachineOutput::Persist(record) = output {
+                machine.persisted(record.election.version, *now);
+            }
+        }
+        if wanted(machine.directive()) {
+            return;
+        }
+        *now = *now + Duration::from_millis(50);
+        machine.handle_timeout(*now);
+    }
+    panic!("still {:?}", machine.directive());
+}
+
+#[test]
+fn a_leader_prunes_and_only_a_stop_deletes() {
+    let mut now = Instant::ZERO + Duration::from_secs(1);
+    let mut machine = founder(now);
+    until(&mut machine, &mut now, |directive| matches!(directive, Directive::Run { .. }));
+    assert!(machine.permit(Purpose::Apply, now).is_ok());
+    assert!(machine.permit(Purpose::Prune, now).is_ok());
+    // What the worker still asks for after its stop was called off.
+    assert_eq!(machine.permit(Purpose::Delete, now), Err(Denied::Leading));
+    machine.retire(ResignReason::Removal, now);
+    until(&mut machine, &mut now, |directive| matches!(directive, Directive::Stop { .. }));
+    assert!(machine.permit(Purpose::Delete, now).is_ok());
+    assert_eq!(machine.permit(Purpose::Apply, now), Err(Denied::NotLeading));
+    assert_eq!(machine.permit(Purpose::Prune, now), Err(Denied::NotLeading));
+}
