@@ -23,9 +23,6 @@ const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a watch may be silent before it is taken up anew: an API server sends a bookmark about every minute,
 /// so more than that means that nobody is there. (Every other call has a much shorter timeout of its own.)
 const API_READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// How often the certificates in use are read for the metrics.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Runs until SIGTERM or SIGINT; a second signal ends the process at once.
 pub(crate) async fn run(args: RunArgs) -> Result<()> {
     logging::init(args.log_format, &args.log_level).map_err(|error| anyhow!(error))?;
@@ -150,9 +147,9 @@ fn show_links(telemetry: &Telemetry, transport: &Transport) {
     });
 }
 
-/// Keeps the expiry of the certificates in use in the metrics; they may be replaced at any time.
+/// Keeps the expiry of the certificates in use in the metrics, as often as the transport looks for new ones.
 async fn show_certificates(telemetry: Telemetry, transport: Transport) {
-    let mut tick = tokio::time::interval(CERTIFICATE_INTERVAL);
+    let mut tick = tokio::time::interval(flagship_transport::RELOAD_INTERVAL);
     loop {
         tick.tick().await;
         for certificate in transport.certificates() {

@@ -32,19 +32,17 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// How often settings that a new node could not start with are tried again: what is in the way may go by itself.
 const PROBE_AGAIN: Duration = Duration::from_secs(5);
-/// How long a member whose name another process uses is silent before it asks again. Long enough not to disturb the
-/// others, short enough that a mistake that was corrected is forgotten while somebody still looks.
+/// How long a member whose name another process uses is silent before it joins again; the others refuse it for as long
+/// as they hear that one. Short enough that a mistake that was corrected is over while somebody still looks.
 const NAME_IN_USE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a member is not attended to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Its settings need a new node.
+    /// Its settings need a new node, or it has to ask anew whether another process has its name.
     Rejoin,
     /// It gave up what it had.
     Departed(Why),
-    /// Another process had its name for a while: it asks whether that one is still there.
-    NameInUse,
     /// Nobody carries out the node's directives any more.
     WorkerEnded,
     /// From outside.
@@ -76,7 +74,8 @@ pub(crate) fn ended() -> Happening {
 
 /// The happening of [`Outcome::WorkerEnded`].
 pub(crate) fn worker_ended() -> Happening {
-    let note = "the task that applies and deletes this member's payload ended unexpectedly; it is started again";
+    let note =
+        "the task that applies and deletes this member's payload ended unexpectedly; it is started again";
     Happening::new(Notice::warning("PayloadWorkerEnded", note))
 }
 
@@ -159,18 +158,13 @@ impl Tenure {
         });
         self.show(Some(member), self.shown_generation(member));
         if over.is_none() && self.asks_for_its_name(snapshot.name_in_use, member, attention).await {
-            return Some(Outcome::NameInUse);
+            return Some(Outcome::Rejoin);
         }
         over
     }
 
     /// Whether a member whose name somebody else uses starts anew, to find out whether that is still so.
-    async fn asks_for_its_name(
-        &mut self,
-        in_use: bool,
-        member: &Member,
-        attention: &mut Attention,
-    ) -> bool {
+    async fn asks_for_its_name(&mut self, in_use: bool, member: &Member, attention: &mut Attention) -> bool {
         if !in_use || attention.departure.is_some() {
             return false;
         }
@@ -290,7 +284,8 @@ impl Tenure {
             }
         };
         let what = change(&member.settings, &settings);
-        if what == Change::Rejoin && !self.can_rejoin(&settings, object.metadata.generation, attention).await {
+        if what == Change::Rejoin && !self.can_rejoin(&settings, object.metadata.generation, attention).await
+        {
             return None;
         }
         self.stall = None;

@@ -384,6 +384,14 @@ mod tests {
         })
     }
 
+    fn take(lease: &Arc<Mutex<(u64, Value)>>, holder: &str) {
+        let mut lease = lease.lock().unwrap();
+        lease.0 += 1;
+        let version = json!(lease.0.to_string());
+        lease.1["metadata"]["resourceVersion"] = version;
+        lease.1["spec"]["holderIdentity"] = json!(holder);
+    }
+
     fn local(client: kube::Client, holder: &str) -> LocalLease {
         let caller = Caller::new(Arc::new(NoObserver));
         LocalLease::new(Api::namespaced(client, "default"), caller, "l".into(), holder.into())
@@ -401,13 +409,7 @@ mod tests {
         let waits = tokio::time::timeout(Duration::from_secs(20), two.acquire()).await;
         assert!(waits.is_err(), "a lease that is renewed is not taken");
         // Somebody takes it by force: the holder notices at its next renewal, and writes no more.
-        {
-            let mut lease = lease.lock().unwrap();
-            lease.0 += 1;
-            let version = json!(lease.0.to_string());
-            lease.1["metadata"]["resourceVersion"] = version;
-            lease.1["spec"]["holderIdentity"] = json!("three");
-        }
+        take(&lease, "three");
         lost.wait_for(|holder| holder.as_deref() == Some("three")).await.unwrap();
         stop.cancel();
         keeper.await.unwrap().release().await;
@@ -438,17 +440,13 @@ mod tests {
         let mut one = local(client.clone(), "one");
         one.acquire().await;
         // Taken since the last renewal, and nobody told us: the version protects it.
-        lease.lock().unwrap().1["spec"]["holderIdentity"] = json!("two");
-        lease.lock().unwrap().0 += 1;
+        take(&lease, "two");
         one.remove().await;
         assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "two");
         // Known to be lost, then removed.
         let mut one = local(client, "two");
         one.acquire().await;
-        lease.lock().unwrap().1["spec"]["holderIdentity"] = json!("three");
-        lease.lock().unwrap().0 += 1;
-        let version = json!(lease.lock().unwrap().0.to_string());
-        lease.lock().unwrap().1["metadata"]["resourceVersion"] = version;
+        take(&lease, "three");
         let (lost_out, mut lost) = watch::channel(None);
         let stop = CancellationToken::new();
         let fresh = one.watch();

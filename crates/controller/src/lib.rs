@@ -30,5 +30,5 @@ mod supervisor;
 mod tenure;
 mod worker;
 
-pub use ports::{JoinError, Joined, Joiner, MemberStart, Probe, Observer, PayloadResult};
+pub use ports::{JoinError, Joined, Joiner, MemberStart, Observer, PayloadResult, Probe};
 pub use supervisor::{Controller, OnShutdown, Options};

@@ -68,7 +68,7 @@ pub(crate) enum WriteError {
 
 enum Request {
     Persist(Callsign, Box<DurableRecord>, oneshot::Sender<Result<(), WriteError>>),
-    Begin(Epoch, oneshot::Sender<Result<Start, WriteError>>),
+    Begin(oneshot::Sender<Result<Start, WriteError>>),
     Read(oneshot::Sender<Result<MultiClusterStatus, WriteError>>),
     ForgetRecord(oneshot::Sender<Result<(), WriteError>>),
     Flush(oneshot::Sender<Result<(), WriteError>>),
@@ -114,12 +114,7 @@ impl StatusHandle {
 
     /// Stores a new epoch, and that this process serves the member.
     pub(crate) async fn begin(&self) -> Result<Start, WriteError> {
-        self.begin_at(Epoch(flagship_node::wall_ms())).await
-    }
-
-    /// The same with an epoch of at least `epoch`.
-    pub(crate) async fn begin_at(&self, epoch: Epoch) -> Result<Start, WriteError> {
-        self.ask(|reply| Request::Begin(epoch, reply)).await
+        self.ask(Request::Begin).await
     }
 
     /// Forgets what another fleet had agreed on.
@@ -256,9 +251,9 @@ impl StatusWriter {
             Request::Persist(callsign, record, reply) => {
                 (self.write(|status| memory::store(status, &record, &callsign)).await, reply)
             }
-            Request::Begin(epoch, reply) => {
+            Request::Begin(reply) => {
                 // Whoever asked may have been cancelled; the write stands.
-                let _ = reply.send(self.begin(epoch).await);
+                let _ = reply.send(self.begin().await);
                 return;
             }
             Request::Read(reply) => {
@@ -280,15 +275,15 @@ impl StatusWriter {
         let _ = reply.send(result);
     }
 
-    async fn begin(&mut self, epoch: Epoch) -> Result<Start, WriteError> {
-        let holder = self.holder.clone();
+    async fn begin(&mut self) -> Result<Start, WriteError> {
+        let (holder, wall_ms) = (self.holder.clone(), flagship_node::wall_ms());
         self.write(|status| {
-            status.epoch = Some(memory::signed(memory::next_epoch(status, epoch.0).0));
+            status.epoch = Some(memory::signed(memory::next_epoch(status, wall_ms).0));
             status.holder = Some(holder.clone());
         })
         .await?;
         self.began = self.server.epoch;
-        let epoch = Epoch(self.server.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(epoch.0));
+        let epoch = Epoch(self.server.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(wall_ms));
         Ok(Start { epoch, status: self.server.clone() })
     }
 

@@ -165,6 +165,7 @@ async fn a_newer_process_is_not_written_over() {
     }
     let error = status.store(&fleet()).persist(&record(7)).await.unwrap_err();
     assert!(error.to_string().contains("pod-2"), "{error}");
+    assert_eq!(status.usurper().borrow().as_deref(), Some("pod-2"), "which ends the tenure");
 }
 
 #[tokio::test]

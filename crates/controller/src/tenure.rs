@@ -7,7 +7,7 @@ use std::time::Duration;
 use flagship_k8s_api::{FieldError, MultiCluster, MultiClusterStatus, Settings};
 use flagship_node::{Command, NodeEvent, NodeHandle};
 use flagship_payload::{Inventory, Owner};
-use flagship_types::{Epoch, MemberName, Term};
+use flagship_types::{MemberName, Term};
 use jiff::Timestamp;
 use kube::Api;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -40,8 +40,6 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 const AWAY_GRACE: Duration = Duration::from_secs(30);
 /// What a member that rejoins asks for: it takes well under a second.
 const REJOIN_GRACE: Duration = Duration::from_secs(10);
-/// At most this much, in milliseconds, is a member that asks for its name back above its own last epoch.
-const CONTESTED_STEP: u64 = 100;
 /// How long a node may take to close its links. Then it is left behind.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last write of the status may take when the daemon ends.
@@ -125,8 +123,6 @@ pub(crate) struct Tenure {
     pub(crate) status: Option<StatusHandle>,
     /// A stored start that no node has used, because it could not join.
     unused: Option<Start>,
-    /// The epoch of a node that stopped because another process has its name.
-    contested: Option<Epoch>,
     pub(crate) lease: LeaseWatch,
     retry: Duration,
 }
@@ -152,7 +148,6 @@ impl Tenure {
             stall: None,
             status: None,
             unused: None,
-            contested: None,
             lease,
             retry: RETRY,
         }
@@ -233,7 +228,7 @@ impl Tenure {
         finalizer::add(&self.api, &self.caller, &object).await.map_err(PrepareError::Finalizer)?;
         let start = match self.unused.take() {
             Some(start) => start,
-            None => self.begin(&status).await?,
+            None => status.begin().await?,
         };
         self.chronicle.restore(&start.status);
         let (inventory, found) = match self.discover(&start.status).await {
@@ -251,15 +246,6 @@ impl Tenure {
             status.forget_record().await?;
         }
         Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
-    }
-
-    /// A new start. One that asks for its name back begins below the other process: if that one still lives, the others
-    /// refuse us and it is not disturbed; if not, they say what they know, and the node goes on from there.
-    async fn begin(&mut self, status: &StatusHandle) -> Result<Start, WriteError> {
-        let Some(epoch) = self.contested else { return status.begin().await };
-        let start = status.begin_at(next_contested(epoch, flagship_node::wall_ms())).await?;
-        self.contested = None;
-        Ok(start)
     }
 
     async fn open_status(&mut self) -> Result<StatusHandle, WriteError> {
@@ -316,8 +302,15 @@ impl Tenure {
         let first = Target { generation: generation.unwrap_or(0), settings: settings.clone() };
         let (target, targets) = watch::channel(first);
         let context = Arc::clone(&self.context);
-        let (payload, progress, happenings) =
-            PayloadWorker::spawn(context, self.owner(), node.clone(), status, self.lease.clone(), targets, inventory);
+        let (payload, progress, happenings) = PayloadWorker::spawn(
+            context,
+            self.owner(),
+            node.clone(),
+            status,
+            self.lease.clone(),
+            targets,
+            inventory,
+        );
         Ok(Member { node, events, ended, settings, generation, target, progress, happenings, payload })
     }
 
@@ -347,12 +340,6 @@ impl Tenure {
                 self.close(member).await;
                 self.flush().await;
                 self.wait(RETRY).await
-            }
-            Outcome::NameInUse => {
-                self.contested = Some(member.node.snapshot().epoch);
-                self.close(member).await;
-                self.flush().await;
-                None
             }
             Outcome::Rejoin => {
                 member.node.tell(Command::Away(REJOIN_GRACE)).await;
@@ -489,12 +476,6 @@ impl Tenure {
     pub(crate) fn now() -> Instant {
         Instant::now()
     }
-}
-
-/// Above every epoch that this member has used, and, as long as that took less than a thousand tries, below that of a
-/// process that started a while after it. The step is not always the same, so that it does not meet the other's.
-fn next_contested(own: Epoch, wall_ms: u64) -> Epoch {
-    Epoch(own.0.saturating_add(1 + wall_ms % CONTESTED_STEP))
 }
 
 /// Fields listed in one condition.

@@ -134,8 +134,12 @@ impl Worker {
             // If this task ends in any way, the lease is not renewed any more.
             let stop_with_us = stop.clone().drop_guard();
             let keeper = tokio::spawn(lease.keep(lost_out, stop).in_current_span());
-            let interruption =
-                Interruption { gone: self.gone.clone(), shutdown: self.context.shutdown.clone(), lost, usurper: None };
+            let interruption = Interruption {
+                gone: self.gone.clone(),
+                shutdown: self.context.shutdown.clone(),
+                lost,
+                usurper: None,
+            };
             let tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption, held);
             let end = tenure.serve().await;
             info!(?end, "stopped serving this member");

@@ -16,11 +16,11 @@ pub use flagship_election::{
     Spec as ElectionSpec, Vote,
 };
 pub use flagship_membership::{ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, State};
+pub use flagship_wire::PeerMessage;
 pub use handle::{Command, NodeEvent, NodeHandle, NodeSpec};
 pub use machine::{Machine, MachineConfig, MachineOutput};
 pub use ports::{
     Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose,
     RefusalReason, Store, StoreError, WritePermit,
 };
-pub use flagship_wire::PeerMessage;
 pub use snapshot::{MemberSnapshot, Snapshot};

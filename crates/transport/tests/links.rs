@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use flagship_node::{ConnectFailure, LinkEnd, LinkEvent};
-use flagship_transport::{AttachError, FrameKind};
+use flagship_transport::{AttachError, FrameKind, Listen};
 use flagship_types::{CloseCode, Epoch, PeerAddress};
 use socket2::{Domain, Socket, Type};
 use support::{Fleet, Node, beat, election, endpoint, local_hello, name, transport};
@@ -254,4 +254,33 @@ async fn a_detached_member_answers_no_more() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     a.attachment.links.connect(&address);
     assert!(matches!(a.event().await, LinkEvent::ConnectFailed { failure: ConnectFailure::Refused, .. }));
+}
+
+#[tokio::test]
+async fn settings_are_probed_without_touching_the_member_that_runs() {
+    let fleet = Fleet::new("federation");
+    let mut a = fleet.start("newyork").await;
+    let (federation, newyork) = (support::callsign("federation"), name("newyork"));
+    let probe = async |address: Option<[u8; 4]>, port: u16| {
+        let listen = Listen { address: address.map(Into::into), port };
+        a.transport.probe(federation.clone(), newyork.clone(), listen).await
+    };
+    let (own, loopback) = (a.attachment.local.port(), Some([127, 0, 0, 1]));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let refused = probe(loopback, port).await.unwrap_err().to_string();
+    assert!(refused.contains(&port.to_string()) && refused.contains("choose another spec.port"), "{refused}");
+    drop(taken);
+    probe(loopback, port).await.unwrap();
+    // What its own listener keeps busy is free for it, on the addresses that this host has.
+    probe(loopback, own).await.unwrap();
+    probe(None, own).await.unwrap();
+    let refused = probe(Some([192, 0, 2, 1]), own).await.unwrap_err().to_string();
+    assert!(refused.contains("does not have that address"), "{refused}");
+    let listen = Listen { address: None, port };
+    let refused = a.transport.probe(support::callsign("rebels"), newyork.clone(), listen).await;
+    assert!(matches!(refused, Err(AttachError::Tls(_))));
+    // It was not disturbed.
+    let mut b = fleet.start("sheffield").await;
+    a.link_to(&mut b).await;
 }

@@ -25,14 +25,24 @@ fn the_endpoints_tell_who_leads() {
         ensure!(code == 503 && body.contains("sheffield"), "{code} {body}");
         let (code, _) = http_get(health(newyork), "/leader/nobody").await?;
         ensure!(code == 404, "{code}");
-        let (_, metrics) = http_get(sheffield.daemon.metrics_address(&sheffield.cluster), "/metrics").await?;
+        let address = sheffield.daemon.metrics_address(&sheffield.cluster);
+        let deadline = std::time::Instant::now() + MINUTE;
+        // Certificates are read every few seconds.
+        let metrics = loop {
+            let (_, metrics) = http_get(address, "/metrics").await?;
+            if metrics.lines().any(|line| line.starts_with("flagship_certificate_expiry")) {
+                break metrics;
+            }
+            ensure!(std::time::Instant::now() < deadline, "no certificate in\n{metrics}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
         let value = |name: &str, label: &str| -> Result<f64> {
             let line = metrics.lines().find(|line| line.starts_with(name) && line.contains(label));
             let line = line.with_context(|| format!("no {name} with {label} in\n{metrics}"))?;
             Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
         };
-        ensure!((value("flagship_role", "role=\"leader\"")? - 1.0).abs() < 0.1, "{metrics}");
-        ensure!((value("flagship_members", "state=\"alive\"")? - 2.0).abs() < 0.1, "{metrics}");
+        ensure!((value("flagship_role", "role=\"Leader\"")? - 1.0).abs() < 0.1, "{metrics}");
+        ensure!((value("flagship_members", "state=\"Alive\"")? - 2.0).abs() < 0.1, "{metrics}");
         ensure!(value("flagship_beats", "received")? > 0.0, "{metrics}");
         ensure!(value("flagship_certificate_expiry", "sheffield")? > 1.7e9, "{metrics}");
         ensure!(value("flagship_handshakes", "ok")? > 0.0, "{metrics}");
