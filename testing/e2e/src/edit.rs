@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clusters::fleet::Member;
-use flagship_k8s_api::MultiCluster;
 use k8s_openapi::api::core::v1::Event;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 
@@ -15,25 +14,9 @@ use crate::world::World;
 const CALL: Duration = Duration::from_secs(10);
 
 impl World {
-    /// The MultiClusters of a member's cluster.
-    pub async fn objects(&self, member: &Member) -> Result<Api<MultiCluster>> {
-        Ok(Api::namespaced(member.cluster.client().await?, "default"))
-    }
-
     /// `kubectl patch --type=merge` of a member's MultiCluster.
     pub async fn patch(&self, member: &Member, patch: Value) -> Result<()> {
-        let api = self.objects(member).await?;
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let call = tokio::time::timeout(CALL, api.patch(member.name(), &params, &patch));
-        call.await.context("patch: no answer")?.with_context(|| format!("patch {}", member.name())).map(drop)
-    }
-
-    /// `kubectl patch --type=merge --subresource=status` of a member's MultiCluster.
-    pub async fn patch_status(&self, member: &Member, patch: Value) -> Result<()> {
-        let api = self.objects(member).await?;
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let call = tokio::time::timeout(CALL, api.patch_status(member.name(), &params, &patch));
-        call.await.context("patch: no answer")?.with_context(|| format!("patch {}", member.name())).map(drop)
+        member.patch(&patch).await
     }
 
     /// Events of a member's object, as `REASON: message`.

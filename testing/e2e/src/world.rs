@@ -1,6 +1,5 @@
 //! One test's fleet.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -43,7 +42,7 @@ pub fn e2e(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) 
     clusters::isolate::test(path, async move || {
         let world = World::start(plans?).await?;
         let result = body(&world).await;
-        let result = result.with_context(|| world.logs());
+        let result = result.with_context(|| world.fleet.log_tails(LOG_TAIL_LINES));
         world.end().await?;
         result
     });
@@ -151,17 +150,6 @@ impl World {
             })
         };
         self.member(member).watch.wait(&what, SETTLE, holds).await.map(drop)
-    }
-
-    /// The end of every daemon's log.
-    fn logs(&self) -> String {
-        let tail = |member: &Member| {
-            let log = fs::read_to_string(member.daemon.log(&member.cluster)).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
-            format!("--- the end of {}'s log:\n{tail}\n", member.name())
-        };
-        self.fleet.members.iter().map(tail).collect()
     }
 }
 
