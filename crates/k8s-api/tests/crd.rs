@@ -154,6 +154,49 @@ fn what_the_schema_lets_through_is_named_by_its_path() {
 }
 
 #[test]
+fn a_service_is_looked_at_only_without_an_address() {
+    let settings = |address: Option<&str>, namespace: Option<&str>| {
+        let spec = json!({"callsign": "f", "serviceAddress": address,
+            "serviceRef": {"name": "multi-cluster-service", "namespace": namespace}});
+        serde_json::from_value::<flagship_k8s_api::MultiClusterSpec>(spec).unwrap().settings().unwrap()
+    };
+    assert_eq!(settings(Some("10.0.0.1"), Some("x")).service, None, "serviceAddress wins");
+    let service = settings(None, Some("x")).service.unwrap();
+    assert_eq!((service.namespace.as_deref(), service.name.as_str()), (Some("x"), "multi-cluster-service"));
+    for (address, namespace) in [(None, None), (Some(""), Some("")), (Some("  "), None)] {
+        let settings = settings(address, namespace);
+        assert_eq!(settings.service.map(|service| service.namespace), Some(None), "empty is absent");
+        assert_eq!(settings.advertised, None);
+    }
+    let schema = schema();
+    let reference = &schema["spec"]["properties"]["serviceRef"];
+    assert_eq!(reference["required"], json!(["name"]));
+    assert_eq!(reference["properties"]["name"]["maxLength"], 63);
+    assert_eq!(reference["properties"]["namespace"]["maxLength"], 63);
+    let policy = &schema["spec"]["properties"]["apply"]["properties"]["deletionPolicy"];
+    assert_eq!(policy["enum"], json!(["Delete", "Orphan"]));
+}
+
+#[test]
+fn from_outside_the_status_says_where_the_service_is() {
+    let object = |address: &str| -> MultiCluster {
+        serde_json::from_value(json!({
+            "apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiCluster", "metadata": {"name": "newyork"},
+            "spec": {"callsign": "f", "serviceAddress": address, "serviceRef": {"name": "front"}},
+            "status": {"members": [
+                {"name": "sheffield", "state": "Alive", "address": "10.0.0.9:9990"},
+                {"name": "newyork", "state": "Alive", "address": "10.0.0.1:443"},
+            ]},
+        }))
+        .unwrap()
+    };
+    let at = |object: MultiCluster| object.located_settings().unwrap().advertised.map(|at| at.to_string());
+    assert_eq!(at(object("")).as_deref(), Some("10.0.0.1:443"));
+    assert_eq!(at(object("10.0.0.2")).as_deref(), Some("10.0.0.2:9990"), "serviceAddress wins");
+    assert_eq!(at(MultiCluster { status: None, ..object("") }), None);
+}
+
+#[test]
 fn a_status_compares_without_times_and_keeps_twenty_entries() {
     use flagship_k8s_api::HistoryEntry;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -1,0 +1,217 @@
+//! What a user applies: `deploy/install.yaml` holds exactly its sources, names one version of everything, and goes
+//! away in an order that harms no payload.
+//!
+//! `UPDATE=1 cargo test -p flagship-k8s-api` writes it anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+const HEAD: &str = "\
+# Everything that Flagship needs in a cluster: kubectl apply -f deploy/install.yaml
+#
+# Made from the files that deploy/kustomization.yaml lists: UPDATE=1 cargo test -p flagship-k8s-api
+# Do not `kubectl delete -f` it while there are MultiClusters: docs/install.md says how Flagship is removed.
+";
+/// What `kubectl apply` copies into an annotation, all of which together may have this size.
+const ANNOTATIONS_MAX: usize = 256 * 1024;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn documents(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("YAML");
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// The files that make up the installation, in their order.
+fn sources() -> Vec<String> {
+    let kustomization = &documents(&read("deploy/kustomization.yaml"))[0];
+    assert_eq!(kustomization["sortOptions"]["order"], "fifo", "kubectl would sort them otherwise");
+    let resources = kustomization["resources"].as_array().expect("resources");
+    resources.iter().map(|file| format!("deploy/{}", file.as_str().expect("a file"))).collect()
+}
+
+fn installed() -> Vec<Value> {
+    documents(&read("deploy/install.yaml"))
+}
+
+fn of_kind(kind: &str) -> Value {
+    let all = installed();
+    let mut found = all.into_iter().filter(|document| document["kind"] == kind);
+    let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(found.next().is_none(), "more than one {kind}");
+    one
+}
+
+#[test]
+fn install_yaml_holds_its_sources() {
+    let texts: Vec<String> = sources().iter().map(|file| read(file)).collect();
+    let joined: Vec<&str> = texts.iter().map(|text| text.trim_start_matches("---\n").trim_end()).collect();
+    let made = format!("{HEAD}{}\n", joined.join("\n---\n"));
+    let path = root().join("deploy/install.yaml");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    let wanted: Vec<Value> = texts.iter().flat_map(|text| documents(text)).collect();
+    assert_eq!(documents(&made), wanted, "joining the files changed them");
+    let stale = "deploy/install.yaml is stale: UPDATE=1 cargo test -p flagship-k8s-api";
+    assert_eq!(installed(), wanted, "{stale}");
+    assert!(read("deploy/install.yaml") == made, "{stale}");
+}
+
+#[test]
+fn the_names_are_those_of_the_proof_of_concept() {
+    let deployment = of_kind("Deployment");
+    assert_eq!(of_kind("Namespace")["metadata"]["name"], "kube-vip-multi-cluster-system");
+    assert_eq!(deployment["metadata"]["namespace"], "kube-vip-multi-cluster-system");
+    assert_eq!(deployment["metadata"]["name"], "kube-vip-multi-cluster-controller-manager");
+    let template = &deployment["spec"]["template"];
+    // What `kubectl expose deployment --selector=` of the guide names.
+    for labels in [
+        &deployment["metadata"]["labels"],
+        &template["metadata"]["labels"],
+        &deployment["spec"]["selector"]["matchLabels"],
+    ] {
+        assert_eq!(labels["control-plane"], "controller-manager");
+    }
+    let port = json!({"name": "fleet", "containerPort": 9990});
+    assert!(template["spec"]["containers"][0]["ports"].as_array().unwrap().contains(&port));
+    let secret = &template["spec"]["volumes"][0]["projected"]["sources"][0]["secret"];
+    assert_eq!(*secret, json!({"name": "flagship-tls", "optional": true}));
+}
+
+#[test]
+fn the_crd_is_deleted_last_when_the_daemon_has_no_rights_any_more() {
+    let kinds: Vec<Value> = installed().iter().map(|document| document["kind"].clone()).collect();
+    assert_eq!(kinds.first(), Some(&json!("Namespace")), "what is in it is applied after it");
+    assert_eq!(kinds.last(), Some(&json!("CustomResourceDefinition")), "kubectl deletes in the file's order");
+}
+
+#[test]
+fn no_right_is_a_wildcard_and_none_is_given_everywhere_but_the_daemons_own() {
+    for document in installed() {
+        for rule in document["rules"].as_array().into_iter().flatten() {
+            assert!(!rule.to_string().contains('*'), "{rule}");
+        }
+        if document["kind"] == "ClusterRoleBinding" {
+            assert_eq!(document["roleRef"]["name"], "kube-vip-multi-cluster-controller-manager");
+        }
+    }
+    let own = of_kind("ClusterRole");
+    for rule in own["rules"].as_array().expect("rules") {
+        let resources = rule["resources"].to_string();
+        assert!(!resources.contains("secrets") && !resources.contains("pods"), "{rule}");
+    }
+}
+
+#[test]
+fn kubectl_apply_takes_every_document() {
+    for document in installed() {
+        let size = document.to_string().len();
+        assert!(size < ANNOTATIONS_MAX / 2, "{} has {size} bytes", document["kind"]);
+    }
+}
+
+#[test]
+fn one_image_and_one_rust() {
+    let deployment = of_kind("Deployment");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let image = container["image"].as_str().unwrap();
+    assert_eq!(image, concat!("flagship:", env!("CARGO_PKG_VERSION")));
+    // Otherwise the kubelet would ask a registry for an image that was loaded.
+    assert_eq!(container["imagePullPolicy"], "IfNotPresent");
+    assert!(read("Makefile").contains(&format!("\nLOCAL := {image}\n")), "the Makefile has another image");
+    let toolchain = read("rust-toolchain.toml");
+    let rust = toolchain.split("channel = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let dockerfile = read("Dockerfile");
+    assert!(
+        dockerfile.contains(&format!("FROM rust:{rust}-")),
+        "the Dockerfile has another Rust than {rust}"
+    );
+    assert!(dockerfile.contains(&format!("RUSTUP_TOOLCHAIN={rust} ")));
+    // The same user in the image and in the pod.
+    let user = &deployment["spec"]["template"]["spec"]["securityContext"]["runAsUser"];
+    for file in ["Dockerfile", "deploy/Dockerfile.scratch"] {
+        assert!(read(file).contains(&format!("\nUSER {user}:{user}\n")), "{file}");
+    }
+}
+
+#[test]
+fn undeploy_takes_the_daemon_and_nothing_that_a_payload_needs() {
+    let makefile = read("Makefile");
+    let undeploy = makefile.split("\nundeploy:").nth(1).and_then(|rest| rest.lines().nth(1)).unwrap();
+    assert_eq!(undeploy, "\t$(KUBECTL) delete --ignore-not-found -f deploy/manager.yaml");
+    let kinds: Vec<Value> =
+        documents(&read("deploy/manager.yaml")).iter().map(|d| d["kind"].clone()).collect();
+    assert_eq!(kinds, ["PriorityClass", "Deployment"]);
+}
+
+/// Runs `deploy/uninstall.sh` with a kubectl that answers like this and writes down what it is told to delete.
+fn uninstall(kubectl: &str) -> (Output, String) {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let run = format!("uninstall-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
+    fs::create_dir_all(&dir).expect("make a directory");
+    let (script, log) = (dir.join("kubectl"), dir.join("log"));
+    let text =
+        format!("#!/bin/sh\ncase \"$*\" in\ndelete*) echo \"$*\" >>{} ;;\n{kubectl}\nesac\n", log.display());
+    fs::write(&script, text).expect("write a script");
+    let output = Command::new("sh")
+        .arg(root().join("deploy/uninstall.sh"))
+        .env("KUBECTL", format!("sh {}", script.display()))
+        .output()
+        .expect("run sh");
+    let deleted = fs::read_to_string(&log).unwrap_or_default();
+    fs::remove_dir_all(&dir).expect("remove the directory");
+    (output, deleted)
+}
+
+#[test]
+fn uninstall_refuses_while_there_is_a_multicluster_and_says_what_to_do() {
+    let (output, deleted) = uninstall(
+        "'get crd'*) echo customresourcedefinition/multiclusters.kube-vip.io ;;\n\
+         'get multiclusters'*) echo default newyork; echo shop leeds ;;",
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), deleted.as_str()), (Some(1), ""), "{said}");
+    for command in [
+        "delete multicluster --namespace default newyork\n",
+        "delete multicluster --namespace shop leeds\n",
+        "--patch '{\"spec\":{\"apply\":{\"deletionPolicy\":\"Orphan\"}}}'\n",
+    ] {
+        assert!(said.contains(command), "{command} is not in {said}");
+    }
+}
+
+#[test]
+fn uninstall_deletes_nothing_when_it_cannot_ask() {
+    for kubectl in [
+        "*) echo no connection >&2; exit 1 ;;",
+        "'get crd'*) echo customresourcedefinition/x ;;\n*) echo forbidden >&2; exit 1 ;;",
+    ] {
+        let (output, deleted) = uninstall(kubectl);
+        assert_eq!((output.status.success(), deleted.as_str()), (false, ""), "{kubectl}");
+    }
+}
+
+#[test]
+fn uninstall_deletes_the_crd_last() {
+    for kubectl in
+        ["'get crd'*) ;;", "'get crd'*) echo customresourcedefinition/x ;;\n'get multiclusters'*) ;;"]
+    {
+        let (output, deleted) = uninstall(kubectl);
+        assert!(output.status.success(), "{output:?}");
+        let at = |file: &str| deleted.find(file).unwrap_or_else(|| panic!("{file} is not in {deleted}"));
+        let order = ["/manager.yaml", "/rbac.yaml", "/namespace.yaml", "/crds/multiclusters.yaml"].map(at);
+        assert!(order.is_sorted(), "{deleted}");
+    }
+}
