@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_k8s_api::{MultiCluster, Settings};
+use flagship_k8s_api::{DeletionPolicy, MultiCluster, Settings};
 use flagship_node::{Command, Directive, NodeEvent, ResignReason};
 use flagship_types::{Health, Term};
 use tokio::sync::broadcast::error::RecvError;
@@ -13,12 +13,14 @@ use tokio::task::JoinError as TaskError;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, info, warn};
 
+use crate::advertise::service_changed;
 use crate::commands::{self, Annotation, Order};
 use crate::departure::{Departure, Why, can_hand_over};
 use crate::events::Notice;
 use crate::finalizer;
 use crate::happenings::{self, Happening};
 use crate::member::{Change, change, node_spec};
+use crate::orphan::{Removal, removal};
 use crate::payload_worker::Target;
 use crate::ports::Probe;
 use crate::request::Reachability;
@@ -36,6 +38,9 @@ const PROBE_AGAIN: Duration = Duration::from_secs(5);
 /// as they hear that one. Short enough that a mistake that was corrected is over while somebody still looks.
 const NAME_IN_USE_AGAIN: Duration = Duration::from_secs(60);
 
+/// The reason of the condition that says why a payload cannot stay behind.
+const CANNOT_ORPHAN: &str = "CannotOrphan";
+
 /// Why a member is not attended to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -43,6 +48,8 @@ pub(crate) enum Outcome {
     Rejoin,
     /// It gave up what it had.
     Departed(Why),
+    /// Its object is being deleted and the payload is to stay.
+    Orphaned,
     /// Nobody carries out the node's directives any more.
     WorkerEnded,
     /// From outside.
@@ -126,6 +133,7 @@ impl Tenure {
                 Some(happening) = member.happenings.recv() => self.chronicle.tell(happening),
                 Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
                 Ok(()) = member.progress.changed() => {}
+                () = service_changed(&mut self.service) => self.relocate(member).await,
                 Ok(()) = changed.changed() => {}
                 _ = tick.tick() => {
                     if attention.refused.is_some_and(|(_, again)| again <= Self::now()) {
@@ -160,7 +168,26 @@ impl Tenure {
         if over.is_none() && self.asks_for_its_name(snapshot.name_in_use, member, attention).await {
             return Some(Outcome::Rejoin);
         }
-        over
+        // Whether it may go can change without an edit.
+        let leaving = attention.departure.is_none() && finalizer::is_deleting(&self.object.borrow());
+        if leaving { self.remove(member, attention).await } else { over }
+    }
+
+    /// The object is being deleted.
+    async fn remove(&mut self, member: &Member, attention: &mut Attention) -> Option<Outcome> {
+        let policy = self.object.borrow().spec.apply.deletion_policy;
+        match removal(policy.unwrap_or(DeletionPolicy::Delete), &member.node.snapshot()) {
+            Removal::Depart => {
+                self.stall = self.stall.take().filter(|stall| stall.reason != CANNOT_ORPHAN);
+                self.depart(Why::Removal, ResignReason::Removal, member, attention).await;
+                None
+            }
+            Removal::Orphan => Some(Outcome::Orphaned),
+            Removal::Blocked(message) => {
+                self.goes_on(Stall { reason: CANNOT_ORPHAN.into(), message });
+                None
+            }
+        }
     }
 
     /// Whether a member whose name somebody else uses starts anew, to find out whether that is still so.
@@ -263,8 +290,7 @@ impl Tenure {
     async fn edited(&mut self, member: &mut Member, attention: &mut Attention) -> Option<Outcome> {
         let object = self.object.borrow_and_update().clone();
         if finalizer::is_deleting(&object) {
-            self.depart(Why::Removal, ResignReason::Removal, member, attention).await;
-            return None;
+            return self.remove(member, attention).await;
         }
         if !finalizer::is_set(&object)
             && let Err(error) = finalizer::add(&self.api, &self.caller, &object).await
@@ -282,6 +308,10 @@ impl Tenure {
                 self.goes_on(invalid_spec(&wrong));
                 return None;
             }
+        };
+        let settings = match change(&member.settings, &settings) {
+            Change::Rejoin | Change::OtherFleet => settings,
+            Change::Tell | Change::Nothing => self.located(settings).await,
         };
         let what = change(&member.settings, &settings);
         if what == Change::Rejoin && !self.can_rejoin(&settings, object.metadata.generation, attention).await

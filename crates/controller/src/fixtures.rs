@@ -107,3 +107,64 @@ pub(crate) fn refusal(code: u16, reason: &str) -> (u16, Value) {
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}),
     )
 }
+
+/// The Services of a fake API server: the newest version and the one Service, if it is there.
+pub(crate) type Services = tokio::sync::watch::Sender<(u64, Option<Value>)>;
+
+/// A Service of this type, port and ingress.
+#[expect(clippy::needless_pass_by_value, reason = "takes what `json!` makes, straight from the test")]
+pub(crate) fn service(kind: &str, ports: Value, ingress: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "front", "namespace": "system", "uid": "s"},
+        "spec": {"type": kind, "ports": ports},
+        "status": {"loadBalancer": {"ingress": ingress}},
+    })
+}
+
+/// Puts, replaces or (with `None`) deletes the Service.
+pub(crate) fn put(services: &Services, service: Option<Value>) {
+    services.send_modify(|(version, now)| (*version, *now) = (*version + 1, service));
+}
+
+/// An API server with one Service, which it lists and lets watch; everything else is an empty object.
+pub(crate) fn service_api(services: &Services) -> Client {
+    let state = services.subscribe();
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let mut state = state.clone();
+        async move {
+            let uri = request.uri().clone();
+            let query = uri.query().unwrap_or_default();
+            let body = match (uri.path().ends_with("/services"), query.contains("watch=true")) {
+                (false, _) => json!({}),
+                (true, false) => list(&state.borrow()),
+                (true, true) => {
+                    assert!(query.contains("fieldSelector=metadata.name"), "{query}");
+                    let parameter = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+                    let seen: u64 = parameter.unwrap().parse().unwrap();
+                    event(&state.wait_for(|(version, _)| *version > seen).await.unwrap())
+                }
+            };
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, std::convert::Infallible>(http::Response::new(body))
+        }
+    });
+    Client::new(service, "default")
+}
+
+fn list((version, service): &(u64, Option<Value>)) -> Value {
+    let items: Vec<_> = service.iter().map(|service| versioned(service, *version)).collect();
+    json!({"apiVersion": "v1", "kind": "ServiceList", "metadata": {"resourceVersion": version.to_string()}, "items": items})
+}
+
+fn event((version, now): &(u64, Option<Value>)) -> Value {
+    let gone = || service("LoadBalancer", json!([]), json!([]));
+    let kind = if now.is_some() { "MODIFIED" } else { "DELETED" };
+    json!({"type": kind, "object": versioned(&now.clone().unwrap_or_else(gone), *version)})
+}
+
+fn versioned(service: &Value, version: u64) -> Value {
+    let mut service = service.clone();
+    service["metadata"]["resourceVersion"] = json!(version.to_string());
+    service
+}

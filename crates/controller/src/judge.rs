@@ -66,7 +66,10 @@ fn stalled(view: &View<'_>) -> Option<Judgement> {
     }
     match &view.progress.validity {
         Validity::Invalid { reason, message } => Some(stalled(reason, message.clone())),
-        Validity::Valid | Validity::Unknown => None,
+        Validity::Valid | Validity::Unknown => {
+            let trouble = view.service.filter(|trouble| trouble.stalled)?;
+            Some(stalled(trouble.reason, trouble.message.clone()))
+        }
     }
 }
 
@@ -75,13 +78,17 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
     if view.stall.is_some() {
         return None;
     }
+    let unlocated = view.service.filter(|trouble| !trouble.stalled);
     if view.removal {
         return Some(going("Removing", "the object is being deleted: payload first, finalizer last".into()));
     }
     match (&view.progress.activity, view.snapshot.map(|snapshot| snapshot.role)) {
         (Activity::Deleting(Some(waiting)), _) => Some(going("Deleting", format!("waiting for {waiting}"))),
         (Activity::Deleting(None), _) => Some(going("Deleting", "deleting the payload".into())),
-        (_, None | Some(Role::Joining)) => Some(going("Joining", waiting(view))),
+        (_, None | Some(Role::Joining)) => {
+            let also = unlocated.map(|trouble| format!("; {}", trouble.message)).unwrap_or_default();
+            Some(going("Joining", format!("{}{also}", waiting(view))))
+        }
         (_, Some(Role::Candidate)) => Some(going("Electing", waiting(view))),
         (_, Some(Role::Stopping)) => Some(going("Stopping", "giving up the lead".into())),
         (Activity::Applying(term), Some(Role::Leader)) => {
@@ -91,7 +98,9 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
             let waiting = view.progress.not_ready.as_deref().unwrap_or("the payload");
             Some(going("Progressing", format!("not ready yet: {waiting}")))
         }
-        (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby)) => None,
+        (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby)) => {
+            unlocated.map(|trouble| going(trouble.reason, trouble.message.clone()))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! tells the node what the object says, and carries out what the node directs for the payload. It decides neither who
 //! leads nor how members talk, and every payload write asks the node first.
 
+mod advertise;
 mod attend;
 mod chronicle;
 mod commands;
@@ -18,11 +19,13 @@ mod judge;
 mod lease;
 mod member;
 mod memory;
+mod orphan;
 mod payload_worker;
 mod ports;
 mod progress;
 mod request;
 mod running;
+mod service;
 mod status;
 mod status_writer;
 mod stopping;

@@ -13,6 +13,7 @@ use crate::judge;
 use crate::memory::signed;
 use crate::progress::Progress;
 use crate::request::Reachability;
+use crate::service::Trouble;
 use crate::status_writer::Picture;
 
 /// Why nothing goes on until somebody changes something.
@@ -33,6 +34,8 @@ pub(crate) struct View<'a> {
     pub progress: &'a Progress,
     pub reach: Reachability,
     pub stall: Option<&'a Stall>,
+    /// Why it is not known, or not sure, where others reach this member.
+    pub service: Option<&'a Trouble>,
     /// The object is being deleted.
     pub removal: bool,
     pub history: &'a [HistoryEntry],

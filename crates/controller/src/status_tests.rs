@@ -40,6 +40,7 @@ struct Scene {
     progress: Progress,
     reach: Reachability,
     stall: Option<Stall>,
+    service: Option<Trouble>,
     settings: Settings,
 }
 
@@ -50,6 +51,7 @@ impl Scene {
             progress,
             reach: Reachability::Up,
             stall: None,
+            service: None,
             settings: settings(),
         }
     }
@@ -64,6 +66,7 @@ impl Scene {
             progress: &self.progress,
             reach: self.reach.clone(),
             stall: self.stall.as_ref(),
+            service: self.service.as_ref(),
             removal: false,
             history: &[],
             leader_since: Some(noon),
@@ -206,4 +209,23 @@ fn many_members_are_cut_to_those_that_matter() {
 fn the_picture_does_not_change_by_itself() {
     let scene = Scene::new(standby(), running());
     assert_eq!(scene.picture(), scene.picture());
+}
+
+#[test]
+fn an_address_that_is_not_known_is_said() {
+    let trouble =
+        |stalled| Trouble { stalled, reason: "NoServiceAddress", message: "Service a/b has none".into() };
+    let mut scene = Scene::new(standby(), Progress { validity: Validity::Valid, ..Default::default() });
+    assert_eq!(scene.says(ConditionType::Ready).0, Some(true));
+    scene.service = Some(trouble(false));
+    let (status, reason, message) = scene.says(ConditionType::Reconciling);
+    assert_eq!((status, reason.as_str()), (Some(true), "NoServiceAddress"));
+    assert!(message.contains("a/b") && !scene.has(ConditionType::Stalled));
+    assert_eq!(scene.says(ConditionType::Ready).0, Some(false));
+    scene.service = Some(trouble(true));
+    assert_eq!(scene.says(ConditionType::Stalled).0, Some(true));
+    assert!(!scene.has(ConditionType::Reconciling));
+    scene.snapshot = None;
+    scene.service = Some(trouble(false));
+    assert!(scene.says(ConditionType::Reconciling).2.contains("a/b"), "also while it joins");
 }

@@ -25,16 +25,18 @@ use crate::happenings::Happening;
 use crate::judge;
 use crate::lease::LeaseWatch;
 use crate::member::machine_config;
+use crate::orphan;
 use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart};
 use crate::progress::Progress;
 use crate::request::{CallError, Caller};
+use crate::service::ServiceWatch;
 use crate::status::{Stall, View, picture};
 use crate::status_writer::{Start, StatusHandle, StatusWriter, WriteError};
 use crate::worker::{Context, End, Identity, Interruption, Worker};
 
 /// How long after a failed step it is tried again, at first and at most.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(5);
 /// What a daemon that ends asks the others to wait for it, the default of the Away announcement.
 const AWAY_GRACE: Duration = Duration::from_secs(30);
@@ -124,6 +126,8 @@ pub(crate) struct Tenure {
     /// A stored start that no node has used, because it could not join.
     unused: Option<Start>,
     pub(crate) lease: LeaseWatch,
+    /// The Service that says where others reach this member.
+    pub(crate) service: Option<ServiceWatch>,
     retry: Duration,
 }
 
@@ -149,6 +153,7 @@ impl Tenure {
             status: None,
             unused: None,
             lease,
+            service: None,
             retry: RETRY,
         }
     }
@@ -180,7 +185,7 @@ impl Tenure {
     }
 
     /// Waits for an edit of the object, or for the time to try again. Its status does not count: we write that.
-    async fn wait(&mut self, time: Duration) -> Option<End> {
+    pub(crate) async fn wait(&mut self, time: Duration) -> Option<End> {
         let edited = |object: &MultiCluster| (object.metadata.generation, finalizer::is_deleting(object));
         let now = edited(&self.object.borrow());
         tokio::select! {
@@ -245,6 +250,7 @@ impl Tenure {
             );
             status.forget_record().await?;
         }
+        let settings = self.located(settings).await;
         Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
     }
 
@@ -366,6 +372,14 @@ impl Tenure {
                 self.flush().await;
                 None
             }
+            Outcome::Orphaned => {
+                // Before the node gives anything up: nothing of the payload is to be deleted any more.
+                member.payload.0.abort();
+                member.node.tell(Command::Leave).await;
+                self.close(member).await;
+                self.context.observer.member_gone(&callsign, &self.identity.member);
+                self.release().await
+            }
             Outcome::Departed(Why::Removal) => {
                 member.node.tell(Command::Leave).await;
                 self.close(member).await;
@@ -421,10 +435,12 @@ impl Tenure {
         let status = self.open_status().await.map_err(|error| error.to_string())?;
         let stored = status.read().await.map_err(|error| error.to_string())?;
         let (inventory, _) = self.discover(&stored).await.map_err(|error| error.to_string())?;
-        if !inventory.is_empty() {
+        let object = self.object.borrow().clone();
+        if orphan::keeps(&object, &stored, self.member(), &inventory)? {
+            self.tell_orphaned(inventory.len());
+        } else if !inventory.is_empty() {
             payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory).await?;
         }
-        let object = self.object.borrow().clone();
         finalizer::remove(&self.api, &self.caller, &object).await.map_err(|error| error.to_string())
     }
 
@@ -463,6 +479,7 @@ impl Tenure {
             progress: &progress,
             reach: self.caller.reachability(),
             stall: self.stall.as_ref(),
+            service: self.service.as_ref().and_then(ServiceWatch::trouble),
             removal: finalizer::is_deleting(&self.object.borrow()),
             history: self.chronicle.history(),
             leader_since,

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::fixtures::{api_server, spec};
+use crate::fixtures::{Services, api_server, put, service, service_api, spec};
 use crate::ports::{JoinError, Joiner, NoObserver, Probe};
 use crate::supervisor::{OnShutdown, Options};
 
@@ -76,7 +76,10 @@ fn object(port: i32, generation: i64) -> Arc<MultiCluster> {
 }
 
 fn bench() -> Bench {
-    let client = api_server(|_, _, _| (200, json!({})));
+    bench_over(api_server(|_, _, _| (200, json!({}))))
+}
+
+fn bench_over(client: kube::Client) -> Bench {
     let joiner = Arc::new(FakeJoiner::default());
     let (object_out, seen) = watch::channel(object(9990, 1));
     let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
@@ -225,4 +228,99 @@ async fn a_process_that_wrote_the_status_after_us_ends_the_tenure() {
     usurper.send_replace(Some("pod-2".into()));
     let outcome = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;
     assert_eq!(outcome, Ok(Outcome::Interrupted(End::LeaseLost)));
+}
+
+/// The same object with a Service for an address.
+fn behind_a_service(generation: i64) -> Arc<MultiCluster> {
+    let mut object = (*object(9990, generation)).clone();
+    object.spec.service_address = Some(String::new());
+    let namespace = Some("system".into());
+    object.spec.service_ref = Some(flagship_k8s_api::ServiceRef { name: "front".into(), namespace });
+    Arc::new(object)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_moves_is_news_of_the_member_and_no_reason_to_join_anew() {
+    let with = |ip: &str| Some(service("LoadBalancer", json!([{"port": 9990}]), json!([{"ip": ip}])));
+    let services = Services::new((1, with("10.0.0.1")));
+    let Bench { joiner, mut tenure, mut member, object: edit, links: _links, .. } =
+        bench_over(service_api(&services));
+    let epoch = member.node.snapshot().epoch;
+    let told = |member: &Member| member.node.snapshot().members[0].address.as_ref().map(ToString::to_string);
+    assert_eq!(told(&member).as_deref(), Some("172.18.100.100:9990"));
+    edit.send_replace(behind_a_service(2));
+    for (ip, service) in [("10.0.0.1", None), ("10.0.0.2", Some(with("10.0.0.2"))), ("10.0.0.2", Some(None))]
+    {
+        if let Some(service) = service {
+            put(&services, service);
+        }
+        let attended = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;
+        assert!(attended.is_err(), "it goes on: {attended:?}");
+        assert_eq!(told(&member), Some(format!("{ip}:9990")));
+    }
+    assert_eq!(tenure.service.as_ref().unwrap().trouble().unwrap().reason, "ServiceMissing");
+    assert_eq!((member.node.snapshot().epoch, joiner.probed.load(Ordering::Relaxed)), (epoch, 0));
+    edit.send_replace(object(9990, 3));
+    assert!(tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await.is_err());
+    assert_eq!(told(&member).as_deref(), Some("172.18.100.100:9990"), "serviceAddress wins");
+    assert!(tenure.service.is_none(), "and the Service is not followed any more");
+}
+
+/// Being deleted, with this policy.
+fn deleting(policy: flagship_k8s_api::DeletionPolicy) -> Arc<MultiCluster> {
+    let mut object = (*object(9990, 2)).clone();
+    object.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
+    object.spec.apply.deletion_policy = Some(policy);
+    Arc::new(object)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_member_leaves_its_payload_behind_if_it_is_told_to() {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&requests);
+    let client = api_server(move |method, path, body| {
+        seen.lock().unwrap().push((
+            method.to_owned(),
+            path.to_owned(),
+            body["metadata"]["finalizers"].clone(),
+        ));
+        (200, json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {}}))
+    });
+    let Bench { mut tenure, mut member, object: edit, links: _links, .. } = bench_over(client);
+    edit.send_replace(deleting(flagship_k8s_api::DeletionPolicy::Orphan));
+    let outcome = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;
+    assert_eq!(outcome, Ok(Outcome::Orphaned));
+    assert_eq!(tenure.follow(Outcome::Orphaned, member).await, Some(End::Removed));
+    let requests = requests.lock().unwrap();
+    assert!(
+        requests.iter().any(|(_, path, finalizers)| path.ends_with("/newyork") && *finalizers == json!([]))
+    );
+    assert!(requests.iter().all(|(method, _, _)| method != "DELETE"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_payload_does_not_stay_behind_beside_another_member() {
+    let Bench { mut tenure, mut member, object: edit, links, .. } = bench();
+    let hello = PeerHello {
+        member: "sheffield".parse().unwrap(),
+        epoch: Epoch(flagship_node::wall_ms()),
+        address: None,
+        view_hash: 0,
+    };
+    let up = LinkEvent::Up { link: LinkId(1), hello: Verified::first_hand(hello), dialled: None };
+    links.send(up).await.unwrap();
+    while member.node.snapshot().members.len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::pause();
+    edit.send_replace(deleting(flagship_k8s_api::DeletionPolicy::Orphan));
+    assert!(tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await.is_err());
+    let stall = tenure.stall.clone().unwrap();
+    assert_eq!(stall.reason, "CannotOrphan");
+    assert!(stall.message.contains("sheffield"), "{}", stall.message);
+    edit.send_replace(deleting(flagship_k8s_api::DeletionPolicy::Delete));
+    let attended = tokio::time::timeout(Duration::from_secs(300), tenure.attend(&mut member)).await;
+    assert!(matches!(attended, Ok(Outcome::Departed(Why::Removal)) | Err(_)), "{attended:?}");
+    assert_eq!(tenure.stall, None);
 }

@@ -20,9 +20,10 @@ pub use marks::{
     ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
     MULTICLUSTER_LABEL, TERM_ANNOTATION, owner_label,
 };
-pub use settings::{ApplySettings, FieldError, PayloadSource, Settings, SourceKind};
+pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};
 pub use spec::{
-    ApplySpec, ElectionSpec, Failback, KeyRef, MembershipSpec, MultiCluster, MultiClusterSpec, PayloadFrom,
+    ApplySpec, DeletionPolicy, ElectionSpec, Failback, KeyRef, MembershipSpec, MultiCluster,
+    MultiClusterSpec, PayloadFrom, ServiceRef,
 };
 pub use status::{
     ConfigurationStatus, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus, MultiClusterStatus,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flagship_types::{Callsign, FleetConfig, PeerAddress, Rank, parse_duration};
 
 use crate::spec::DEFAULT_PORT;
-use crate::{Failback, KeyRef, MultiClusterSpec};
+use crate::{Failback, KeyRef, MultiCluster, MultiClusterSpec};
 
 /// A field of the spec that the schema let through and that cannot be used. Shown as a Stalled condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,8 @@ pub struct Settings {
     pub port: u16,
     /// Where others reach this member; `None`: nowhere, only it dials.
     pub advertised: Option<PeerAddress>,
+    /// The Service that says where others reach this member; `None` also if `spec.serviceAddress` does.
+    pub service: Option<ServiceKey>,
     /// Members to join through.
     pub seeds: Vec<PeerAddress>,
     /// The fleet configuration this object proposes; its version is 0.
@@ -55,6 +57,15 @@ pub struct Settings {
     pub apply: ApplySettings,
     /// Where the payload comes from, in this order.
     pub sources: Vec<PayloadSource>,
+}
+
+/// A Service of type LoadBalancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceKey {
+    /// Its namespace; `None`: the object's own.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
 }
 
 /// How the payload is applied.
@@ -100,6 +111,21 @@ const DEFAULT_BEAT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_SILENCE_FLOOR: Duration = Duration::from_secs(3);
 const DEFAULT_APPLY_TIMEOUT: Duration = Duration::from_secs(300);
 
+impl MultiCluster {
+    /// [`MultiClusterSpec::settings`] as its daemon uses them: with the address that it found at `spec.serviceRef`, as
+    /// the status has it. For whoever reads the object from outside.
+    pub fn located_settings(&self) -> Result<Settings, Vec<FieldError>> {
+        let mut settings = self.spec.settings()?;
+        if settings.service.is_some() {
+            let members = self.status.iter().flat_map(|status| &status.members);
+            let own = members.into_iter().find(|member| Some(&member.name) == self.metadata.name.as_ref());
+            let address = own.and_then(|own| own.address.as_deref());
+            settings.advertised = address.and_then(|text| PeerAddress::parse(text, settings.port).ok());
+        }
+        Ok(settings)
+    }
+}
+
 impl MultiClusterSpec {
     /// The checked values, or everything that is wrong.
     pub fn settings(&self) -> Result<Settings, Vec<FieldError>> {
@@ -108,6 +134,7 @@ impl MultiClusterSpec {
         let callsign = self.checked_callsign(&mut wrong);
         let listen = address("spec.address", self.address.as_deref(), port, &mut wrong);
         let advertised = address("spec.serviceAddress", self.service_address.as_deref(), port, &mut wrong);
+        let service = self.service(&mut wrong);
         let seeds = (self.fleet.iter().enumerate())
             .filter_map(|(at, seed)| match PeerAddress::parse(seed, port) {
                 Ok(seed) => Some(seed),
@@ -154,6 +181,7 @@ impl MultiClusterSpec {
             listen,
             port,
             advertised,
+            service,
             seeds,
             proposal,
             beat_interval,
@@ -168,6 +196,17 @@ impl MultiClusterSpec {
             wrong.push(FieldError::new("spec.port", format!("{} is not a port: 1 to 65535", self.port)));
             u16::try_from(DEFAULT_PORT).unwrap_or(1)
         })
+    }
+
+    fn service(&self, wrong: &mut Vec<FieldError>) -> Option<ServiceKey> {
+        let given = self.service_address.as_deref().is_some_and(|address| !address.trim().is_empty());
+        let reference = self.service_ref.as_ref().filter(|_| !given)?;
+        if reference.name.is_empty() {
+            wrong.push(FieldError::new("spec.serviceRef.name", "is empty: write the name of a Service"));
+            return None;
+        }
+        let namespace = reference.namespace.clone().filter(|namespace| !namespace.is_empty());
+        Some(ServiceKey { namespace, name: reference.name.clone() })
     }
 
     fn checked_callsign(&self, wrong: &mut Vec<FieldError>) -> Option<Callsign> {

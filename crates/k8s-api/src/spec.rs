@@ -45,10 +45,14 @@ pub struct MultiClusterSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: i64,
     /// Where the other members reach this one: an IPv4 or IPv6 address or a DNS name, with or without a port. If
-    /// empty, only this member can dial.
+    /// this and serviceRef are empty, only this member can dial.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 260))]
     pub service_address: Option<String>,
+    /// The Service of type LoadBalancer in front of the daemon, whose address the other members are told and which is
+    /// followed when that changes. If serviceAddress is given too, that one is used and this is not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_ref: Option<ServiceRef>,
     /// Members to join through: IPv4 or IPv6 addresses or DNS names, with or without a port. One that answers is enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 260)))]
@@ -124,6 +128,23 @@ pub struct KeyRef {
     pub key: String,
 }
 
+/// A name as Kubernetes wants it for Services and Namespaces: a DNS label.
+const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+const OPTIONAL_DNS_LABEL: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$";
+
+/// A Service of type LoadBalancer. Of its ports the one is taken whose targetPort is spec.port, else the one that is
+/// named fleet (itself or its targetPort), else the one that is spec.port, else the only one.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServiceRef {
+    /// The Service's name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_LABEL))]
+    pub name: String,
+    /// The Service's namespace. If empty, the object's own. Only the address is read, so that any namespace is allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), regex(pattern = OPTIONAL_DNS_LABEL))]
+    pub namespace: Option<String>,
+}
+
 /// When the lead moves. The leader's settings are in force for the whole fleet.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -184,11 +205,26 @@ pub struct ApplySpec {
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("from 1s to 24h"))]
     pub timeout: Option<String>,
+    /// What becomes of a payload that runs here when this object is deleted. Default Delete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// What becomes of a payload that runs here when this object is deleted. Delete, the default: it is deleted before the
+/// object goes, and another member takes over. Orphan: it stays, which is possible for the last member only: as long as
+/// another one is known that could run it a second time, the deletion waits and this member goes on as before. What
+/// stays keeps its labels, so that a MultiCluster of the same namespace and name takes it over again untouched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum DeletionPolicy {
+    /// It is deleted first.
+    Delete,
+    /// It stays, if nobody else can run it.
+    Orphan,
 }
 
 impl Default for ApplySpec {
     fn default() -> Self {
-        Self { prune: true, force: false, timeout: None }
+        Self { prune: true, force: false, timeout: None, deletion_policy: None }
     }
 }
 

@@ -32,14 +32,12 @@ impl Flagship {
     /// # Errors
     /// If the variable names no file, or the build fails (its messages are on standard error then).
     pub fn find() -> Result<Self> {
-        if let Some(path) = std::env::var_os("FLAGSHIP_BIN").filter(|path| !path.is_empty()) {
-            let path = PathBuf::from(path);
-            if !path.is_file() {
-                bail!("FLAGSHIP_BIN={} is not a file: build it, or unset the variable", path.display());
-            }
-            return Ok(Self { path: path.canonicalize().context("resolve FLAGSHIP_BIN")? });
-        }
-        Self::build()
+        named_by_user()?.map_or_else(Self::build, |path| Ok(Self::at(path)))
+    }
+
+    /// One that was built in another way.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path }
     }
 
     fn build() -> Result<Self> {
@@ -105,14 +103,26 @@ impl Flagship {
     }
 }
 
+/// `$FLAGSHIP_BIN`, if that is set.
+pub(crate) fn named_by_user() -> Result<Option<PathBuf>> {
+    let Some(path) = std::env::var_os("FLAGSHIP_BIN").filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    if !path.is_file() {
+        bail!("FLAGSHIP_BIN={} is not a file: build it, or unset the variable", path.display());
+    }
+    path.canonicalize().context("resolve FLAGSHIP_BIN").map(Some)
+}
+
 /// The path of the executable, if this line of cargo's says that flagship's was made.
-fn executable(line: &str) -> Option<PathBuf> {
+pub(crate) fn executable(line: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(line).ok()?;
     let binary = message["reason"] == "compiler-artifact" && message["target"]["name"] == "flagship";
     message["executable"].as_str().filter(|_| binary).map(PathBuf::from)
 }
 
-fn rendered(line: &str) -> Option<String> {
+pub(crate) fn rendered(line: &str) -> Option<String> {
     let message: Value = serde_json::from_str(line).ok()?;
     message["message"]["rendered"].as_str().map(str::to_owned)
 }

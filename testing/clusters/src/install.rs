@@ -75,19 +75,23 @@ pub(crate) async fn install(client: &Client, deploy: &Path) -> Result<Option<Ide
 /// Applies one object server-side.
 pub(crate) async fn apply(client: &Client, object: Value) -> Result<DynamicObject> {
     let object: DynamicObject = serde_json::from_value(object).context("not a Kubernetes object")?;
-    let types = object.types.clone().context("an object without apiVersion and kind")?;
-    let kind = GroupVersionKind::try_from(&types).context("apiVersion")?;
-    let name = format!("{} {}", types.kind, object.name_any());
-    let resource = ApiResource::from_gvk(&kind);
-    let api: Api<DynamicObject> = match object.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
+    let (api, name) = api_of(client, &object)?;
     let params = PatchParams::apply("clusters").force();
     let applied = timeout(CALL_TIMEOUT, api.patch(&object.name_any(), &params, &Patch::Apply(&object)))
         .await
         .with_context(|| format!("apply {name}: no answer"))?;
     applied.with_context(|| format!("apply {name}"))
+}
+
+/// Where an object is read and written, and what to call it in messages.
+pub(crate) fn api_of(client: &Client, object: &DynamicObject) -> Result<(Api<DynamicObject>, String)> {
+    let types = object.types.as_ref().context("an object without apiVersion and kind")?;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types).context("apiVersion")?);
+    let api = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    Ok((api, format!("{} {}", types.kind, object.name_any())))
 }
 
 /// The documents of a YAML file.
@@ -98,7 +102,8 @@ pub(crate) fn read_objects(path: &Path) -> Result<Vec<Value>> {
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
-async fn wait_established(client: &Client, name: &str) -> Result<()> {
+/// Waits until the API server serves the kind of a CRD.
+pub(crate) async fn wait_established(client: &Client, name: &str) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     until(&format!("CRD {name} is established"), Duration::from_secs(20), async || {
         let crd = timeout(CALL_TIMEOUT, api.get(name)).await.context("read the CRD: no answer")??;

@@ -80,12 +80,23 @@ pub fn remove(path: &Path, name: &str) -> Result<()> {
 /// # Errors
 /// If neither variable is set.
 pub fn users_own() -> Result<PathBuf> {
-    let first = std::env::var_os("KUBECONFIG")
-        .and_then(|paths| std::env::split_paths(&paths).find(|path| !path.as_os_str().is_empty()));
-    match first {
-        Some(path) => Ok(path),
-        None => Ok(home()?.join(".kube/config")),
-    }
+    // There is always one.
+    all_of_user()?.into_iter().next().context("$KUBECONFIG names no file")
+}
+
+/// All files of `$KUBECONFIG`, else `~/.kube/config`. They need not exist.
+pub(crate) fn all_of_user() -> Result<Vec<PathBuf>> {
+    let paths = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let named: Vec<PathBuf> =
+        std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()).collect();
+    if named.is_empty() { Ok(vec![home()?.join(".kube/config")]) } else { Ok(named) }
+}
+
+/// Whether a kubeconfig that can be read has a context of this name.
+pub(crate) fn has_context(path: &Path, name: &str) -> bool {
+    let contexts = read(path).ok().map(|document| document["contexts"].clone());
+    let entries = contexts.as_ref().and_then(Value::as_array);
+    entries.is_some_and(|entries| entries.iter().any(|entry| entry["name"] == name))
 }
 
 /// Standard base64 with padding, as kubeconfig's `-data` fields want it.
@@ -181,6 +192,7 @@ mod tests {
         assert_eq!(merged["extensions"], before["extensions"]);
         assert_eq!(merged["contexts"].as_array().unwrap().len(), 2);
         assert_eq!(merged["users"][0]["user"]["token"], "new");
+        assert!(has_context(&path, "newyork") && !has_context(&path, "sheffield"));
         remove(&path, "newyork").unwrap();
         assert_eq!(read(&path).unwrap(), before);
     }

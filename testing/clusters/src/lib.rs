@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod harness;
 mod install;
 pub mod isolate;
+pub mod kind;
 pub mod kubeconfig;
 pub mod measure;
 pub mod network;

@@ -11,7 +11,7 @@ use clusters::cluster::{Cluster, Options};
 use clusters::harness::Harness;
 use clusters::isolate::{Isolation, reexec_in_namespaces};
 use clusters::network::Mode;
-use clusters::{demo, kubeconfig, measure};
+use clusters::{demo, kind, kubeconfig, measure};
 
 /// Local Kubernetes clusters for Flagship: make one, remove it, watch a failover, or measure failovers.
 #[derive(Parser)]
@@ -31,9 +31,16 @@ struct ClusterArgs {
     /// The address at which other members reach this cluster's daemon, of 172.18.0.0/16.
     #[arg(long, value_name = "ADDRESS")]
     svc_address: Option<Ipv4Addr>,
-    /// What makes the cluster: real control-plane processes on this machine.
+    /// What makes the cluster.
     #[arg(long, value_enum, default_value_t = Provider::Local)]
     provider: Provider,
+    /// The node image of a kind cluster [default: kind's own, from its registry].
+    #[arg(long, value_name = "IMAGE")]
+    node_image: Option<String>,
+    /// Build the image anew, load it into the kind cluster with this --name or into all, apply deploy/install.yaml and
+    /// roll the Deployments one after the other. MultiClusters and payload stay as they are: nothing is recreated.
+    #[arg(long)]
+    reload: bool,
     /// Remove the cluster with this --name, or all clusters, and whatever a crash left of them.
     #[arg(long)]
     force_clean: bool,
@@ -50,7 +57,11 @@ struct ClusterArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Provider {
+    /// Real control-plane processes on this machine; you start the daemons.
     Local,
+    /// Real kind clusters (needs docker and kind) with the daemon in a pod, its certificates and its Service.
+    /// The same command again repairs a cluster. Records and the fleet's CA are in STATE_DIR/kind.
+    Kind,
 }
 
 #[derive(Subcommand)]
@@ -138,12 +149,14 @@ async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<ExitCod
 }
 
 async fn one_cluster(args: ClusterArgs) -> Result<ExitCode> {
-    let Provider::Local = args.provider;
+    if matches!(args.provider, Provider::Kind) {
+        return kind_cluster(args).await;
+    }
+    if args.node_image.is_some() || args.reload {
+        bail!("--node-image and --reload are for --provider kind");
+    }
     let mode = if nix::unistd::geteuid().is_root() { Mode::Namespaces } else { Mode::Loopback };
-    let state_dir = match args.state_dir {
-        Some(dir) => dir,
-        None => Harness::default_state_dir()?,
-    };
+    let state_dir = state_dir(args.state_dir)?;
     if args.force_clean {
         let harness = Harness::for_removal(&state_dir, mode)?;
         return clean(&harness, args.name, args.merge_kubeconfig).await;
@@ -173,6 +186,24 @@ async fn one_cluster(args: ClusterArgs) -> Result<ExitCode> {
     cluster.detach().await?;
     explain(&harness, &cluster, args.merge_kubeconfig)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn kind_cluster(args: ClusterArgs) -> Result<ExitCode> {
+    // kind itself adds the context to the user's own kubeconfig, so that --merge-kubeconfig asks for what is so.
+    kind::run(kind::Arguments {
+        state_dir: state_dir(args.state_dir)?,
+        name: args.name,
+        svc_address: args.svc_address,
+        node_image: args.node_image,
+        force_clean: args.force_clean,
+        reload: args.reload,
+        nodes: args.nodes,
+    })
+    .await
+}
+
+fn state_dir(given: Option<PathBuf>) -> Result<PathBuf> {
+    given.map_or_else(Harness::default_state_dir, Ok)
 }
 
 /// `None` if Ctrl-C came first.

@@ -13,6 +13,9 @@ use crate::credentials::write_private;
 /// The file that makes a directory a cluster's. It is written first and removed last.
 const FILE: &str = "cluster.json";
 
+/// What else is in the state directory: the clusters of `--provider kind`, and the kubeconfig of all.
+const RESERVED: [&str; 2] = ["kind", "kubeconfig"];
+
 /// What the state directory remembers of a cluster, so that another process can find and remove it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -32,9 +35,9 @@ pub(crate) struct Record {
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let edges = name.starts_with('-') || name.ends_with('-');
-    if name.is_empty() || name.len() > 40 || edges || !name.bytes().all(legal) || name == "kubeconfig" {
+    if name.is_empty() || name.len() > 40 || edges || !name.bytes().all(legal) || RESERVED.contains(&name) {
         bail!(
-            "--name {name:?}: expected up to 40 lower-case letters, digits and inner dashes, other than \"kubeconfig\""
+            "--name {name:?}: expected up to 40 lower-case letters, digits and inner dashes, other than \"kind\" and \"kubeconfig\""
         );
     }
     Ok(())
@@ -139,7 +142,7 @@ mod tests {
         for good in ["newyork", "a-1"] {
             assert!(check_name(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "New", "a/b", "..", "kubeconfig", &"x".repeat(41)] {
+        for bad in ["", "-a", "New", "a/b", "..", "kind", "kubeconfig", &"x".repeat(41)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

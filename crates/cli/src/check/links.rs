@@ -53,7 +53,7 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
 
 /// How to look at the network between two members.
 fn trace(from: &Located, to: &Located) -> String {
-    let address = to.object.spec.settings().ok().and_then(|settings| settings.advertised);
+    let address = to.object.located_settings().ok().and_then(|settings| settings.advertised);
     match address {
         Some(address) => format!(
             "kubectl --context {} run dial --rm -it --restart=Never --image=busybox -- nc -vz -w 3 {} {}",
@@ -68,7 +68,7 @@ fn trace(from: &Located, to: &Located) -> String {
 /// Dials every address from here, with a certificate of the same fleet if there is one.
 pub(crate) async fn by_dialling(objects: &[Located], materials: &[Material]) -> Vec<Finding> {
     let findings = objects.iter().filter_map(|object| {
-        let settings = object.object.spec.settings().ok()?;
+        let settings = object.object.located_settings().ok()?;
         Some((object, settings.advertised?))
     });
     let dials = findings.map(|(object, address)| async move {

@@ -31,7 +31,7 @@ pub(crate) fn check(objects: &[Located]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut fleets: BTreeMap<&str, Vec<(&Located, Settings)>> = BTreeMap::new();
     for object in objects {
-        match object.object.spec.settings() {
+        match object.object.located_settings() {
             Ok(settings) => fleets.entry(object.callsign()).or_default().push((object, settings)),
             Err(errors) => findings.extend(errors.iter().map(|error| {
                 Finding::fail(Topic::Objects, format!("{}: {error}", object.name), edit(object))

@@ -230,8 +230,7 @@ fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> Memb
     let total = status.inventory.len();
     let ready = status.inventory.iter().filter(|entry| entry.state == ObjectState::Ready).count();
     let own_address = object
-        .spec
-        .settings()
+        .located_settings()
         .ok()
         .and_then(|settings| settings.advertised)
         .map(|address| address.to_string());

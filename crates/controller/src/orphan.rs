@@ -1,0 +1,151 @@
+//! `spec.apply.deletionPolicy: Orphan`: whether a payload may stay behind when its object goes, and letting it stay.
+
+use flagship_k8s_api::{DeletionPolicy, MultiCluster, MultiClusterStatus};
+use flagship_node::{Directive, Snapshot, State};
+use flagship_payload::Inventory;
+use flagship_types::MemberName;
+use tracing::{info, warn};
+
+use crate::events::Notice;
+use crate::finalizer;
+use crate::happenings::Happening;
+use crate::judge::objects;
+use crate::member::known_members;
+use crate::tenure::{RETRY, Tenure};
+use crate::worker::End;
+
+/// Names listed in one sentence; the members list has the rest.
+const MAX_NAMED: usize = 5;
+
+/// What follows from the deletion of the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// The lead is given up, then the payload, then the name.
+    Depart,
+    /// The name is given up and the payload stays.
+    Orphan,
+    /// Nothing, for this reason.
+    Blocked(String),
+}
+
+/// What becomes of a member whose object is being deleted. A payload that stays behind and a fleet that goes on would
+/// be two payloads, so it stays only if nobody is left: members that are down may come back, or lead behind a cut.
+pub(crate) fn removal(policy: DeletionPolicy, snapshot: &Snapshot) -> Removal {
+    let others = snapshot.members.iter().filter(|other| other.name != snapshot.member);
+    let mut others: Vec<_> =
+        others.filter(|other| other.state != State::Left).map(|other| other.name.clone()).collect();
+    // Another process of this very name.
+    others.extend(snapshot.name_in_use.then(|| snapshot.member.clone()));
+    match (policy, others.is_empty(), &snapshot.directive) {
+        (DeletionPolicy::Delete, _, _) => Removal::Depart,
+        (DeletionPolicy::Orphan, true, _) => Removal::Orphan,
+        // It runs elsewhere, or is about to: there is nothing here that could stay.
+        (DeletionPolicy::Orphan, false, Directive::Absent | Directive::Stop { .. }) => Removal::Depart,
+        (DeletionPolicy::Orphan, false, Directive::Run { .. } | Directive::Hold) => {
+            Removal::Blocked(cannot_orphan(&others))
+        }
+    }
+}
+
+/// Why the payload cannot stay behind.
+fn cannot_orphan(others: &[MemberName]) -> String {
+    let mut names = others.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if others.len() > MAX_NAMED {
+        names.push_str(&format!(" and {} more", others.len() - MAX_NAMED));
+    }
+    format!(
+        "the object is being deleted and spec.apply.deletionPolicy is Orphan, but {names} could run the payload a second \
+         time, so nothing is done: delete their MultiClusters first (a member that will not come back: flagship fleet \
+         forget), or set spec.apply.deletionPolicy to Delete"
+    )
+}
+
+/// Whether what is here stays when an object goes that takes part in no fleet. An error says why nothing is done yet.
+pub(crate) fn keeps(
+    object: &MultiCluster,
+    status: &MultiClusterStatus,
+    own: &MemberName,
+    inventory: &Inventory,
+) -> Result<bool, String> {
+    if inventory.is_empty() || object.spec.apply.deletion_policy != Some(DeletionPolicy::Orphan) {
+        return Ok(false);
+    }
+    let others: Vec<_> = known_members(status, own).into_iter().map(|other| other.name).collect();
+    if others.is_empty() { Ok(true) } else { Err(cannot_orphan(&others)) }
+}
+
+impl Tenure {
+    /// Lets the object go and leaves the payload as it is.
+    pub(crate) async fn release(&mut self) -> Option<End> {
+        self.tell_orphaned(self.chronicle.inventory().len());
+        let object = self.object.borrow().clone();
+        match finalizer::remove(&self.api, &self.caller, &object).await {
+            Ok(()) => Some(End::Removed),
+            Err(error) => {
+                warn!(%error, "cannot take the finalizer off; it is tried again");
+                self.wait(RETRY).await
+            }
+        }
+    }
+
+    pub(crate) fn tell_orphaned(&mut self, left: usize) {
+        let note = format!(
+            "the payload stays as it is ({}, spec.apply.deletionPolicy: Orphan); a MultiCluster of this namespace and \
+             name will take it over again",
+            objects(left)
+        );
+        info!(objects = left, "the payload stays, the object goes");
+        self.chronicle.tell(Happening::new(Notice::normal("PayloadOrphaned", note)).event_only());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{peer, snapshot, spec};
+
+    #[test]
+    fn a_payload_stays_behind_only_if_nobody_could_run_it_a_second_time() {
+        use DeletionPolicy::{Delete, Orphan};
+        let mut leader = snapshot();
+        assert_eq!(removal(Delete, &leader), Removal::Depart);
+        assert_eq!(removal(Orphan, &leader), Removal::Orphan, "the last member");
+        leader.members.push(peer("sheffield", State::Left));
+        assert_eq!(removal(Orphan, &leader), Removal::Orphan, "who left does not come back");
+        for state in [State::Alive, State::Suspect, State::Away, State::Down] {
+            leader.members.pop();
+            leader.members.push(peer("sheffield", state));
+            let Removal::Blocked(why) = removal(Orphan, &leader) else { panic!("{state:?}") };
+            assert!(why.contains("sheffield") && why.contains("deletionPolicy to Delete"), "{why}");
+            assert_eq!(removal(Delete, &leader), Removal::Depart);
+        }
+        leader.directive = Directive::Hold;
+        assert!(matches!(removal(Orphan, &leader), Removal::Blocked(_)), "nobody can say who leads");
+        leader.directive = Directive::Absent;
+        assert_eq!(removal(Orphan, &leader), Removal::Depart, "nothing is here");
+    }
+
+    #[test]
+    fn without_a_fleet_the_status_says_who_else_there_is() {
+        let mut object = MultiCluster::new("newyork", spec());
+        let own = "newyork".parse().unwrap();
+        let entry =
+            serde_json::from_value(serde_json::json!({"group": "", "version": "v1", "kind": "ConfigMap",
+            "namespace": "default", "name": "web", "uid": "u", "generation": 1, "state": "Ready"}));
+        let some = Inventory::from_status(&[entry.unwrap()]);
+        let mut status = MultiClusterStatus::default();
+        assert_eq!(keeps(&object, &status, &own, &some), Ok(false), "the default is to delete");
+        object.spec.apply.deletion_policy = Some(DeletionPolicy::Orphan);
+        assert_eq!(keeps(&object, &status, &own, &some), Ok(true));
+        let member = |name: &str, state: &str| flagship_k8s_api::MemberStatus {
+            name: name.into(),
+            state: state.into(),
+            ..Default::default()
+        };
+        status.members = vec![member("newyork", "Alive"), member("sheffield", "Left")];
+        assert_eq!(keeps(&object, &status, &own, &some), Ok(true));
+        status.members.push(member("denver", "Down"));
+        assert!(keeps(&object, &status, &own, &some).unwrap_err().contains("denver"));
+        assert_eq!(keeps(&object, &status, &own, &Inventory::default()), Ok(false), "nothing could stay");
+    }
+}
