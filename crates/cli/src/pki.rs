@@ -174,3 +174,25 @@ fn describe(report: &CertificateReport, now: Timestamp, style: Style) -> String 
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_command_names_the_fleet() {
+        let fleet: Callsign = "federation".parse().unwrap();
+        let issue = IssueArgs { namespace: "kube-vip".into(), days: 365, force: false };
+        let written = Written { members: Vec::new(), files: Vec::new() };
+        let next = next_steps(&written, Path::new("pki"), &issue, Some(&fleet));
+        assert!(
+            next.contains("flagship pki add-member --fleet federation --member NAME --out pki"),
+            "{next}"
+        );
+        let (file, dir, member) = ("pki/ca.crt".into(), "pki".into(), "paris".parse().unwrap());
+        let stop = without_authority(PkiError::NoAuthority { file, dir, member }, &fleet);
+        assert_eq!(stop.exit, Exit::NotFound);
+        let init = "flagship pki init --fleet federation --member paris --out pki";
+        assert!(stop.message.contains("the --out DIR") && stop.message.contains(init), "{}", stop.message);
+    }
+}
