@@ -60,22 +60,32 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
 async fn client(args: &RunArgs) -> Result<Client> {
     let mut config = match &args.kubeconfig {
         Some(path) => {
-            let kubeconfig =
-                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            // The library's errors repeat their sources.
+            let unusable = |error| {
+                anyhow!("--kubeconfig {}: {error}; give the file of the cluster to serve", path.display())
+            };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
-                .with_context(|| format!("--kubeconfig {}", path.display()))?
+                .map_err(unusable)?
         }
-        None => Config::incluster().context(
-            "no --kubeconfig was given and this is not a pod with a service account: \
-             give --kubeconfig FILE, or set automountServiceAccountToken",
-        )?,
+        None => Config::incluster().map_err(|error| anyhow!("{}", no_cluster(&error)))?,
     };
     // Retries live in the controller's step loop alone, where leadership is checked before each.
     config.default_retry = false;
     config.connect_timeout = Some(API_CONNECT_TIMEOUT);
     config.read_timeout = Some(API_READ_TIMEOUT);
     Client::try_from(config).context("cannot set up the connection to the API server")
+}
+
+/// What to say where there is neither a kubeconfig nor a service account.
+fn no_cluster(error: &dyn std::error::Error) -> String {
+    format!(
+        "no cluster to serve. Neither --kubeconfig nor FLAGSHIP_KUBECONFIG is set, and the service account of a pod, \
+         in /var/run/secrets/kubernetes.io/serviceaccount, cannot be used ({error}). A daemon reads neither KUBECONFIG \
+         nor ~/.kube/config unless it is told to. Outside of a cluster: flagship run --kubeconfig ~/.kube/config, with \
+         its current-context set to the cluster to serve; in a pod: set automountServiceAccountToken: true"
+    )
 }
 
 fn options(args: &RunArgs) -> Options {

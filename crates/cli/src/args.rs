@@ -61,7 +61,7 @@ pub struct RunArgs {
     /// Let payloads hold objects of other namespaces than their MultiCluster's
     #[arg(long, env = "FLAGSHIP_ALLOW_CROSS_NAMESPACE", num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, value_name = "BOOL")]
     pub allow_cross_namespace: bool,
-    /// How long a member whose certificate expired while it was linked is still let in
+    /// How long after its expiry a member's certificate is still good for new links, whether or not that member was linked before; 0s: not at all. Links that are up stay up in any case
     #[arg(long, env = "FLAGSHIP_EXPIRED_CERTIFICATE_GRACE", value_name = "DURATION", default_value = "72h", value_parser = flagship_types::parse_duration)]
     pub expired_certificate_grace: Duration,
     /// Accepted for the sake of existing manifests; changes nothing

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod exit;
 mod fleet;
+mod liveness;
 mod out;
 mod pki;
 mod reference;

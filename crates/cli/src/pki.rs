@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use flagship_pki::{Authority, CertificateReport, PkiError, SecretSettings, Validity, Written};
+use flagship_types::Callsign;
 use jiff::Timestamp;
 
 use crate::args::{IssueArgs, PkiAddArgs, PkiCommand, PkiInitArgs, PkiShowArgs};
@@ -50,7 +51,7 @@ fn init(args: &PkiInitArgs) -> Result<Exit, Stop> {
         &args.out,
         args.issue.force,
     )?;
-    print(&next_steps(&written, &args.out, &args.issue, true))?;
+    print(&next_steps(&written, &args.out, &args.issue, Some(&args.fleet)))?;
     Ok(Exit::Success)
 }
 
@@ -60,12 +61,28 @@ fn add(args: &PkiAddArgs) -> Result<Exit, Stop> {
     let mut written = Written { members: Vec::new(), files: Vec::new() };
     for member in &args.members {
         let one =
-            flagship_pki::add_member(&args.out, member, validity, &secret(&args.issue), args.issue.force)?;
+            flagship_pki::add_member(&args.out, member, validity, &secret(&args.issue), args.issue.force);
+        let one = one.map_err(|error| without_authority(error, &args.fleet))?;
         written.members.extend(one.members);
         written.files.extend(one.files);
     }
-    print(&next_steps(&written, &args.out, &args.issue, false))?;
+    print(&next_steps(&written, &args.out, &args.issue, None))?;
     Ok(Exit::Success)
+}
+
+/// Says which command makes an authority for this very fleet, which the library does not know.
+fn without_authority(error: PkiError, fleet: &Callsign) -> Stop {
+    match error {
+        PkiError::NoAuthority { file, dir, member } => {
+            let message = format!(
+                "{} is missing: give the --out DIR that flagship pki init wrote for fleet {fleet}; only for a new fleet: flagship pki init --fleet {fleet} --member {member} --out {}",
+                file.display(),
+                dir.display()
+            );
+            Stop::new(Exit::NotFound, message)
+        }
+        other => other.into(),
+    }
 }
 
 /// A certificate of the wrong fleet would be made without a word, and be refused by every peer.
@@ -89,7 +106,8 @@ fn belongs_to(args: &PkiAddArgs) -> Result<(), Stop> {
     )))
 }
 
-fn next_steps(written: &Written, dir: &Path, issue: &IssueArgs, first: bool) -> String {
+/// `made`: the fleet whose authority has just been made.
+fn next_steps(written: &Written, dir: &Path, issue: &IssueArgs, made: Option<&Callsign>) -> String {
     let mut out = String::new();
     for file in &written.files {
         // Writing to a String does not fail.
@@ -105,10 +123,10 @@ fn next_steps(written: &Written, dir: &Path, issue: &IssueArgs, first: bool) -> 
         "(the contexts are guessed from the names; the Secret goes to namespace {})",
         issue.namespace
     );
-    if first {
+    if let Some(fleet) = made {
         let _ = writeln!(
             out,
-            "\nKeep {dir}/ca.key safe and out of every cluster: whoever has it can join the fleet. For another member:\n  flagship pki add-member --fleet CALLSIGN --member NAME --out {dir}"
+            "\nKeep {dir}/ca.key safe and out of every cluster: whoever has it can join the fleet. For another member:\n  flagship pki add-member --fleet {fleet} --member NAME --out {dir}"
         );
     }
     out
@@ -155,4 +173,26 @@ fn describe(report: &CertificateReport, now: Timestamp, style: Style) -> String 
         let _ = writeln!(out, "  {}  {}", style.paint(Tone::Bad, "WARNING"), printable(warning));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_command_names_the_fleet() {
+        let fleet: Callsign = "federation".parse().unwrap();
+        let issue = IssueArgs { namespace: "kube-vip".into(), days: 365, force: false };
+        let written = Written { members: Vec::new(), files: Vec::new() };
+        let next = next_steps(&written, Path::new("pki"), &issue, Some(&fleet));
+        assert!(
+            next.contains("flagship pki add-member --fleet federation --member NAME --out pki"),
+            "{next}"
+        );
+        let (file, dir, member) = ("pki/ca.crt".into(), "pki".into(), "paris".parse().unwrap());
+        let stop = without_authority(PkiError::NoAuthority { file, dir, member }, &fleet);
+        assert_eq!(stop.exit, Exit::NotFound);
+        let init = "flagship pki init --fleet federation --member paris --out pki";
+        assert!(stop.message.contains("the --out DIR") && stop.message.contains(init), "{}", stop.message);
+    }
 }

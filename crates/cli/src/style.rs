@@ -79,6 +79,52 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// `1 object`, `2 objects`.
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Breaks `text` into lines of at most `width` columns, the first of which begins at column `first`, all others after
+/// `indent` blanks. A command to be typed stays in one line, however long, so that it can be copied.
+pub(crate) fn wrap(text: &str, first: usize, indent: usize, width: usize) -> String {
+    let mut out = String::new();
+    let mut column = first;
+    for piece in pieces(&printable(text)) {
+        let length = piece.chars().count();
+        let begun = !out.is_empty();
+        if begun && column + 1 + length > width {
+            let _ = write!(out, "\n{:indent$}{piece}", "");
+            column = indent + length;
+        } else {
+            out.push_str(if begun { " " } else { "" });
+            out.push_str(&piece);
+            column += length + usize::from(begun);
+        }
+    }
+    out
+}
+
+/// Words, and commands as a whole: from `flagship` or `kubectl` after a colon to the end of the clause.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces: Vec<String> = Vec::new();
+    let mut command = false;
+    for word in text.split_whitespace() {
+        match pieces.last_mut() {
+            Some(last) if command => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            last => {
+                let after_colon = last.is_none_or(|last| last.ends_with(':'));
+                command = after_colon && matches!(word, "flagship" | "kubectl");
+                pieces.push(word.into());
+            }
+        }
+        command &= !word.ends_with([';', ',', ')']);
+    }
+    pieces
+}
+
 /// Lines the rows up under their heads, indented by `indent`.
 pub(crate) fn table(style: Style, indent: &str, head: &[&str], rows: &[Vec<Cell>]) -> String {
     let width = |column: usize| {
@@ -104,6 +150,18 @@ pub(crate) fn table(style: Style, indent: &str, head: &[&str], rows: &[Vec<Cell>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_is_wrapped_and_commands_stay_whole() {
+        let text =
+            "no certificate for it here; make one with: flagship pki init --fleet f --out d; then start it";
+        let expected = "no certificate for\n  it here; make one\n  with:\n  flagship pki init --fleet f --out d;\n  \
+                        then start it";
+        assert_eq!(wrap(text, 1, 2, 20), expected);
+        assert_eq!(wrap("a\x1b[2Jb\nc", 0, 2, 20), "a [2Jb c");
+        assert_eq!(wrap("", 0, 2, 20), "");
+        assert_eq!((counted(1, "object"), counted(0, "object")), ("1 object".into(), "0 objects".into()));
+    }
 
     #[test]
     fn colours_do_not_move_columns_and_escapes_do_not_get_through() {

@@ -26,22 +26,15 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+fn make_certificates(out: &str) -> [&str; 10] {
+    ["pki", "init", "--fleet", "federation", "--member", "newyork", "--member", "sheffield", "--out", out]
+}
+
 #[tokio::test]
 async fn certificates_from_nothing_to_shown() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("certs");
-    let make = [
-        "pki",
-        "init",
-        "--fleet",
-        "federation",
-        "--member",
-        "newyork",
-        "--member",
-        "sheffield",
-        "--out",
-        text(&out),
-    ];
+    let make = make_certificates(text(&out));
     assert_eq!(flagship(&make).await.unwrap(), Exit::Success);
     for file in
         ["ca.crt", "ca.key", "newyork/tls.crt", "newyork/tls.key", "newyork/ca.crt", "sheffield/secret.yaml"]
@@ -100,7 +93,9 @@ struct Api {
 
 type Shared = Arc<Mutex<Api>>;
 
-async fn serve(api: Shared) -> String {
+/// A server that holds this object, and its address.
+async fn serve(object: Value) -> (Shared, String) {
+    let api = Shared::new(Mutex::new(Api { objects: vec![object], ..Api::default() }));
     let collection = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters";
     let router = axum::Router::new()
         .route("/version", get(async || ([("date", "Sun, 01 Mar 2026 03:00:00 GMT")], "{}")))
@@ -109,11 +104,11 @@ async fn serve(api: Shared) -> String {
         .route("/apis/apps/v1", get(apps))
         .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(review))
         .fallback(async || status(404, "NotFound", "nothing here"))
-        .with_state(api);
+        .with_state(Arc::clone(&api));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    format!("http://{address}")
+    (api, format!("http://{address}"))
 }
 
 fn status(code: u16, reason: &str, message: &str) -> Response {
@@ -191,11 +186,8 @@ struct Fleet {
 
 async fn fleet() -> Fleet {
     let dir = tempfile::tempdir().unwrap();
-    let newyork =
-        Shared::new(Mutex::new(Api { objects: vec![object("newyork", 1, true)], ..Api::default() }));
-    let sheffield =
-        Shared::new(Mutex::new(Api { objects: vec![object("sheffield", 2, false)], ..Api::default() }));
-    let (one, two) = (serve(Arc::clone(&newyork)).await, serve(Arc::clone(&sheffield)).await);
+    let (newyork, one) = serve(object("newyork", 1, true)).await;
+    let (sheffield, two) = serve(object("sheffield", 2, false)).await;
     let servers = [("newyork", one.as_str()), ("sheffield", two.as_str()), ("dead", "http://127.0.0.1:1")];
     let kubeconfig = kubeconfig(dir.path(), &servers);
     Fleet { newyork, sheffield, kubeconfig, _dir: dir }
@@ -232,19 +224,7 @@ async fn check_passes_on_a_sound_fleet_and_fails_on_missing_rights() {
     let fleet = fleet().await;
     let certs = tempfile::tempdir().unwrap();
     let out = text(certs.path());
-    let make = [
-        "pki",
-        "init",
-        "--fleet",
-        "federation",
-        "--member",
-        "newyork",
-        "--member",
-        "sheffield",
-        "--out",
-        out,
-    ];
-    flagship(&make).await.unwrap();
+    flagship(&make_certificates(out)).await.unwrap();
     let args = [&["check", "--kubeconfig", &fleet.kubeconfig, "--tls-dir", out], BOTH.as_slice()].concat();
     assert_eq!(flagship(&args).await.unwrap(), Exit::Success);
     fleet.sheffield.lock().unwrap().forbidden.push("deployments");

@@ -11,7 +11,7 @@ use flagship_types::{Health, Term};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinError as TaskError;
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::advertise::service_changed;
 use crate::commands::{self, Annotation, Order};
@@ -88,8 +88,8 @@ pub(crate) fn worker_ended() -> Happening {
 
 fn worker_failed(ended: &Result<(), TaskError>) -> Outcome {
     match ended {
-        Ok(()) => error!("the payload worker ended by itself"),
-        Err(error) => error!(%error, "the payload worker failed"),
+        Ok(()) => debug!("the payload worker ended by itself"),
+        Err(error) => debug!(%error, "the payload worker failed"),
     }
     Outcome::WorkerEnded
 }
@@ -227,7 +227,6 @@ impl Tenure {
     /// Shows why the newest settings are not used.
     fn goes_on(&mut self, stall: Stall) {
         if self.stall.as_ref() != Some(&stall) {
-            warn!(reason = stall.reason, "{}", stall.message);
             self.chronicle.stalled(&stall);
         }
         self.stall = Some(stall);
@@ -241,14 +240,14 @@ impl Tenure {
     fn look_at_api(&mut self, attention: &mut Attention) {
         match (self.caller.reachability(), attention.api_down) {
             (Reachability::Down { since, error }, false) => {
-                warn!(%since, error, "the API server does not answer: nothing is written until it does");
                 attention.api_down = true;
-                let note =
-                    format!("the API server does not answer since {}: {error}", since.strftime("%H:%M:%SZ"));
+                let note = format!(
+                    "the API server does not answer since {}, so nothing is written: {error}",
+                    since.strftime("%H:%M:%SZ")
+                );
                 self.chronicle.tell(Happening::new(Notice::warning("ApiUnreachable", note)));
             }
             (Reachability::Up, true) => {
-                info!("the API server answers again");
                 attention.api_down = false;
                 self.chronicle
                     .tell(Happening::new(Notice::normal("ApiBack", "the API server answers again")));
@@ -369,7 +368,9 @@ impl Tenure {
                 member.node.tell(Command::Forget(who.clone())).await;
                 Happening::new(Notice::normal(
                     "Forgotten",
-                    format!("an operator declared {who} gone: {reason}"),
+                    format!(
+                        "{who} is forgotten, nobody waits for it any more: an operator declared it gone ({reason})"
+                    ),
                 ))
             }
         }

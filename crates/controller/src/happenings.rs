@@ -1,6 +1,8 @@
 //! What happens to a member, in words: for the history in its status and for Kubernetes Events.
 
-use flagship_node::{ElectionEvent, Evidence, LinkRefusal, NodeEvent, ResignReason, State};
+use flagship_node::{
+    ElectionEvent, Evidence, LinkRefusal, NodeEvent, Refusal, RefusalReason, ResignReason, State,
+};
 use flagship_types::{MemberName, Role, Term, format_duration};
 
 use crate::events::Notice;
@@ -40,6 +42,8 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
         NodeEvent::Member { member, from, to, evidence } => of_member(member, *from, *to, *evidence),
         NodeEvent::Election(event) => of_election(event, own),
         NodeEvent::LinkUp(_) => None,
+        // Anybody can knock, `flagship check` does too.
+        NodeEvent::LinkRefused(refusal) if refusal.reason == RefusalReason::Anonymous => None,
         NodeEvent::LinkRefused(refusal) => Some(of_refusal(refusal)),
         NodeEvent::LinkWarning(warning) => {
             let about = warning.peer.as_ref().map_or_else(|| own.to_string(), ToString::to_string);
@@ -53,7 +57,8 @@ pub(crate) fn of_node(event: &NodeEvent, own: &MemberName) -> Option<Happening> 
         NodeEvent::NameInUse => {
             let note = format!(
                 "another process that calls itself {own} is alive in this fleet: nothing is written until it is gone; \
-                 give one of the two MultiClusters another name, with certificates for it"
+                 give one of the two MultiClusters another name, and that a certificate: {}",
+                certificate_for_new_name("CALLSIGN")
             );
             Some(Happening::new(Notice::warning("NameInUse", note)).throttled("name-in-use".into()))
         }
@@ -103,8 +108,12 @@ fn of_member(
 
 fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
     let (notice, term) = match event {
-        ElectionEvent::Elected { term, took, failover } => {
-            let why = if *failover { "after the leader failed" } else { "as the lead was free" };
+        ElectionEvent::Elected { term, took, failover, handed_over_by } => {
+            let why = match (failover, handed_over_by) {
+                (true, _) => "after the leader failed".into(),
+                (false, Some(leader)) => format!("handed over by {leader}"),
+                (false, None) => "as the lead was free".to_owned(),
+            };
             let took = format_duration(*took);
             (
                 Notice::normal("Elected", format!("{own} leads under term {term}, {why}; that took {took}")),
@@ -128,9 +137,12 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
             return None;
         }
         ElectionEvent::ClaimFailed { term, by, refusal } => {
-            let why =
-                refusal.map_or_else(|| "did not answer".into(), |refusal| format!("refused: {refusal:?}"));
-            let notice = Notice::normal("ClaimFailed", format!("claim of term {term} failed: {by} {why}"));
+            let why = refusal.map_or_else(
+                || "did not answer".into(),
+                |refusal| format!("refused, because {}", because(refusal)),
+            );
+            let note = format!("{own} asked for the lead under term {term} and did not get it: {by} {why}");
+            let notice = Notice::normal("ClaimFailed", note);
             return Some(Happening::new(notice).under(*term).throttled(format!("claim/{by}")));
         }
         ElectionEvent::HandoverFailed { term, reason } => {
@@ -149,6 +161,29 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
         }
     };
     Some(Happening::new(notice).under(term))
+}
+
+/// Why a voter refused, as a clause about it.
+fn because(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::LeaderAlive { beat_age } => {
+            format!("it heard the leader {} before", format_duration(beat_age))
+        }
+        Refusal::Granted { term } => format!("it granted term {term} already"),
+        Refusal::RestartGrace => "the leader's process ended and has a little time to restart".into(),
+        Refusal::BetterCandidate => "it is the better candidate and asks itself".into(),
+        Refusal::ReservedForSuccessor => "the lead was released to somebody else".into(),
+        Refusal::Leading => "it leads itself".into(),
+        Refusal::NoRecord => "it has no voter record and may not vote yet".into(),
+        Refusal::TermJump => "the term is too far ahead to be true".into(),
+    }
+}
+
+/// What makes a certificate for a member that is given another name.
+pub(crate) fn certificate_for_new_name(callsign: &str) -> String {
+    format!(
+        "flagship pki add-member --fleet {callsign} --member NEW-NAME --out DIR, DIR being where the fleet's ca.key is kept"
+    )
 }
 
 fn of_refusal(refusal: &LinkRefusal) -> Happening {
@@ -185,8 +220,6 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
 mod tests {
     use std::time::Duration;
 
-    use flagship_node::RefusalReason;
-
     use super::*;
 
     fn name(name: &str) -> MemberName {
@@ -195,14 +228,67 @@ mod tests {
 
     #[test]
     fn an_election_reads_well() {
-        let event =
-            ElectionEvent::Elected { term: Term(7), took: Duration::from_millis(1200), failover: true };
+        let event = elected(true, Some("sheffield"));
         let happening = of_node(&NodeEvent::Election(event), &name("newyork")).unwrap();
         assert_eq!(
             happening.notice.note,
             "newyork leads under term 7, after the leader failed; that took 1.2s"
         );
         assert!(happening.history && happening.throttle.is_none());
+    }
+
+    fn elected(failover: bool, by: Option<&str>) -> ElectionEvent {
+        let (term, took) = (Term(7), Duration::from_millis(1200));
+        ElectionEvent::Elected { term, took, failover, handed_over_by: by.map(name) }
+    }
+
+    fn note(event: ElectionEvent) -> String {
+        of_node(&NodeEvent::Election(event), &name("newyork")).unwrap().notice.note
+    }
+
+    #[test]
+    fn a_handover_is_not_a_free_lead() {
+        let told = note(elected(false, Some("sheffield")));
+        assert_eq!(told, "newyork leads under term 7, handed over by sheffield; that took 1.2s");
+        assert!(note(elected(false, None)).contains("as the lead was free"));
+    }
+
+    #[test]
+    fn a_refused_claim_is_told_in_words() {
+        let all = [
+            Refusal::LeaderAlive { beat_age: Duration::from_millis(300) },
+            Refusal::Granted { term: Term(8) },
+            Refusal::RestartGrace,
+            Refusal::BetterCandidate,
+            Refusal::ReservedForSuccessor,
+            Refusal::Leading,
+            Refusal::NoRecord,
+            Refusal::TermJump,
+        ];
+        for refusal in all {
+            let (term, by) = (Term(7), name("sheffield"));
+            let told = note(ElectionEvent::ClaimFailed { term, by, refusal: Some(refusal) });
+            let word = format!("{refusal:?}");
+            let word = word.split(' ').next().unwrap();
+            assert!(told.contains("sheffield refused, because ") && !told.contains(word), "{told}");
+            assert!(!told.contains(['{', '(']), "{told}");
+        }
+    }
+
+    #[test]
+    fn who_shows_no_certificate_is_no_event() {
+        let refusal = |reason| LinkRefusal {
+            remote: Some(([172, 18, 0, 9], 4711).into()),
+            peer: None,
+            dialled: false,
+            reason,
+            sentence: "it closed the connection".into(),
+        };
+        let own = name("newyork");
+        assert_eq!(of_node(&NodeEvent::LinkRefused(refusal(RefusalReason::Anonymous)), &own), None);
+        for reason in [RefusalReason::Tls, RefusalReason::Expired, RefusalReason::Handshake] {
+            assert!(of_node(&NodeEvent::LinkRefused(refusal(reason)), &own).is_some());
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The conditions of a MultiCluster: for each, whether it holds, and a sentence that tells a tired person why.
 
 use flagship_k8s_api::ConditionType;
-use flagship_node::{MemberSnapshot, Snapshot, State};
+use flagship_node::{Directive, MemberSnapshot, Snapshot, State};
 use flagship_types::{MemberName, Role};
 use jiff::Timestamp;
 
+use crate::happenings;
 use crate::member;
 use crate::progress::{Activity, Validity};
 use crate::request::Reachability;
@@ -52,8 +53,10 @@ fn stalled(view: &View<'_>) -> Option<Judgement> {
     if view.snapshot.is_some_and(|snapshot| snapshot.name_in_use) {
         let message = format!(
             "another process that calls itself {} is alive in this fleet, so this one writes nothing and asks \
-             again every minute: give one of the two MultiClusters another name, with certificates for it",
-            view.member
+             again every minute: give one of the two MultiClusters another name, and that a certificate: \
+             {}",
+            view.member,
+            happenings::certificate_for_new_name(view.settings.map_or("CALLSIGN", |s| s.callsign.as_str()))
         );
         return Some(stalled("NameInUse", message));
     }
@@ -136,8 +139,14 @@ fn joined(view: &View<'_>) -> Judgement {
     };
     let others = || snapshot.members.iter().filter(|other| other.name != snapshot.member);
     let linked: Vec<_> = others().filter(|other| other.linked).map(|other| &other.name).collect();
-    let apart: Vec<_> =
-        others().filter(|other| !other.linked && other.state != State::Left).map(|o| &o.name).collect();
+    let unlinked = |away: bool| {
+        let is_so = move |state| state != State::Left && (state == State::Away) == away;
+        others().filter(move |other| !other.linked && is_so(other.state)).map(|other| &other.name)
+    };
+    let (apart, away): (Vec<_>, Vec<_>) = (unlinked(false).collect(), unlinked(true).collect());
+    if !away.is_empty() {
+        return judgement(which, !linked.is_empty(), "Away", paused(&linked, &apart, &away));
+    }
     match (linked.is_empty(), apart.is_empty()) {
         (false, true) => judgement(which, true, "Linked", format!("linked to {}", names(&linked))),
         (false, false) => {
@@ -146,7 +155,8 @@ fn joined(view: &View<'_>) -> Judgement {
         }
         (true, false) => {
             let message = format!(
-                "no link to {}: it is dialled, and this member listens on {}; `flagship check` finds out why",
+                "no link to {}: it is dialled, and this member listens on {}; to find out why: flagship check --context \
+                 CONTEXT, with one --context for each cluster",
                 names(&apart),
                 member::listening(settings)
             );
@@ -162,6 +172,18 @@ fn joined(view: &View<'_>) -> Judgement {
             judgement(which, false, "NoSeedAnswers", message)
         }
     }
+}
+
+/// Who is away said so itself: that is neither a fault nor a verdict.
+fn paused<T: std::fmt::Display>(linked: &[&T], apart: &[&T], away: &[&T]) -> String {
+    let mut message = format!("{} announced a pause, as for a restart, and is waited for", names(away));
+    if !linked.is_empty() {
+        message.push_str(&format!("; linked to {}", names(linked)));
+    }
+    if !apart.is_empty() {
+        message.push_str(&format!("; no link to {}", names(apart)));
+    }
+    message
 }
 
 fn leading(view: &View<'_>) -> Judgement {
@@ -186,10 +208,13 @@ fn leading(view: &View<'_>) -> Judgement {
             judgement(which, true, "Elected", message)
         }
         (Role::Stopping, _) => {
-            let message = format!(
-                "this member gives up the lead of term {}; its payload is being deleted",
-                snapshot.term
-            );
+            // The picture's term is the successor's, once that is known.
+            let term = match snapshot.directive {
+                Directive::Stop { term, .. } => term,
+                _ => snapshot.term,
+            };
+            let message =
+                format!("this member gives up the lead of term {term}; its payload is being deleted");
             judgement(which, true, "Stopping", message)
         }
         (_, Some(leader)) => {
@@ -275,13 +300,10 @@ pub(crate) fn objects(count: usize) -> String {
     }
 }
 
-/// What the member waits for.
+/// What the member waits for: the election says it in whole sentences.
 fn waiting(view: &View<'_>) -> String {
     let Some(snapshot) = view.snapshot else { return "starting".into() };
-    match &snapshot.waiting_for {
-        Some(waiting) => format!("waiting for {waiting}"),
-        None => "finding out who leads".into(),
-    }
+    snapshot.waiting_for.clone().unwrap_or_else(|| "finding out who leads".into())
 }
 
 fn rank(snapshot: &Snapshot, name: &MemberName) -> String {

@@ -27,19 +27,6 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A lease whose renewal is this old by the wall clock is not observed first: no two clocks in one cluster are
 /// that far apart and still get certificates and tokens accepted.
 const LONG_EXPIRED: Duration = Duration::from_secs(60);
-/// The longest name of a Lease.
-const MAX_NAME: usize = 253;
-
-/// The name of a member's Lease. A namespace has no dot, so no two members share one.
-pub(crate) fn lease_name(namespace: &str, member: &str) -> String {
-    let full = format!("flagship.{namespace}.{member}");
-    if full.len() <= MAX_NAME {
-        return full;
-    }
-    // The label of the owner is unique and short, but may hold an underscore, which names may not.
-    format!("flagship-{}", flagship_k8s_api::owner_label(namespace, member).replace('_', "-"))
-}
-
 /// What to do about a Lease that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
@@ -319,14 +306,6 @@ mod tests {
             renew_time: Some(MicroTime(Timestamp::now() - renewed_ago)),
             ..Default::default()
         }
-    }
-
-    #[test]
-    fn names_are_unique_and_short_enough() {
-        assert_eq!(lease_name("default", "newyork"), "flagship.default.newyork");
-        assert_ne!(lease_name("a", "b.c"), lease_name("a-b", "c"));
-        let long = lease_name("default", &"x".repeat(253));
-        assert!(long.len() <= MAX_NAME && !long.contains('_'), "{long}");
     }
 
     #[test]

@@ -284,3 +284,7 @@ pub(crate) async fn clear(
     let deleted = cluster.delete_all(owner, &RemovalGate(lease), CLEAR_TIMEOUT, &tracker).await;
     deleted.map(|_| ()).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+#[path = "payload_worker_tests.rs"]
+mod tests;

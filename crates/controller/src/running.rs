@@ -6,7 +6,7 @@ use flagship_payload::{Applied, ApplyError, ApplyOptions, DeleteError, Plan, Pla
 use flagship_types::{Term, format_duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::discovery;
 use crate::drift::{Drift, Sight};
@@ -224,7 +224,6 @@ impl PayloadWorker {
                 note.push_str(&format!(", {count} {what}"));
             }
         }
-        info!(%term, created, updated, pruned, kept, ?took, "payload applied");
         self.tell(Happening::new(Notice::normal("PayloadApplied", note)).under(term));
     }
 
@@ -306,7 +305,6 @@ impl PayloadWorker {
     pub(crate) fn invalid(&self, reason: &'static str, message: &str) {
         let new = Validity::Invalid { reason, message: message.into() };
         if self.validity() != new {
-            warn!(reason, message, "the payload cannot be applied");
             let note = format!("the payload cannot be applied: {message}");
             self.tell(Happening::new(Notice::warning(reason, note)).event_only());
         }

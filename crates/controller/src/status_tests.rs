@@ -184,6 +184,36 @@ fn links_are_told_apart() {
 }
 
 #[test]
+fn who_is_away_is_not_a_broken_link() {
+    let mut paused = snapshot();
+    paused.members.push(peer("sheffield", State::Away));
+    let (status, reason, message) = Scene::new(paused.clone(), running()).says(ConditionType::Joined);
+    assert_eq!((status, reason.as_str()), (Some(false), "Away"));
+    assert_eq!(message, "sheffield announced a pause, as for a restart, and is waited for");
+    paused.members.extend([peer("leeds", State::Alive), peer("paris", State::Down)]);
+    let (status, _, message) = Scene::new(paused, running()).says(ConditionType::Joined);
+    assert_eq!(status, Some(true));
+    assert!(message.ends_with("; linked to leeds; no link to paris"), "{message}");
+}
+
+#[test]
+fn what_is_waited_for_is_told_as_it_is() {
+    let waiting_for = Some("nobody leads: this member waits for its turn to ask".to_owned());
+    let joining =
+        Snapshot { role: Role::Joining, leader: None, waiting_for: waiting_for.clone(), ..standby() };
+    let scene = Scene::new(joining, Progress::default());
+    assert_eq!(Some(scene.says(ConditionType::Leading).2), waiting_for);
+    assert_eq!(Some(scene.says(ConditionType::Reconciling).2), waiting_for);
+}
+
+#[test]
+fn who_stops_names_its_own_term() {
+    let directive = Directive::Stop { term: Term(7), reason: flagship_node::ResignReason::Superseded };
+    let stopping = Snapshot { role: Role::Stopping, term: Term(9), directive, ..standby() };
+    assert!(Scene::new(stopping, running()).says(ConditionType::Leading).2.contains("the lead of term 7"));
+}
+
+#[test]
 fn an_outdated_payload_is_not_applied() {
     let old = Progress { applied: Some((Term(7), 2)), ..running() };
     assert_eq!(Scene::new(snapshot(), old).says(ConditionType::PayloadApplied).1, "Outdated");

@@ -39,7 +39,6 @@ impl PayloadWorker {
         match self.delete(&gate, target).await {
             Ok(()) => {
                 let took = began.elapsed();
-                info!(%term, objects = before, ?took, "the payload is gone");
                 let note = format!(
                     "payload of term {term} deleted: {} in {}",
                     objects(before),
@@ -131,7 +130,6 @@ impl PayloadWorker {
     }
 
     fn stuck(&self, object: &str, waited: Duration) {
-        warn!(object, ?waited, "deleted but not gone");
         if self.progress.borrow().stuck.as_deref() != Some(object) {
             let note = format!("{object} was deleted {} ago and is not gone", format_duration(waited));
             self.tell(Happening::new(Notice::warning("DeleteStuck", note)));

@@ -424,8 +424,8 @@ impl Tenure {
         match removed {
             Ok(()) => Some(End::Removed),
             Err(error) => {
-                warn!(error, "cannot remove what this member left behind");
-                self.chronicle.tell(Happening::new(Notice::warning("RemovalFailed", error)).event_only());
+                let note = format!("cannot remove what this member left behind: {error}; it is tried again");
+                self.chronicle.tell(Happening::new(Notice::warning("RemovalFailed", note)).event_only());
                 self.wait(MAX_RETRY).await
             }
         }
@@ -453,7 +453,6 @@ impl Tenure {
             stall.message.push_str(") stays, and others may start theirs");
         }
         if self.stall.as_ref() != Some(&stall) {
-            warn!(reason = stall.reason, "{}", stall.message);
             self.chronicle.stalled(&stall);
         }
         self.stall = Some(stall);

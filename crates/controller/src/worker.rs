@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use flagship_k8s_api::MultiCluster;
+use flagship_k8s_api::{MultiCluster, lease_name};
 use flagship_types::MemberName;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
 use crate::events::Publisher;
-use crate::lease::{LocalLease, lease_name};
+use crate::lease::LocalLease;
 use crate::ports::{Joiner, Observer};
 use crate::request::Caller;
 use crate::supervisor::Options;

@@ -108,6 +108,12 @@ impl Election {
         self.peers.values().any(|p| p.released == term && term > Term::NONE).then_some(term)
     }
 
+    /// The living member that released the lead which a campaign rests on.
+    fn releaser(&self, released: Option<Term>) -> Option<MemberName> {
+        let term = released?;
+        self.peers.values().find(|p| p.released == term && p.is_present()).map(|p| p.name().clone())
+    }
+
     pub(crate) fn begin_campaign(
         &mut self,
         vacant_since: Instant,
@@ -245,6 +251,7 @@ impl Election {
 
     fn win(&mut self, campaign: Campaign) {
         self.stats.elected += 1;
+        let handed_over_by = self.releaser(campaign.released);
         self.record.held = Some(campaign.term);
         self.follow_self(campaign.term);
         // A fresh term stands above whatever happened before it.
@@ -268,7 +275,7 @@ impl Election {
         self.become_leader(lead);
         self.event(match campaign.found {
             Some(_) => Event::Resumed { term: campaign.term },
-            None => Event::Elected { term: campaign.term, took, failover: campaign.failover },
+            None => Event::Elected { term: campaign.term, took, failover: campaign.failover, handed_over_by },
         });
     }
 

@@ -341,7 +341,7 @@ pub enum Event {
         from: Role,
         /// After.
         to: Role,
-        /// The term.
+        /// The term; of a stop that is over, the one whose payload is gone.
         term: Term,
     },
     /// Another member leads now, as far as this one knows.
@@ -359,6 +359,8 @@ pub enum Event {
         took: Duration,
         /// Whether the predecessor failed (else: founding, handover).
         failover: bool,
+        /// Who released the lead, and still lives.
+        handed_over_by: Option<MemberName>,
     },
     /// A restarted leader goes on.
     Resumed {

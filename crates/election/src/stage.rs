@@ -150,9 +150,13 @@ impl Election {
             self.stats.illegal_moves += 1;
             return;
         }
-        self.stage = next;
+        let before = std::mem::replace(&mut self.stage, next);
         self.moves += 1;
-        let term = self.term();
+        let term = match (before, to) {
+            // The lead that ended here; the own term is the successor's already, if that is known.
+            (Stage::Stopping(stopping), Role::Standby) => stopping.term,
+            _ => self.term(),
+        };
         self.event(Event::RoleChanged { from, to, term });
     }
 }

@@ -1,8 +1,11 @@
 //! How things stand, for the worker, the driver and people.
 
+use std::time::Duration;
+
 use flagship_types::{FleetConfig, Instant, MemberName, Role, Term, format_duration};
 
 use crate::core::{Election, FOUNDING_WAIT};
+use crate::handover::RESERVATION;
 use crate::io::{Directive, Permit, Presence, Record, Standing};
 use crate::outlook::Outlook;
 use crate::stage::{Campaign, Phase, Stage};
@@ -116,73 +119,104 @@ impl Election {
         }
     }
 
-    /// What is waited for, in words for the status; `None`: nothing.
+    /// What is waited for, as a sentence for the status; `None`: nothing. It does not count seconds down: each
+    /// difference is a write.
     pub fn waiting_for(&self, now: Instant) -> Option<String> {
         let blocking: Vec<_> = self.blocking().iter().map(ToString::to_string).collect();
         let names = blocking.join(", ");
         match &self.stage {
             Stage::Joining(joining) if joining.held.is_some() => Some(match names.as_str() {
-                "" => "led before its restart and listens whether anybody else leads now".to_owned(),
-                names => format!("led before its restart and asks whether it still does: {names}"),
+                "" => {
+                    "this member led before its restart and listens whether anybody else leads now".to_owned()
+                }
+                names => {
+                    format!(
+                        "this member led before its restart and asks whether it still does: {names} must answer or become Down"
+                    )
+                }
             }),
             Stage::Joining(_) => Some(match names.as_str() {
-                "" => self.waiting_to_found(now),
-                names => format!("asks for the voter records of {names}"),
+                "" => self.waiting_to_found(),
+                names => format!("asking for the voter records of {names}: each must answer or become Down"),
             }),
             Stage::Standby => self.standby_waits_for(now, &names),
             Stage::Candidate(Campaign { phase: Phase::Claim { after }, .. }) if !self.is_durable(*after) => {
-                Some("its own vote is not stored yet: the API server has to answer".to_owned())
+                Some("this member's own vote is not stored yet: its API server has to answer".to_owned())
             }
-            Stage::Candidate(_) => Some(format!("asks for the lead: {names} must grant or become Down")),
+            Stage::Candidate(_) => Some(match names.as_str() {
+                "" => "asking for the lead".to_owned(),
+                names => format!("asking for the lead: {names} must grant or become Down"),
+            }),
             Stage::Leader(lead) if lead.hold.is_some() => Some(match names.as_str() {
-                "" => "paused, and writes nothing until its view of the others is fresh".to_owned(),
-                names => format!("paused, and writes nothing until these say that it still leads: {names}"),
+                "" => {
+                    "this member paused, and writes nothing until its view of the others is fresh".to_owned()
+                }
+                names => {
+                    format!(
+                        "this member paused, and writes nothing until these say that it still leads: {names}"
+                    )
+                }
             }),
             Stage::Leader(lead) if !lead.begun => {
-                Some("its lead is not stored yet: the API server has to answer".to_owned())
+                Some("this member's lead is not stored yet: its API server has to answer".to_owned())
             }
             Stage::Leader(_) => None,
             Stage::Stopping(stopping) => Some(match (&stopping.stuck, stopping.directed) {
                 (Some(object), _) => format!("{object} does not go away: remove what holds it"),
-                (None, false) => "its stop is not stored yet: the API server has to answer".to_owned(),
-                (None, true) => format!("deletes its payload ({})", stopping.reason.as_str()),
+                (None, false) => {
+                    "this member's stop is not stored yet: its API server has to answer".to_owned()
+                }
+                (None, true) => format!("deleting this member's payload ({})", stopping.reason.as_str()),
             }),
         }
     }
 
-    fn waiting_to_found(&self, now: Instant) -> String {
-        let left = (self.started + FOUNDING_WAIT).since(now);
+    fn waiting_to_found(&self) -> String {
         if !self.spec.ready {
-            let hint =
-                "set ready: true on the member that may found the fleet, or check the addresses in fleet";
-            return format!("waits for a fleet: no member answered and ready is false; {hint}");
+            let hint = "set spec.ready: true on the member that may found the fleet, or check the addresses in spec.fleet";
+            return format!("no member of the fleet answered, and spec.ready is false here; {hint}");
         }
-        format!("listens for {} before it founds the fleet alone", format_duration(left))
+        let wait = format_duration(FOUNDING_WAIT);
+        format!("nobody answered yet: after listening for {wait} this member founds the fleet alone")
     }
 
     fn standby_waits_for(&self, now: Instant, names: &str) -> Option<String> {
         match self.outlook(None) {
             Outlook::Held(holder) if self.leader.as_ref() == Some(&holder) => {
                 let (until, reason) = self.handover_refused.as_ref().filter(|(until, _)| *until > now)?;
-                let left = format_duration(until.since(now));
-                Some(format!("asked {holder} for the lead, which refused: {reason}; asks again in {left}"))
+                let again = about(until.since(now));
+                Some(format!(
+                    "{holder} was asked for the lead and refused: {reason}; it is asked again {again}"
+                ))
             }
-            Outlook::Held(_) => Some(format!("{names} holds the lead, or may: waits until it is known")),
-            Outlook::Grace(until) => {
-                let left = format_duration(until.since(now));
-                Some(format!("the leader's process ended, its cluster lives: gives it {left} to come back"))
+            Outlook::Held(_) => {
+                Some(format!("{names} holds the lead, or may: it must say so or become Down"))
             }
-            Outlook::Reserved(successor, until) => {
-                let left = format_duration(until.since(now));
-                Some(format!("the lead was released to {successor}: gives it {left} to announce itself"))
+            Outlook::Grace(_) => {
+                let grace = format_duration(self.restart_grace());
+                Some(format!(
+                    "the leader's process ended while its cluster lives: it has {grace} to come back"
+                ))
+            }
+            Outlook::Reserved(successor, _) => {
+                let time = format_duration(RESERVATION);
+                Some(format!("the lead was released to {successor}, which has {time} to announce itself"))
             }
             Outlook::Vacant if self.founding_is_others() => {
-                Some("waits for a member with ready: true to found the fleet".to_owned())
+                Some("a member with spec.ready: true has to found the fleet".to_owned())
             }
             Outlook::Vacant if !self.is_eligible() => {
                 Some("nobody leads, and this member is no candidate".to_owned())
             }
-            Outlook::Vacant => Some("nobody leads: waits for its turn to ask".to_owned()),
+            Outlook::Vacant => Some("nobody leads: this member waits for its turn to ask".to_owned()),
         }
+    }
+}
+
+/// When something comes, told so that it changes at most once a minute.
+fn about(left: Duration) -> String {
+    match left.as_secs() / 60 {
+        0 => "within a minute".to_owned(),
+        minutes => format!("in about {} minutes", minutes + 1),
     }
 }

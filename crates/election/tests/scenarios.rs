@@ -18,8 +18,39 @@ fn a_better_member_joins_and_takes_over_stop_before_start() {
     f.add("sheffield", Fleet::spec(10, false));
     assert!(!overlap(&mut f, secs(10)));
     settled(&mut f, "sheffield");
+    let told = |words: &[&str]| f.log.iter().any(|l| words.iter().all(|word| l.contains(word)));
+    assert!(told(&["sheffield", "Elected {", "failover: false", "handed_over_by: Some", "newyork"]));
     let reasons = f.log.iter().filter(|l| l.contains("Stop {") && l.contains("Handover")).count();
     assert_eq!(reasons, 1);
+}
+
+#[test]
+fn who_stepped_down_names_its_own_term_not_its_successors() {
+    let mut f = pair();
+    let ended = f.leaders()[0].core.as_ref().unwrap().term();
+    // Paused for long: it comes back to a newer leader and gives its payload up.
+    f.crash("sheffield");
+    f.until(secs(5), "newyork takes over", |f| f.running().contains(&"newyork"));
+    f.start("sheffield");
+    f.until(secs(5), "sheffield gives its payload up", |f| f.running() == ["newyork"]);
+    f.run(secs(1));
+    let down: Vec<_> =
+        f.log.iter().filter(|l| l.contains("sheffield RoleChanged { from: Stopping, to: Standby")).collect();
+    assert!(!down.is_empty() && down[0].contains(&format!("term: {ended:?}")), "{ended:?} {down:?}");
+}
+
+#[test]
+fn what_is_waited_for_is_a_sentence_that_stands_still() {
+    let mut f = Fleet::new(1, Bug::None);
+    f.add("newyork", Fleet::spec(5, true));
+    let mut said = std::collections::BTreeSet::new();
+    while f.running().is_empty() {
+        f.run(ms(100));
+        let waits = f.nodes[&name("newyork")].core.as_ref().unwrap().waiting_for(f.now);
+        said.extend(waits);
+    }
+    assert!(said.iter().any(|s| s.contains("founds the fleet alone")), "{said:?}");
+    assert!(said.len() <= 4, "no countdown: {said:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub use conditions::ConditionType;
 pub use crd::{crd, crd_yaml};
 pub use marks::{
     ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
-    MULTICLUSTER_LABEL, TERM_ANNOTATION, owner_label,
+    MULTICLUSTER_LABEL, TERM_ANNOTATION, lease_name, owner_label,
 };
 pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};
 pub use spec::{

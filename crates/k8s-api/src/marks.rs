@@ -20,6 +20,8 @@ pub const FORGET_ANNOTATION: &str = "kube-vip.io/forget";
 
 /// The longest label value Kubernetes takes.
 const LABEL_VALUE_MAX: usize = 63;
+/// The longest name of an object.
+const NAME_MAX: usize = 253;
 /// Hexadecimal digits of SHA-256 that tell apart names too long for a label: 64 bits.
 const HASH_DIGITS: usize = 16;
 
@@ -36,6 +38,16 @@ pub fn owner_label(namespace: &str, name: &str) -> String {
     let hash: String = digest.iter().take(HASH_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
     let begin: String = full.chars().take(LABEL_VALUE_MAX - HASH_DIGITS - 1).collect();
     format!("{begin}_{hash}")
+}
+
+/// The name of the Lease that a member's daemon renews. A namespace has no dot, so no two members share one.
+pub fn lease_name(namespace: &str, member: &str) -> String {
+    let full = format!("flagship.{namespace}.{member}");
+    if full.len() <= NAME_MAX {
+        return full;
+    }
+    // The label of the owner is unique and short, but may hold an underscore, which names may not.
+    format!("flagship-{}", owner_label(namespace, member).replace('_', "-"))
 }
 
 /// What an operator asked for by an annotation: `{"member": "...", "reason": "..."}`.
@@ -99,6 +111,14 @@ mod tests {
         assert!(one.starts_with("default.xxx") && one.contains('_'));
         let fits = "x".repeat(LABEL_VALUE_MAX - "default.".len());
         assert_eq!(owner_label("default", &fits), format!("default.{fits}"));
+    }
+
+    #[test]
+    fn leases_are_told_apart_and_short_enough() {
+        assert_eq!(lease_name("default", "newyork"), "flagship.default.newyork");
+        assert_ne!(lease_name("a", "b.c"), lease_name("a-b", "c"));
+        let long = lease_name("default", &"x".repeat(253));
+        assert!(long.len() <= NAME_MAX && !long.contains('_'), "{long}");
     }
 
     #[test]

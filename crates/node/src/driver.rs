@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, info, warn};
 use crate::clock::{PauseDetector, boot_now, wall_ms};
 use crate::handle::{Command, NodeEvent, NodeHandle};
 use crate::machine::{Machine, MachineConfig, MachineOutput};
-use crate::ports::{DurableRecord, LinkEvent, Links, Store};
+use crate::ports::{DurableRecord, LinkEvent, Links, RefusalReason, Store};
 use crate::snapshot::Snapshot;
 
 /// The loop turns at least this often, so that a pause is noticed soon after it ended.
@@ -96,7 +96,7 @@ impl Driver {
             let now = boot_now();
             // Before anything else, even before the answer that woke us: did we sleep through something?
             if let Some(missed) = pauses.observe(now, wall_ms(), due) {
-                warn!(?missed, "this process did not run; asking who leads before anything is written");
+                debug!(?missed, "this process did not run");
                 self.machine.paused(missed, now);
             }
             match wake {
@@ -127,9 +127,12 @@ impl Driver {
                 info!(?peer, ?end, "link down");
             }
             LinkEvent::ConnectFailed { address, reason, .. } => debug!(%address, reason, "cannot connect"),
-            LinkEvent::Refused(refusal) => warn!(reason = refusal.reason.as_str(), "{}", refusal.sentence),
-            LinkEvent::Warning(warning) => warn!("{}", warning.sentence),
-            LinkEvent::Message { .. } => {}
+            // Nobody makes an Event of it.
+            LinkEvent::Refused(refusal) if refusal.reason == RefusalReason::Anonymous => {
+                warn!(reason = refusal.reason.as_str(), "{}", refusal.sentence);
+            }
+            // Told as events, whose reader logs them.
+            LinkEvent::Refused(_) | LinkEvent::Warning(_) | LinkEvent::Message { .. } => {}
         }
         self.machine.link_event(event, now);
     }
@@ -214,7 +217,7 @@ fn spawn_persister(
                         break;
                     }
                     Err(error) => {
-                        warn!(%error, "cannot store what must be durable; nothing that depends on it happens");
+                        debug!(%error, "cannot store what must be durable");
                         let _ = events.send(NodeEvent::StoreFailed(error.to_string()));
                         let wait = backoff.next().unwrap_or(MAX_STORE_BACKOFF);
                         // A newer record is worth an earlier try; a closed channel ends the node.

@@ -373,7 +373,8 @@ impl Machine {
         let (to, evidence) = (view.state, view.evidence);
         let peer = peer_view(&view);
         let from = self.told.insert(name.clone(), to);
-        if from != Some(to) {
+        // The operator who had it forgotten knows.
+        if from != Some(to) && !self.is_forgotten(&name, to) {
             self.emit(NodeEvent::Member { member: name, from, to, evidence });
         }
         self.election.handle(election::Input::Peer(peer), now);

@@ -55,3 +55,23 @@ fn a_leader_prunes_and_only_a_stop_deletes() {
     assert_eq!(machine.permit(Purpose::Apply, now), Err(Denied::NotLeading));
     assert_eq!(machine.permit(Purpose::Prune, now), Err(Denied::NotLeading));
 }
+
+#[test]
+fn who_was_forgotten_is_not_counted_and_has_not_left() {
+    let mut now = Instant::ZERO + Duration::from_secs(1);
+    let mut machine = founder(now);
+    let sheffield: MemberName = "sheffield".parse().unwrap();
+    let hello =
+        membership::PeerHello { member: sheffield.clone(), epoch: Epoch(5), address: None, view_hash: 0 };
+    let (link, hello) = (flagship_membership::LinkId(1), Verified::first_hand(hello));
+    machine.link_event(LinkEvent::Up { link, hello, dialled: None }, now);
+    machine.link_event(LinkEvent::Down { link, end: membership::LinkEnd::Lost }, now);
+    now = now + Duration::from_secs(1);
+    assert_eq!(machine.snapshot(now).members.len(), 2);
+    while machine.poll_output().is_some() {}
+    machine.forget(sheffield, now);
+    assert_eq!(machine.snapshot(now).members.len(), 1, "the own one");
+    while let Some(output) = machine.poll_output() {
+        assert!(!matches!(output, MachineOutput::Event(NodeEvent::Member { .. })), "{output:?}");
+    }
+}

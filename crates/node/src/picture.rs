@@ -1,6 +1,6 @@
 //! How a machine looks from outside.
 
-use flagship_membership::MemberView;
+use flagship_membership::{MemberView, State};
 use flagship_types::{FleetConfig, Health, Instant, MemberName, Role, Term, format_duration};
 
 use crate::machine::Machine;
@@ -10,7 +10,10 @@ impl Machine {
     /// The picture for status and metrics.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let leader = self.election.leader();
-        let members: Vec<_> = self.membership.members().map(|view| self.member_snapshot(&view)).collect();
+        let members: Vec<_> =
+            (self.membership.members().filter(|view| !self.is_forgotten(view.name, view.state)))
+                .map(|view| self.member_snapshot(&view))
+                .collect();
         let other_leaders = members
             .iter()
             .filter(|m| m.name != self.member && m.linked && m.role == Some(Role::Leader))
@@ -39,6 +42,12 @@ impl Machine {
             membership: *self.membership.stats(),
             election: *self.election.stats(),
         }
+    }
+
+    /// An operator declared it gone, and it did not come back since: it is no member any more, nor one that left.
+    pub(crate) fn is_forgotten(&self, name: &MemberName, state: State) -> bool {
+        let here = matches!(state, State::Alive | State::Suspect);
+        !here && self.election.record().forgotten.contains(name)
     }
 
     fn member_snapshot(&self, view: &MemberView<'_>) -> MemberSnapshot {

@@ -71,7 +71,8 @@ pub enum LinkEvent {
         /// The message.
         message: Verified<PeerMessage>,
     },
-    /// Somebody was refused, by us or by them, and people should know: logs, a metric and an Event.
+    /// Somebody was refused, by us or by them, and people should know: logs, a metric and, unless it is
+    /// [`RefusalReason::Anonymous`], an Event.
     Refused(LinkRefusal),
     /// Something about certificates needs a person soon, though links work: logs, a metric and an Event.
     Warning(LinkWarning),
@@ -104,7 +105,10 @@ pub struct LinkWarning {
 /// Why a stream or handshake was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RefusalReason {
-    /// TLS did not complete: plain text, an unknown authority, no certificate.
+    /// Somebody who dialled us showed no certificate before the handshake ended: a probe, a scan, plain text. For logs
+    /// and a metric, not worth an Event.
+    Anonymous,
+    /// TLS did not complete: an unknown authority, a certificate that cannot be used; or no TLS where we dialled.
     Tls,
     /// The certificate expired or is not valid yet.
     Expired,
@@ -118,6 +122,7 @@ impl RefusalReason {
     /// A metric label.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Anonymous => "anonymous",
             Self::Tls => "tls",
             Self::Expired => "expired",
             Self::Handshake => "handshake",

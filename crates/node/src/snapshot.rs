@@ -31,9 +31,9 @@ pub struct Snapshot {
     pub config: FleetConfig,
     /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
-    /// What the election waits for, in words; `None` if for nothing.
+    /// What the election waits for, as a sentence; `None` if for nothing.
     pub waiting_for: Option<String>,
-    /// All members known, this one included, ordered by name.
+    /// All members known, this one included, ordered by name; without those that an operator declared gone.
     pub members: Vec<MemberSnapshot>,
     /// Other members that claim the lead at the same time.
     pub other_leaders: Vec<MemberName>,

@@ -15,7 +15,7 @@ pub enum PkiError {
     #[error("member {0} is named twice: every member of a fleet has its own name")]
     Twice(MemberName),
     /// No authority there.
-    #[error("{} is missing: make the fleet's authority with: flagship pki init --fleet FLEET --member {member} --out {}", file.display(), dir.display())]
+    #[error("{} is missing: give the --out DIR that flagship pki init wrote for this fleet; only for a new fleet: flagship pki init --fleet CALLSIGN --member {member} --out {}", file.display(), dir.display())]
     NoAuthority {
         /// What was looked for.
         file: PathBuf,

@@ -50,7 +50,7 @@ pub struct CertificateReport {
 pub fn show(path: &Path, now: Timestamp) -> Result<Vec<CertificateReport>, PkiError> {
     let files = if path.is_dir() { certificate_files(path)? } else { vec![path.to_owned()] };
     if files.is_empty() {
-        let problem = "holds neither ca.crt nor tls.crt: make them with: flagship pki init --fleet FLEET --member MEMBER --out DIR";
+        let problem = "holds neither ca.crt nor tls.crt: make them with: flagship pki add-member --fleet CALLSIGN --member NAME --out DIR, for a new fleet: flagship pki init --fleet CALLSIGN --member NAME --out DIR";
         return Err(PkiError::Malformed { path: path.to_owned(), problem: problem.into() });
     }
     let mut reports = Vec::new();

@@ -119,6 +119,7 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
             term: Term(7),
             took: Duration::from_millis(1500),
             failover,
+            handed_over_by: None,
         })
     };
     fake.events.send(elected(true)).unwrap();

@@ -1,5 +1,6 @@
 //! Opening a link by accepting.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,6 +25,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
 
 use crate::endpoint::{EndpointState, refused_for_all};
 use crate::io::RememberingIo;
@@ -32,7 +34,7 @@ use crate::listener::Routes;
 use crate::outbox::{Outbox, OutboxStream};
 use crate::session::{First, announce, check_hello, first_frame, linger, linger_after, run};
 use crate::stats::Counters;
-use crate::tls::{Explanation, PeerCertificate, Usage, explain};
+use crate::tls::{Explanation, PeerCertificate, Usage, explain, is_anonymous, is_server_name};
 
 /// A fatal TLS alert "unrecognized name", as it stands on the wire before any key is agreed on.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
@@ -60,7 +62,7 @@ pub(crate) async fn serve(
         }
         Err(_) => {
             let sentence = silence(remote);
-            return refused_for_all(&routes.all(), &counters, remote, RefusalReason::Handshake, &sentence);
+            return refused_for_all(&routes.all(), &counters, remote, RefusalReason::Anonymous, &sentence);
         }
     };
     let peer = match PeerCertificate::new(tls.get_ref().1.peer_certificates()) {
@@ -103,8 +105,7 @@ async fn tls_handshake(
             if let Some(io) = acceptor.take_io() {
                 drain(io).await;
             }
-            let gone = matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
-            let explanation = (!gone).then(|| explain(&e));
+            let explanation = (!has_gone(&e)).then(|| failed(&e, "CALLSIGN", "NAME"));
             return Err(Refused { endpoints: routes.all(), explanation });
         }
     };
@@ -117,7 +118,10 @@ async fn tls_handshake(
         drain(io).await;
         let sentence =
             "it asked for a fleet that has no member at this address: compare spec.callsign on both sides";
-        let reason = RefusalReason::Code(CloseCode::WrongCallsign);
+        let reason = match asked.as_deref().is_some_and(is_server_name) {
+            true => RefusalReason::Code(CloseCode::WrongCallsign),
+            false => RefusalReason::Anonymous,
+        };
         let explanation = Some(Explanation { reason, sentence: sentence.into() });
         return Err(Refused { endpoints: routes.all(), explanation });
     };
@@ -127,16 +131,31 @@ async fn tls_handshake(
         Ok(tls) => Ok((state, tls)),
         Err((e, io)) => {
             drain(io).await;
-            let mut explanation = explain(&e);
+            let mut explanation = failed(&e, &state.callsign, &state.member);
             if other_fleet {
                 explanation.sentence.push_str(&format!(
                     " (and it asked for another fleet than {}: compare spec.callsign on both sides)",
                     state.callsign
                 ));
             }
-            tracing::debug!(%remote, error = %e, "TLS handshake failed");
+            debug!(%remote, error = %e, "TLS handshake failed");
             Err(Refused { endpoints: vec![state], explanation: Some(explanation) })
         }
+    }
+}
+
+/// The other end closed the connection, or its machine did.
+fn has_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}
+
+/// Explains a handshake that failed on the side that was dialled.
+fn failed(error: &io::Error, callsign: impl Display, member: impl Display) -> Explanation {
+    let explanation = explain(error, callsign, member);
+    match is_anonymous(error) {
+        true => Explanation { reason: RefusalReason::Anonymous, ..explanation },
+        false => explanation,
     }
 }
 
@@ -168,8 +187,7 @@ async fn carry(
         _ = connection.as_mut() => {
             // A peer that ends here says why itself: it did not like our certificate or address.
             if let Some(e) = failure.take() && !arrival.taken.load(Relaxed) {
-                let Explanation { reason, sentence } = explain(&e);
-                arrival.refused(reason, None, format!("{} went away: {sentence}", arrival.remote));
+                arrival.went_away(&e);
             }
             return;
         }
@@ -202,6 +220,18 @@ struct Arrival {
 }
 
 impl Arrival {
+    /// It ended before it opened a stream. That its certificate is good is all that `flagship check` wants to know, so
+    /// an end without a reason is nothing to tell people.
+    fn went_away(&self, error: &io::Error) {
+        let Explanation { reason, sentence } = explain(error, &self.state.callsign, &self.state.member);
+        let sentence = format!("{} went away: {sentence}", self.remote);
+        if has_gone(error) {
+            self.state.shared.counters.handshake(false, reason.as_str());
+            return debug!(sentence, "no link");
+        }
+        self.refused(reason, None, sentence);
+    }
+
     fn refused(&self, reason: RefusalReason, peer: Option<MemberName>, sentence: String) {
         self.state.refused(LinkRefusal { remote: Some(self.remote), peer, dialled: false, reason, sentence });
     }

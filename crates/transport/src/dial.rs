@@ -135,7 +135,10 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
     let name = ServerName::try_from(state.server_name.clone())
         .map_err(|e| Failure::unanswered(format!("cannot name the fleet to the peer: {e}")))?;
     let connector = TlsConnector::from(state.tls.load().client.clone());
-    let tls = connector.connect(name, tcp).await.map_err(|e| Failure::tls(explain(&e), remote))?;
+    let tls = connector
+        .connect(name, tcp)
+        .await
+        .map_err(|e| Failure::tls(explain(&e, &state.callsign, &state.member), remote))?;
     let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates()).map_err(|e| {
         Failure::tls(Explanation { reason: RefusalReason::Tls, sentence: e.to_string() }, remote)
     })?;
@@ -145,7 +148,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
         .max_header_list_size(MAX_HEADER_BYTES)
         .handshake(TokioIo::new(io))
         .await
-        .map_err(|e| Failure::tls(cause(&failure, &e), remote))?;
+        .map_err(|e| Failure::tls(cause(state, &failure, &e), remote))?;
     let connection = Connection(tokio::spawn(async move {
         // How it ended is kept in `failure`, and the stream on it ends with it.
         let _ = connection.await;
@@ -161,7 +164,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
     let mut client =
         FleetClient::with_origin(OneConnection(sender), origin).max_decoding_message_size(MAX_FRAME_BYTES);
     let inbound = client.link(OutboxStream(outbox.clone())).await;
-    let mut inbound = inbound.map_err(|e| Failure::tls(cause(&failure, &e), remote))?.into_inner();
+    let mut inbound = inbound.map_err(|e| Failure::tls(cause(state, &failure, &e), remote))?.into_inner();
     let hello = match first_frame(state, &mut inbound).await {
         First::Hello(hello) => hello,
         First::Close(close) => {
@@ -173,7 +176,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
         First::Ended(status) => {
             let ended =
                 status.unwrap_or_else(|| tonic::Status::unavailable("it ended the stream without a Hello"));
-            return Err(Failure::tls(cause(&failure, &ended), remote));
+            return Err(Failure::tls(cause(state, &failure, &ended), remote));
         }
     };
     if let Err(refusal) = check_hello(state, &peer, &hello) {
@@ -206,9 +209,9 @@ async fn refuse(
 }
 
 /// The cause below HTTP/2, if there is one.
-fn cause(slot: &FailureSlot, error: &dyn std::error::Error) -> Explanation {
+fn cause(state: &EndpointState, slot: &FailureSlot, error: &dyn std::error::Error) -> Explanation {
     match slot.take() {
-        Some(below) => explain(&below),
+        Some(below) => explain(&below, &state.callsign, &state.member),
         None => {
             let sentence = format!("it speaks TLS but does not link: {error}");
             Explanation { reason: RefusalReason::Handshake, sentence }

@@ -12,7 +12,7 @@ use tonic::{Code, Status, Streaming};
 use crate::endpoint::{EndpointState, LinkHandle};
 use crate::limits::{BROKEN_LINGER, CLOSE_LINGER};
 use crate::outbox::Outbox;
-use crate::tls::PeerCertificate;
+use crate::tls::{PeerCertificate, renewal};
 
 /// Why a Hello was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +128,9 @@ pub(crate) async fn announce(
     if handle.peer.expired(SystemTime::now()) {
         let grace = flagship_types::format_duration(state.shared.options.expired_certificate_grace);
         let sentence = format!(
-            "the certificate of {} has expired: it is let in until {grace} after that; renew it with flagship pki add-member --member {} --force",
-            handle.member, handle.member
+            "the certificate of {} has expired: it is let in until {grace} after that; renew it with: {}",
+            handle.member,
+            renewal(&state.callsign, &handle.member)
         );
         state.warn("peer-expired", Some(handle.member.clone()), sentence);
     }

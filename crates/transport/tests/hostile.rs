@@ -209,21 +209,29 @@ async fn another_trust_domain_is_refused() {
     assert!(sentence.contains("trust domain elsewhere"), "{sentence}");
 }
 
+/// What renews the certificate of the member late.
+const LATE: &str = "flagship pki add-member --fleet federation --member late --out DIR --force";
+
 #[tokio::test]
 async fn an_expired_certificate_is_let_in_for_the_grace_and_then_refused() {
     let fleet = Fleet::new("federation");
     let mut a = fleet.start("newyork").await;
     let mut late = Node::start(&fleet.certify_aged("late", 366 * DAY), "federation", "late").await;
-    assert!(late.warning().await.contains("has expired"));
+    let said = late.warning().await;
+    assert!(said.contains("has expired") && said.contains(LATE), "{said}");
     late.attachment.links.connect(&a.address());
     late.up().await;
-    assert!(a.warning().await.contains("the certificate of late has expired"));
+    let said = a.warning().await;
+    assert!(said.contains("the certificate of late has expired") && said.contains(LATE), "{said}");
     assert_eq!(a.up().await.1.member, name("late"));
 
     let mut gone = Node::start(&fleet.certify_aged("gone", 369 * DAY), "federation", "gone").await;
     gone.warning().await;
     gone.attachment.links.connect(&a.address());
-    assert!(gone.refused().await.sentence.contains("refuses our certificate as expired"));
+    let said = gone.refused().await.sentence;
+    assert!(said.contains("refuses our certificate as expired"), "{said}");
+    let command = "flagship pki add-member --fleet federation --member gone --out DIR --force";
+    assert!(said.contains(command), "{said}");
     let refusal = a.refused().await;
     assert_eq!(refusal.reason, RefusalReason::Expired);
     assert!(refusal.sentence.contains("the grace is over"), "{refusal:?}");
@@ -246,7 +254,7 @@ async fn bytes_that_are_not_tls_are_refused() {
         let mut tcp = TcpStream::connect(a.attachment.local).await.unwrap();
         tcp.write_all(bytes).await.unwrap();
         let refusal = a.refused().await;
-        assert_eq!(refusal.reason, RefusalReason::Tls);
+        assert_eq!(refusal.reason, RefusalReason::Anonymous);
         assert!(refusal.sentence.contains("does not speak TLS"), "{refusal:?}");
         still_works(&mut a, &fleet).await;
     }
@@ -272,6 +280,40 @@ async fn a_probe_that_connects_and_goes_is_nothing_to_tell() {
     a.nothing_happens().await;
 }
 
+/// What `flagship check` does with the certificate of a member.
+#[tokio::test]
+async fn a_member_that_goes_after_the_handshake_is_counted_and_nothing_to_tell() {
+    let fleet = Fleet::new("federation");
+    let mut a = fleet.start("newyork").await;
+    let mut tls = raw_tls(&a, &fleet.certify("sheffield"), SNI).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_millis(200), tls.read(&mut [0; 64])).await;
+    drop(tls);
+    a.nothing_happens().await;
+    assert_eq!(a.handshakes(false, "tls"), 1);
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_is_told_apart_from_who_shows_a_wrong_one() {
+    let fleet = Fleet::new("federation");
+    let mut a = fleet.start("newyork").await;
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client =
+        rustls::ClientConnection::new(std::sync::Arc::new(config), SNI.try_into().unwrap()).unwrap();
+    let mut first = Vec::new();
+    client.write_tls(&mut first).unwrap();
+    let mut tcp = TcpStream::connect(a.attachment.local).await.unwrap();
+    tcp.write_all(&first).await.unwrap();
+    drop(tcp);
+    assert_eq!(a.refused().await.reason, RefusalReason::Anonymous, "it asked, and went without an answer");
+    drop(raw_tls(&a, &Fleet::new("federation").certify("sheffield"), SNI).await);
+    assert_eq!(a.refused().await.reason, RefusalReason::Tls);
+}
+
 #[tokio::test]
 async fn a_silent_peer_is_dropped_after_five_seconds() {
     let fleet = Fleet::new("federation");
@@ -282,7 +324,7 @@ async fn a_silent_peer_is_dropped_after_five_seconds() {
     let took = begin.elapsed();
     assert!(took > Duration::from_millis(4900) && took < Duration::from_secs(6), "{took:?}");
     let refusal = a.refused().await;
-    assert_eq!(refusal.reason, RefusalReason::Handshake);
+    assert_eq!(refusal.reason, RefusalReason::Anonymous);
     assert!(refusal.sentence.contains("said nothing for 5 s"), "{refusal:?}");
     still_works(&mut a, &fleet).await;
 }

@@ -209,13 +209,16 @@ async fn what_hinders_an_attachment_says_what_to_do() {
     assert!(matches!(twice, Err(AttachError::CallsignTaken { .. })));
     let empty = tempfile::tempdir().unwrap();
     let missing = transport(empty.path()).attach(endpoint("federation", "newyork", 0)).await.err().unwrap();
-    assert!(
-        missing.to_string().contains("flagship pki init --fleet federation --member newyork"),
-        "{missing}"
-    );
+    let said = missing.to_string();
+    let (add, init) = ["add-member", "init"]
+        .map(|verb| format!("flagship pki {verb} --fleet federation --member newyork --out DIR"))
+        .into();
+    // Who makes a second authority for a fleet that exists cuts the new member off.
+    assert!(said.find(&add).unwrap() < said.find(&init).unwrap(), "{said}");
     let other =
         transport(&fleet.certify("paris")).attach(endpoint("federation", "newyork", 0)).await.err().unwrap();
     assert!(other.to_string().contains("is for spiffe://flagship/fleet/federation/member/paris"), "{other}");
+    assert!(other.to_string().contains(&add), "{other}");
 }
 
 #[tokio::test]

@@ -158,8 +158,40 @@ impl Options {
 pub struct Daemon {
     argv: Vec<String>,
     env: BTreeMap<String, String>,
+    listening: Listening,
+}
+
+/// Where a daemon serves its metrics and its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// `127.0.0.1`, or nothing for all addresses.
+    host: &'static str,
     metrics_port: u16,
     health_port: u16,
+}
+
+impl Listening {
+    /// The default ports in a network of its own, where nobody else has them; otherwise ports of 127.0.0.1 that are
+    /// free now, as two daemons cannot have the same.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub fn of(cluster: &Cluster) -> Result<Self> {
+        if cluster.has_own_network() {
+            return Ok(Self { host: "", metrics_port: 8080, health_port: 8081 });
+        }
+        let [metrics_port, health_port] = free_ports()?;
+        Ok(Self { host: "127.0.0.1", metrics_port, health_port })
+    }
+
+    /// The flags of `flagship run` for it.
+    #[must_use]
+    pub fn flags(&self) -> [String; 2] {
+        [
+            format!("--metrics-bind-address={}:{}", self.host, self.metrics_port),
+            format!("--health-probe-bind-address={}:{}", self.host, self.health_port),
+        ]
+    }
 }
 
 impl Daemon {
@@ -168,21 +200,17 @@ impl Daemon {
     /// # Errors
     /// If a daemon runs in this cluster already, or cannot be started.
     pub async fn start(cluster: &Cluster, flagship: &Flagship, options: Options) -> Result<Self> {
-        // In its own network nobody else has the default ports.
-        let [metrics_port, health_port] =
-            if cluster.has_own_network() { [8080, 8081] } else { free_ports()? };
-        let host = if cluster.has_own_network() { "" } else { "127.0.0.1" };
+        let listening = Listening::of(cluster)?;
         let mut argv = vec![flagship.path().display().to_string(), "run".to_owned()];
         argv.extend([
             format!("--kubeconfig={}", cluster.daemon_kubeconfig().display()),
             format!("--tls-dir={}", options.tls_dir.display()),
-            format!("--metrics-bind-address={host}:{metrics_port}"),
-            format!("--health-probe-bind-address={host}:{health_port}"),
             format!("--lease-namespace={}", cluster.lease_namespace()),
             format!("--log-level={}", options.log_level),
         ]);
+        argv.extend(listening.flags());
         argv.extend(options.args);
-        let daemon = Self { argv, env: options.env, metrics_port, health_port };
+        let daemon = Self { argv, env: options.env, listening };
         daemon.start_again(cluster).await?;
         Ok(daemon)
     }
@@ -273,19 +301,26 @@ impl Daemon {
     /// Where the harness reads its metrics.
     #[must_use]
     pub fn metrics_address(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
-        (cluster.watch_address(), self.metrics_port)
+        (cluster.watch_address(), self.listening.metrics_port)
     }
 
     /// Where the harness reads its health.
     #[must_use]
     pub fn health_address(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
-        (cluster.watch_address(), self.health_port)
+        (cluster.watch_address(), self.listening.health_port)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flags_name_both_addresses() {
+        let listening = Listening { host: "127.0.0.1", metrics_port: 4001, health_port: 4002 };
+        let flags = ["--metrics-bind-address=127.0.0.1:4001", "--health-probe-bind-address=127.0.0.1:4002"];
+        assert_eq!(listening.flags(), flags);
+    }
 
     #[test]
     fn the_executable_is_found_among_cargos_messages() {

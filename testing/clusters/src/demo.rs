@@ -91,7 +91,7 @@ impl Demo<'_> {
         measured.push(self.handover(applied).await?);
 
         let killed = Instant::now();
-        sheffield.daemon.kill(&sheffield.cluster).await?;
+        sheffield.kill().await?;
         self.story.at(killed, "sheffield", "FAULT: the leader's daemon is killed (SIGKILL)");
         let created = self.created(newyork, killed, "has taken over").await?;
         measured.push(Measured {
@@ -100,7 +100,7 @@ impl Demo<'_> {
         });
 
         let back = Instant::now();
-        sheffield.daemon.start_again(&sheffield.cluster).await?;
+        sheffield.start_again().await?;
         self.story.at(back, "sheffield", "its daemon is started again, and finds that it was superseded");
         let gone = self.gone_since(sheffield, back).await?;
         measured.push(took("daemon back to its old payload gone", gone - back));

@@ -145,6 +145,22 @@ impl Member {
         Ok(())
     }
 
+    /// Kills its daemon; returns when it is gone.
+    ///
+    /// # Errors
+    /// If it was never started.
+    pub async fn kill(&self) -> Result<()> {
+        self.daemon.kill(&self.cluster).await
+    }
+
+    /// Starts its daemon again with the same flags after it has ended.
+    ///
+    /// # Errors
+    /// If it still runs.
+    pub async fn start_again(&self) -> Result<u32> {
+        self.daemon.start_again(&self.cluster).await
+    }
+
     /// The MultiCluster objects of its cluster.
     async fn objects(&self) -> Result<Api<DynamicObject>> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));

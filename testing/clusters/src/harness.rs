@@ -73,6 +73,13 @@ impl Harness {
         &self.state_dir
     }
 
+    /// What to type to remove a cluster.
+    #[must_use]
+    pub fn removal_command(&self, name: &str) -> String {
+        let default = Self::default_state_dir().ok().and_then(|dir| dir.canonicalize().ok());
+        removal_command(name, &self.state_dir, default.as_deref())
+    }
+
     /// Names of all clusters with a directory here, running or not.
     ///
     /// # Errors
@@ -105,10 +112,11 @@ impl Harness {
         if let Some(found) = self.find(&options.name).await? {
             if self.mode == Mode::Namespaces && found.service_address() != options.service_address {
                 bail!(
-                    "cluster {} runs with address {}, not {}: remove it with --force-clean first",
+                    "cluster {} runs with address {}, not {}: remove it first: {}",
                     options.name,
                     found.service_address(),
-                    options.service_address
+                    options.service_address,
+                    self.removal_command(&options.name)
                 );
             }
             return Ok(found);
@@ -193,5 +201,28 @@ impl Harness {
         let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
         file.lock().with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
+    }
+}
+
+fn removal_command(name: &str, state_dir: &Path, default: Option<&Path>) -> String {
+    let elsewhere = match default == Some(state_dir) {
+        true => String::new(),
+        false => format!(" --state-dir {}", state_dir.display()),
+    };
+    format!("cargo run -p clusters -- --name {name}{elsewhere} --force-clean")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_removal_command_names_a_state_directory_of_ones_own() {
+        let default = Some(Path::new("/home/me/.cache/flagship/clusters"));
+        let plain = removal_command("newyork", Path::new("/home/me/.cache/flagship/clusters"), default);
+        assert_eq!(plain, "cargo run -p clusters -- --name newyork --force-clean");
+        let own = "cargo run -p clusters -- --name newyork --state-dir /tmp/mine --force-clean";
+        assert_eq!(removal_command("newyork", Path::new("/tmp/mine"), default), own);
+        assert_eq!(removal_command("newyork", Path::new("/tmp/mine"), None), own);
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clusters::cluster::{Cluster, Options};
+use clusters::daemon::Listening;
 use clusters::harness::Harness;
 use clusters::isolate::{Isolation, reexec_in_namespaces};
 use clusters::network::Mode;
@@ -247,6 +248,7 @@ fn explain(harness: &Harness, cluster: &Cluster, merged: bool) -> Result<()> {
         writeln!(out, "\n  export KUBECONFIG={}", harness.kubeconfig().display())?;
         writeln!(out, "  kubectl --context {name} get nodes")?;
     }
+    let mut own_ports = String::new();
     let inside = if cluster.has_own_network() {
         writeln!(
             out,
@@ -255,6 +257,8 @@ fn explain(harness: &Harness, cluster: &Cluster, merged: bool) -> Result<()> {
         )?;
         format!("nsenter --net --target {} ", cluster.namespace_pid())
     } else {
+        // The only daemon in its network has the default ports; of two on one address, each needs its own.
+        own_ports = format!(" {}", Listening::of(cluster)?.flags().join(" "));
         writeln!(
             out,
             "\nWithout root all clusters share 127.0.0.1: --svc-address has no effect, and in the manifests"
@@ -264,12 +268,13 @@ fn explain(harness: &Harness, cluster: &Cluster, merged: bool) -> Result<()> {
     };
     writeln!(
         out,
-        "\n  {inside}flagship run --kubeconfig {} --tls-dir CERTIFICATES/{name} --lease-namespace {}",
+        "\n  {inside}flagship run --kubeconfig {} --tls-dir CERTIFICATES/{name} --lease-namespace {}{own_ports}",
         cluster.daemon_kubeconfig().display(),
         cluster.lease_namespace()
     )?;
     writeln!(out, "\nLogs are in {}. Remove the cluster:", cluster.dir().join("logs").display())?;
-    writeln!(out, "\n  cargo run -p clusters -- --name {name} --force-clean")?;
+    let merged = if merged { " --merge-kubeconfig" } else { "" };
+    writeln!(out, "\n  {}{merged}", harness.removal_command(name))?;
     if !cluster.daemon_is_restricted() {
         note(
             "deploy/install.yaml is missing in this checkout: the daemon's kubeconfig is the administrator's.",

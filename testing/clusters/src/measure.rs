@@ -177,7 +177,7 @@ async fn break_leader(fleet: &Fleet, leader: &Member, scenario: Scenario) -> Res
         return fleet.cut_off(leader.name()).await;
     }
     let at = Instant::now();
-    leader.daemon.kill(&leader.cluster).await?;
+    leader.kill().await?;
     Ok(at)
 }
 
@@ -188,7 +188,7 @@ async fn mend(fleet: &Fleet, leader: &Member, scenario: Scenario) -> Result<Inst
         return fleet.heal().await;
     }
     let at = Instant::now();
-    leader.daemon.start_again(&leader.cluster).await?;
+    leader.start_again().await?;
     Ok(at)
 }
 
@@ -230,8 +230,8 @@ async fn start_over(fleet: &Fleet) -> Result<()> {
     }
     for member in &fleet.members {
         member.wait_gone(PATIENCE).await?;
-        member.daemon.kill(&member.cluster).await?;
-        member.daemon.start_again(&member.cluster).await?;
+        member.kill().await?;
+        member.start_again().await?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use clusters::fleet::{Member, Plan};
 use flagship_e2e::{World, e2e, http_get, payload_since};
 use serde_json::json;
 
@@ -10,6 +11,26 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+fn three_of_equal_rank() -> Result<Vec<Plan>> {
+    let mut plans = clusters::fleet::three_members()?;
+    for plan in &mut plans {
+        plan.set("rank", json!(5));
+    }
+    Ok(plans)
+}
+
+/// newyork leads and the other two have joined it.
+async fn newyork_leads_all_three(world: &World) -> Result<&Member> {
+    let newyork = world.member("newyork");
+    newyork.apply().await?;
+    newyork.wait_leading(MINUTE).await?;
+    for name in ["sheffield", "denver"] {
+        world.member(name).apply().await?;
+        world.condition(name, "Joined", "True", "").await?;
+    }
+    Ok(newyork)
 }
 
 #[test]
@@ -41,11 +62,11 @@ fn a_killed_leader_is_replaced_and_takes_the_lead_back() {
     e2e("a_killed_leader_is_replaced_and_takes_the_lead_back", World::two(), async |world| {
         let (newyork, sheffield) = world.settle().await?;
         let killed = Instant::now();
-        sheffield.daemon.kill(&sheffield.cluster).await?;
+        sheffield.kill().await?;
         let created = newyork.wait_created(killed, secs(20)).await?;
         ensure!(created - killed <= secs(8), "replaced after {:?}", created - killed);
         newyork.wait_leading(MINUTE).await?;
-        sheffield.daemon.start_again(&sheffield.cluster).await?;
+        sheffield.start_again().await?;
         // Superseded: it deletes what it left behind, and only then asks for the lead by its rank.
         sheffield.wait_gone(secs(30)).await?;
         let healed = Instant::now();
@@ -61,8 +82,8 @@ fn a_restart_within_the_grace_moves_nothing() {
     e2e("a_restart_within_the_grace_moves_nothing", World::two(), async |world| {
         let (_, sheffield) = world.settle().await?;
         let before = world.facts("sheffield")?;
-        sheffield.daemon.kill(&sheffield.cluster).await?;
-        sheffield.daemon.start_again(&sheffield.cluster).await?;
+        sheffield.kill().await?;
+        sheffield.start_again().await?;
         world.nothing_moves("sheffield", &before, secs(15)).await?;
         ensure!(world.one_active(secs(10)).await? == "sheffield");
         Ok(())
@@ -74,10 +95,10 @@ fn both_daemons_killed_and_started_again_the_old_leader_leads() {
     e2e("both_daemons_killed_and_started_again_the_old_leader_leads", World::two(), async |world| {
         let (newyork, sheffield) = world.settle().await?;
         let before = world.facts("sheffield")?;
-        sheffield.daemon.kill(&sheffield.cluster).await?;
-        newyork.daemon.kill(&newyork.cluster).await?;
-        newyork.daemon.start_again(&newyork.cluster).await?;
-        sheffield.daemon.start_again(&sheffield.cluster).await?;
+        sheffield.kill().await?;
+        newyork.kill().await?;
+        newyork.start_again().await?;
+        sheffield.start_again().await?;
         world.nothing_moves("sheffield", &before, secs(15)).await?;
         ensure!(world.one_active(secs(20)).await? == "sheffield");
         Ok(())
@@ -94,7 +115,7 @@ fn sigterm_of_either_daemon_leaves_the_payload_untouched() {
             ensure!(ended.ends_with("status 0"), "{} ended with {ended}", member.name());
             // Longer than the restart grace: the absence was announced, so the verdict is held.
             world.nothing_moves("sheffield", &before, secs(8)).await?;
-            member.daemon.start_again(&member.cluster).await?;
+            member.start_again().await?;
             world.nothing_moves("sheffield", &before, secs(8)).await?;
         }
         ensure!(world.one_active(secs(10)).await? == "sheffield");
@@ -151,27 +172,14 @@ fn a_leader_without_its_api_server_goes_on_and_recovers() {
 
 #[test]
 fn three_of_equal_rank_have_one_leader_and_survive_two_kills() {
-    let plans = || -> Result<Vec<_>> {
-        let mut plans = clusters::fleet::three_members()?;
-        for plan in &mut plans {
-            plan.set("rank", json!(5));
-        }
-        Ok(plans)
-    };
-    e2e("three_of_equal_rank_have_one_leader_and_survive_two_kills", plans(), async |world| {
-        let first = world.member("newyork");
-        first.apply().await?;
-        first.wait_leading(MINUTE).await?;
-        for name in ["sheffield", "denver"] {
-            world.member(name).apply().await?;
-            world.condition(name, "Joined", "True", "").await?;
-        }
+    e2e("three_of_equal_rank_have_one_leader_and_survive_two_kills", three_of_equal_rank(), async |world| {
+        let first = newyork_leads_all_three(world).await?;
         let before = world.facts("newyork")?;
         world.nothing_moves("newyork", &before, secs(6)).await?;
         // Killed together with one more: the last one leads.
         let sheffield = world.member("sheffield");
-        first.daemon.kill(&first.cluster).await?;
-        sheffield.daemon.kill(&sheffield.cluster).await?;
+        first.kill().await?;
+        sheffield.kill().await?;
         world.member("denver").wait_leading(MINUTE).await?;
         Ok(())
     });
@@ -179,22 +187,9 @@ fn three_of_equal_rank_have_one_leader_and_survive_two_kills() {
 
 #[test]
 fn of_equal_rank_the_smaller_name_wins_the_election() {
-    let plans = || -> Result<Vec<_>> {
-        let mut plans = clusters::fleet::three_members()?;
-        for plan in &mut plans {
-            plan.set("rank", json!(5));
-        }
-        Ok(plans)
-    };
-    e2e("of_equal_rank_the_smaller_name_wins_the_election", plans(), async |world| {
-        let first = world.member("newyork");
-        first.apply().await?;
-        first.wait_leading(MINUTE).await?;
-        for name in ["sheffield", "denver"] {
-            world.member(name).apply().await?;
-            world.condition(name, "Joined", "True", "").await?;
-        }
-        first.daemon.kill(&first.cluster).await?;
+    e2e("of_equal_rank_the_smaller_name_wins_the_election", three_of_equal_rank(), async |world| {
+        let first = newyork_leads_all_three(world).await?;
+        first.kill().await?;
         world.member("denver").wait_leading(MINUTE).await?;
         ensure!(
             !world.member("sheffield").state().present(),

@@ -171,12 +171,12 @@ fn a_leader_that_lost_its_status_finds_its_payload_again() {
     e2e("a_leader_that_lost_its_status_finds_its_payload_again", World::two(), async |world| {
         let (_, sheffield) = world.settle().await?;
         let before = world.facts("sheffield")?;
-        sheffield.daemon.kill(&sheffield.cluster).await?;
+        sheffield.kill().await?;
         // Deleted without its daemon, and restored from a backup that has no status.
         world.patch(sheffield, json!({"metadata": {"finalizers": null}})).await?;
         sheffield.delete().await?;
         sheffield.apply().await?;
-        sheffield.daemon.start_again(&sheffield.cluster).await?;
+        sheffield.start_again().await?;
         sheffield.wait_leading(MINUTE).await?;
         world.nothing_moves("sheffield", &before, secs(8)).await
     });
@@ -186,7 +186,7 @@ fn a_leader_that_lost_its_status_finds_its_payload_again() {
 fn a_forgotten_peer_is_not_waited_for() {
     e2e("a_forgotten_peer_is_not_waited_for", World::two(), async |world| {
         let (newyork, sheffield) = world.settle().await?;
-        newyork.daemon.kill(&newyork.cluster).await?;
+        newyork.kill().await?;
         let kubeconfig = sheffield.cluster.admin_kubeconfig().display().to_string();
         let forget = [
             "fleet",

@@ -11,6 +11,7 @@ use kube::Api;
 use super::objects::Located;
 use super::report::{Finding, Topic};
 use crate::cluster::{Cluster, ClusterError};
+use crate::style::counted;
 
 const CA: &str = "ca.crt";
 const CERTIFICATE: &str = "tls.crt";
@@ -208,10 +209,11 @@ fn judge(material: &Material) -> Vec<Finding> {
             .as_ref()
             .map(|id| format!("member {} of fleet {}", id.member, id.callsign))
             .unwrap_or_default();
-        let days = (leaf.not_after.as_second() - now.as_second()) / 86_400;
+        let left = leaf.not_after.as_second().saturating_sub(now.as_second());
+        let days = usize::try_from(left / 86_400).unwrap_or_default();
         findings.push(Finding::ok(
             Topic::Certificates,
-            format!("{}: {identity}, {days} days left", material.origin),
+            format!("{}: {identity}, {} left", material.origin, counted(days, "day")),
         ));
     }
     findings

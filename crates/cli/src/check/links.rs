@@ -27,41 +27,51 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// With TLS 1.3 a client learns that its certificate was refused only when it reads.
 const VERDICT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What each member says of every other one.
+/// What each member says of every other one. What a member says whose daemon is down is old, and left out.
 pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for from in objects {
+    for from in objects.iter().filter(|from| from.silence(objects).is_none()) {
         for to in objects.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
             let status = from.object.status.as_ref();
             let seen = status.and_then(|status| status.members.iter().find(|member| member.name == to.name));
-            findings.push(match seen.map(|member| member.state.as_str()) {
-                Some("Alive") => Finding::ok(Topic::Links, format!("{} hears {}", from.name, to.name)),
-                Some(state) => {
-                    let message = format!("{} holds {} {state}", from.name, to.name);
-                    Finding::fail(Topic::Links, message, trace(from, to))
+            let message = match seen.map(|member| member.state.as_str()) {
+                Some("Alive") => {
+                    findings.push(Finding::ok(Topic::Links, format!("{} hears {}", from.name, to.name)));
+                    continue;
                 }
-                None => Finding::fail(
-                    Topic::Links,
-                    format!("{} has never heard {}", from.name, to.name),
-                    trace(from, to),
-                ),
-            });
+                Some(state) => format!("{} holds {} {state}", from.name, to.name),
+                None => format!("{} has never heard {}", from.name, to.name),
+            };
+            let hint = match to.silence(objects) {
+                Some(_) => format!("start the daemon of {}: see objects, above", to.name),
+                None => trace(from, to),
+            };
+            findings.push(Finding::fail(Topic::Links, message, hint));
         }
     }
     findings
 }
 
-/// How to look at the network between two members.
+/// How to look at the network between two members. Only where the daemon runs is it known whether it gets through.
 fn trace(from: &Located, to: &Located) -> String {
     let address = to.object.located_settings().ok().and_then(|settings| settings.advertised);
     match address {
         Some(address) => format!(
-            "kubectl --context {} run dial --rm -it --restart=Never --image=busybox -- nc -vz -w 3 {} {}",
+            "on the machine (or a node of {}) where the daemon of {} runs: nc -vz -w 3 {} {}; what that daemon \
+             says: {} describe mc {}",
             from.context,
+            from.name,
             address.host(),
-            address.port()
+            address.port(),
+            from.kubectl(),
+            from.name
         ),
-        None => format!("{} has no serviceAddress; see: {} describe mc {}", to.name, to.kubectl(), to.name),
+        None => format!(
+            "{} has no serviceAddress, so only it can dial; what it says: {} describe mc {}",
+            to.name,
+            to.kubectl(),
+            to.name
+        ),
     }
 }
 

@@ -18,10 +18,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 
 use crate::args::{CheckArgs, CheckOutput};
-use crate::cluster::{Cluster, connect};
+use crate::cluster::{Cluster, ClusterError, connect};
 use crate::exit::{Exit, Stop};
 use crate::out::print;
-use crate::style::Style;
+use crate::style::{Style, counted};
 use objects::Located;
 use report::{Finding, Report, Topic};
 
@@ -44,7 +44,7 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
     for (context, cluster) in connect(&args.clusters).await {
         match cluster {
             Ok(cluster) => clusters.push(cluster),
-            Err(error) => findings.push(unreachable(&context, &error.to_string())),
+            Err(error) => findings.push(unreachable(&context, error)),
         }
     }
     let found = join_all(clusters.iter().map(async |cluster| (cluster, read(cluster).await))).await;
@@ -53,8 +53,8 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
     for (cluster, result) in found {
         match result {
             Ok(found) => {
-                let message =
-                    format!("{}: {} answers, {} MultiClusters", cluster.context, cluster.server, found.len());
+                let count = counted(found.len(), "MultiCluster");
+                let message = format!("{}: {} answers, {count}", cluster.context, cluster.server);
                 findings.push(match found.is_empty() {
                     false => Finding::ok(Topic::Clusters, message),
                     true => Finding::warn(
@@ -66,7 +66,7 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
                 objects.extend(found);
                 reachable.push(cluster);
             }
-            Err(error) => findings.push(unreachable(&cluster.context, &error)),
+            Err(error) => findings.push(unreachable(&cluster.context, error)),
         }
     }
     findings.extend(objects::check(&objects));
@@ -80,21 +80,17 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
     findings
 }
 
-fn unreachable(context: &str, why: &str) -> Finding {
-    Finding::fail(
-        Topic::Clusters,
-        format!("{context}: {why}"),
-        "kubectl config get-contexts, then give the right --context",
-    )
+fn unreachable(context: &str, error: ClusterError) -> Finding {
+    Finding::fail(Topic::Clusters, format!("{context}: {}", error.what), error.next)
 }
 
-async fn read(cluster: &Cluster) -> Result<Vec<Located>, String> {
-    let objects = cluster.objects().await.map_err(|error| error.to_string())?;
-    Ok(join_all(objects.into_iter().map(async |object| {
+async fn read(cluster: &Cluster) -> Result<Vec<Located>, ClusterError> {
+    let members = cluster.members().await?;
+    Ok(join_all(members.into_iter().map(async |(object, renewal)| {
         let name = object.metadata.name.clone().unwrap_or_default();
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         let payload = payload(cluster, &namespace, &object).await;
-        Located { context: cluster.context.clone(), name, namespace, object, payload }
+        Located { context: cluster.context.clone(), name, namespace, object, payload, renewal }
     }))
     .await)
 }

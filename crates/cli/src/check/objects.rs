@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flagship_k8s_api::{ConditionType, MultiCluster, Settings, conditions};
+use flagship_k8s_api::{ConditionType, MultiCluster, MultiClusterStatus, Settings, conditions};
 use flagship_payload::Manifest;
+use jiff::Timestamp;
 
 use super::report::{Finding, Topic};
+use crate::liveness::{Renewal, Silence, Witness, explain, silence, start};
+use crate::style::counted;
 
 /// An object, where it was found, and its payload as far as it could be read.
 pub(crate) struct Located {
@@ -14,6 +17,7 @@ pub(crate) struct Located {
     pub(crate) namespace: String,
     pub(crate) object: MultiCluster,
     pub(crate) payload: Result<Vec<Manifest>, String>,
+    pub(crate) renewal: Renewal,
 }
 
 impl Located {
@@ -23,6 +27,17 @@ impl Located {
 
     pub(crate) fn callsign(&self) -> &str {
         self.object.spec.callsign.as_deref().unwrap_or_default()
+    }
+
+    fn witness(&self) -> Witness<'_> {
+        Witness { name: &self.name, status: self.object.status.as_ref(), renewal: self.renewal }
+    }
+
+    /// Set if its daemon is down, as far as all objects of its fleet tell: its status is old then.
+    pub(crate) fn silence(&self, objects: &[Self]) -> Option<Silence> {
+        let fleet = objects.iter().filter(|other| other.callsign() == self.callsign());
+        let fleet: Vec<Witness<'_>> = fleet.map(Self::witness).collect();
+        silence(&self.witness(), &fleet)
     }
 }
 
@@ -37,14 +52,14 @@ pub(crate) fn check(objects: &[Located]) -> Vec<Finding> {
                 Finding::fail(Topic::Objects, format!("{}: {error}", object.name), edit(object))
             })),
         }
-        findings.extend(state(object));
+        findings.extend(state(object, object.silence(objects)));
     }
     for (callsign, members) in &fleets {
         findings.extend(names(callsign, members));
         findings.extend(meeting(callsign, members));
         findings.extend(settings(callsign, members));
         findings.extend(payloads(callsign, members));
-        findings.extend(leaders(callsign, members));
+        findings.extend(leaders(callsign, members, objects));
     }
     findings
 }
@@ -57,13 +72,31 @@ fn describe(object: &Located) -> String {
     format!("{} describe mc {}", object.kubectl(), object.name)
 }
 
-fn state(object: &Located) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let Some(status) = &object.object.status else {
-        let message = format!("{}: no daemon has written a status", object.name);
-        let hint = format!("kubectl --context {} -n kube-vip-multi-cluster-system get pods", object.context);
-        return vec![Finding::fail(Topic::Objects, message, hint)];
+fn state(object: &Located, silence: Option<Silence>) -> Vec<Finding> {
+    let mut findings = match (&object.object.status, silence) {
+        (None, _) => {
+            let message = format!("{}: no daemon has written a status", object.name);
+            vec![Finding::fail(Topic::Objects, message, start(&object.context))]
+        }
+        (Some(status), Some(silence)) => {
+            let message = explain(&object.name, status, silence, Timestamp::now());
+            vec![Finding::fail(Topic::Objects, message, start(&object.context))]
+        }
+        (Some(status), None) => said(object, status),
     };
+    if let Err(error) = &object.payload {
+        findings.push(Finding::fail(
+            Topic::Objects,
+            format!("{}: payload: {error}", object.name),
+            edit(object),
+        ));
+    }
+    findings
+}
+
+/// What its daemon says is wrong.
+fn said(object: &Located, status: &MultiClusterStatus) -> Vec<Finding> {
+    let mut findings = Vec::new();
     if let Some(stalled) =
         conditions::get(&status.conditions, ConditionType::Stalled).filter(|c| c.status == "True")
     {
@@ -75,13 +108,6 @@ fn state(object: &Located) -> Vec<Finding> {
     {
         let message = format!("{}: other election settings are in force: {}", object.name, conflict.message);
         findings.push(Finding::warn(Topic::Objects, message, edit(object)));
-    }
-    if let Err(error) = &object.payload {
-        findings.push(Finding::fail(
-            Topic::Objects,
-            format!("{}: payload: {error}", object.name),
-            edit(object),
-        ));
     }
     findings
 }
@@ -188,7 +214,7 @@ fn settings(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
     if different.is_empty() {
         return vec![Finding::ok(
             Topic::Objects,
-            format!("{callsign}: {} objects, equal election settings", members.len()),
+            format!("{callsign}: {}, equal election settings", counted(members.len(), "object")),
         )];
     }
     let message = format!(
@@ -212,7 +238,7 @@ fn payloads(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
     if different.is_empty() {
         return vec![Finding::ok(
             Topic::Objects,
-            format!("{callsign}: equal payloads, {} objects each", reference.len()),
+            format!("{callsign}: equal payloads, {} each", counted(reference.len(), "object")),
         )];
     }
     let message =
@@ -224,9 +250,10 @@ fn payloads(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
     )]
 }
 
-fn leaders(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
+fn leaders(callsign: &str, members: &Members<'_>, objects: &[Located]) -> Vec<Finding> {
     let leads = |(object, _): &&(&Located, Settings)| {
-        object.object.status.as_ref().is_some_and(|status| status.leading)
+        let says_so = object.object.status.as_ref().is_some_and(|status| status.leading);
+        says_so && object.silence(objects).is_none()
     };
     let leading: Vec<&str> = members.iter().filter(leads).map(|(object, _)| object.name.as_str()).collect();
     match leading.as_slice() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::style::{Style, Tone, printable};
+use crate::style::{Style, Tone, counted, printable};
 
 /// How a check came out. The order is the order of weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -126,7 +126,8 @@ impl Report {
             (0, _) => (Tone::Warning, "a failover should succeed; read the warnings"),
             _ => (Tone::Bad, "a failover may go wrong"),
         };
-        let counts = format!("{} ok, {} warnings, {} failed: ", self.ok, self.warnings, self.failures);
+        let counts =
+            format!("{} ok, {}, {} failed: ", self.ok, counted(self.warnings, "warning"), self.failures);
         let _ = writeln!(out, "{counts}{}", style.paint(tone, verdict));
         out
     }

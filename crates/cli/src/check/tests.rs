@@ -7,6 +7,7 @@ use super::objects::{self, Located};
 use super::report::{Finding, Level, Report, Topic};
 use super::{certificates, links};
 use crate::exit::Exit;
+use crate::liveness::Renewal;
 use crate::style::Style;
 
 const PAYLOAD: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
@@ -35,7 +36,14 @@ fn member(name: &str, rank: i64) -> Located {
     object.status = Some(MultiClusterStatus { leading, members, ..MultiClusterStatus::default() });
     let payload = parse(&[SourceText { origin: "spec.payload".into(), text: PAYLOAD.into() }])
         .map_err(|e| e.to_string());
-    Located { context: name.into(), name: name.into(), namespace: "default".into(), object, payload }
+    Located {
+        context: name.into(),
+        name: name.into(),
+        namespace: "default".into(),
+        object,
+        payload,
+        renewal: Renewal::Recent,
+    }
 }
 
 fn fleet() -> Vec<Located> {
@@ -130,7 +138,38 @@ fn each_direction_of_a_link_is_judged_for_itself() {
         worst(&findings),
         [(Level::Fail, "newyork holds sheffield Down"), (Level::Fail, "sheffield has never heard newyork")]
     );
-    assert!(findings[0].hint.as_ref().unwrap().contains("nc -vz -w 3 172.18.100.110 9990"));
+    let hint = findings[0].hint.as_ref().unwrap();
+    assert!(hint.contains("where the daemon of newyork runs: nc -vz -w 3 172.18.100.110 9990;"), "{hint}");
+}
+
+#[test]
+fn a_dead_daemon_is_no_second_leader_and_no_broken_network() {
+    let mut fleet = fleet();
+    let newyork = fleet[0].object.status.as_mut().unwrap();
+    (newyork.leading, newyork.term) = (true, Some(8));
+    newyork.members[0].state = "Down".into();
+    fleet[1].object.status.as_mut().unwrap().term = Some(7);
+    let found = |fleet: &[Located]| {
+        let mut findings = objects::check(fleet);
+        findings.extend(links::by_status(fleet));
+        let texts = findings.iter().filter(|finding| finding.level != Level::Ok);
+        let texts: Vec<String> = texts
+            .map(|finding| format!("{} -> {}", finding.message, finding.hint.as_deref().unwrap()))
+            .collect();
+        texts.join("\n")
+    };
+    let cut = found(&fleet);
+    assert!(cut.contains("newyork and sheffield lead at the same time"), "{cut}");
+    fleet[1].renewal = Renewal::Old(jiff::Timestamp::now() - std::time::Duration::from_secs(60));
+    let killed = found(&fleet);
+    assert!(!killed.contains("at the same time") && !killed.contains("nc -vz"), "{killed}");
+    for said in [
+        "the daemon of sheffield is down (last sign of life 1m",
+        "flagship run --kubeconfig FILE --tls-dir DIR",
+        "newyork holds sheffield Down -> start the daemon of sheffield",
+    ] {
+        assert!(killed.contains(said), "{said}: {killed}");
+    }
 }
 
 #[test]
@@ -199,7 +238,7 @@ fn the_report_ends_with_a_verdict_and_the_exit_code_follows() {
         Finding::warn(Topic::Clocks, "odd", "timedatectl"),
     ]);
     let text = "objects\n  ok    fine\nlinks\n  FAIL  a holds b Down\n        -> nc a b\nclocks\n  warn  odd\n        -> timedatectl\n\
-                1 ok, 1 warnings, 1 failed: a failover may go wrong\n";
+                1 ok, 1 warning, 1 failed: a failover may go wrong\n";
     assert_eq!(report.render(Style::PLAIN), text);
     assert_eq!(report.exit(), Exit::Failure);
     let json = serde_json::to_value(&report).unwrap();

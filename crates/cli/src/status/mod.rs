@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<Exit, Stop> {
     if args.watch {
         return watch::run(args, &connections).await;
     }
-    let view = StatusView::new(&ask(&connections).await);
+    let view = StatusView::new(&ask(&connections).await, Timestamp::now());
     print(&text(&view, args.output, Style::detect())?)?;
     Ok(exit(&view))
 }
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<Exit, Stop> {
 async fn ask(connections: &[Connection]) -> Vec<Answer> {
     let answers = connections.iter().map(async |(context, cluster)| {
         let objects = match cluster {
-            Ok(cluster) => cluster.objects().await.map_err(|error| error.to_string()),
+            Ok(cluster) => cluster.members().await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         Answer { context: context.clone(), objects }

@@ -1,16 +1,18 @@
 //! The table of `flagship status`: who leads in the first line of each fleet, what is wrong right under its members.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use flagship_types::format_duration;
 use jiff::Timestamp;
 
-use super::view::{FleetView, MemberView, StatusView};
-use crate::style::{Cell, Style, Tone, printable, table};
+use super::view::{ConditionView, FleetView, HistoryView, LedLastView, MemberView, StatusView};
+use crate::liveness::age;
+use crate::style::{Cell, Style, Tone, counted, printable, table, wrap};
 
-/// The longest message in a line; the whole one is in `-o yaml` and in `kubectl describe`.
-const MAX_MESSAGE_CHARS: usize = 160;
+/// Where long messages are broken: what most terminals have, and a little less than the table often takes.
+const WIDTH: usize = 110;
+/// Where a broken message goes on.
+const INDENT: usize = 6;
 
 /// Writes the view for people.
 pub(crate) fn render(view: &StatusView, now: Timestamp, wide: bool, style: Style) -> String {
@@ -21,9 +23,10 @@ pub(crate) fn render(view: &StatusView, now: Timestamp, wide: bool, style: Style
             out.push('\n');
         }
         for cluster in &view.unreachable {
-            let context = style.paint(Tone::Bad, &format!("{}: UNREACHABLE", printable(&cluster.context)));
+            let context = format!("{}: UNREACHABLE", printable(&cluster.context));
+            let reason = wrap(&cluster.reason, context.chars().count() + 2, INDENT, WIDTH);
             // Writing to a String does not fail.
-            let _ = writeln!(out, "{context}  {}", printable(&cluster.reason));
+            let _ = writeln!(out, "{}  {reason}", style.paint(Tone::Bad, &context));
         }
         for context in &view.empty {
             let _ = writeln!(
@@ -39,7 +42,7 @@ pub(crate) fn render(view: &StatusView, now: Timestamp, wide: bool, style: Style
 fn block(fleet: &FleetView, now: Timestamp, wide: bool, style: Style) -> String {
     let mut out = heading(fleet, now, style);
     for alarm in &fleet.alarms {
-        let _ = writeln!(out, "{}", style.paint(Tone::Bad, &format!("!! {}", printable(alarm))));
+        let _ = writeln!(out, "{}", style.paint(Tone::Bad, &format!("!! {}", wrap(alarm, 3, 3, WIDTH))));
     }
     let mut head =
         vec!["", "MEMBER", "CONTEXT", "ROLE", "RANK", "READY", "PAYLOAD", "SEEN", "API", "ADDRESS"];
@@ -48,31 +51,67 @@ fn block(fleet: &FleetView, now: Timestamp, wide: bool, style: Style) -> String 
     }
     let rows: Vec<Vec<Cell>> = fleet.members.iter().map(|member| row(fleet, member, now, wide)).collect();
     out.push_str(&table(style, "", &head, &rows));
-    for member in &fleet.members {
-        for condition in &member.conditions {
-            let tone = if condition.kind == "Reconciling" { Tone::Warning } else { Tone::Bad };
-            let what =
-                format!("{} {}={} {}", member.member, condition.kind, condition.status, condition.reason);
-            let _ = writeln!(out, "  {}: {}", style.paint(tone, &printable(&what)), cut(&condition.message));
+    let mut said = BTreeSet::new();
+    for member in fleet.members.iter().filter(|member| !member.daemon_down) {
+        conditions(&mut out, member, &mut said, style);
+    }
+    lately(&mut out, fleet, &mut said, now, style);
+    out
+}
+
+/// What is wrong with a member. Several conditions often say one thing: it is printed once, under all their names.
+fn conditions<'a>(out: &mut String, member: &'a MemberView, said: &mut BTreeSet<&'a str>, style: Style) {
+    for (at, condition) in member.conditions.iter().enumerate() {
+        let same = |other: &&ConditionView| other.message == condition.message;
+        if member.conditions[..at].iter().any(|other| same(&other)) {
+            continue;
         }
+        let alike: Vec<&ConditionView> = member.conditions[at..].iter().filter(same).collect();
+        let names: Vec<String> = alike.iter().map(|one| format!("{}={}", one.kind, one.status)).collect();
+        let mut reasons: Vec<&str> = alike.iter().map(|one| one.reason.as_str()).collect();
+        reasons.dedup();
+        let milder = alike.iter().any(|one| one.kind == "Reconciling");
+        let tone = if milder { Tone::Warning } else { Tone::Bad };
+        let what = printable(&format!("{} {} {}", member.member, names.join(" "), reasons.join(" ")));
+        let message = wrap(&condition.message, what.chars().count() + 4, INDENT, WIDTH);
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "  {}: {message}", style.paint(tone, &what));
+        said.insert(&condition.message);
     }
-    if !fleet.history.is_empty() {
-        let _ = writeln!(out, "  {}", style.paint(Tone::Faint, "lately:"));
+}
+
+/// The history, in columns.
+fn lately<'a>(
+    out: &mut String,
+    fleet: &'a FleetView,
+    said: &mut BTreeSet<&'a str>,
+    now: Timestamp,
+    style: Style,
+) {
+    if fleet.history.is_empty() {
+        return;
     }
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "  {}", style.paint(Tone::Faint, "lately:"));
+    let widest = |text: fn(&HistoryView) -> &str| {
+        fleet.history.iter().map(|entry| printable(text(entry)).chars().count()).max().unwrap_or_default()
+    };
+    let (names, kinds) = (widest(|entry| &entry.member), widest(|entry| &entry.kind));
     for entry in &fleet.history {
         let clock = entry.time.strftime("%H:%M:%SZ");
         let line = format!("{clock}  {} ago", age(now, entry.time));
+        let line = style.paint(Tone::Faint, &format!("{line:<20}"));
+        let name = printable(&entry.member);
         let kind = printable(&entry.kind);
-        let _ = writeln!(
-            out,
-            "  {}  {}  {}  {}",
-            style.paint(Tone::Faint, &format!("{line:<20}")),
-            printable(&entry.member),
-            style.paint(Tone::Strong, &kind),
-            cut(&entry.message)
-        );
+        let padding = kinds - kind.chars().count();
+        let kind = style.paint(Tone::Strong, &kind);
+        let message = match said.insert(&entry.message) || entry.message.is_empty() {
+            true => wrap(&entry.message, 28 + names + kinds, 2 * INDENT, WIDTH),
+            false => "(as above)".into(),
+        };
+        let text = format!("  {line}  {name:<names$}  {kind}{:padding$}  {message}", "");
+        let _ = writeln!(out, "{}", text.trim_end());
     }
-    out
 }
 
 fn heading(fleet: &FleetView, now: Timestamp, style: Style) -> String {
@@ -82,34 +121,56 @@ fn heading(fleet: &FleetView, now: Timestamp, style: Style) -> String {
             let text = format!("leader {} (its cluster was not asked)", printable(followed));
             style.paint(Tone::Warning, &text)
         }
-        ([], None) => style.paint(Tone::Bad, "NO LEADER"),
+        ([], None) => {
+            let none = style.paint(Tone::Bad, "NO LEADER");
+            match &fleet.led_last {
+                None => none,
+                Some(last) => format!("{none}   {}", led_last(last)),
+            }
+        }
         ([leader], _) => {
             let since = leader.since.map(|since| format!(" for {}", age(now, since))).unwrap_or_default();
             style.paint(Tone::Good, &format!("leader {}{since}", printable(&leader.member)))
         }
         (several, _) => style.paint(Tone::Bad, &format!("{} LEADERS", several.len())),
     };
-    let alive = fleet.members.iter().filter(|member| is_alive(member)).count();
-    format!("{name}   {leads}   term {}   {alive}/{} members alive\n", fleet.term, fleet.members.len())
+    let counted: Vec<&MemberView> = fleet.members.iter().filter(|member| counts(member)).collect();
+    let alive = counted.iter().filter(|member| is_alive(member)).count();
+    format!("{name}   {leads}   term {}   {alive}/{} members alive\n", fleet.term, counted.len())
+}
+
+/// What became of the last leader: without a daemon nobody touches its payload.
+fn led_last(last: &LedLastView) -> String {
+    let member = printable(&last.member);
+    match last.payload_objects {
+        0 => format!("{member} led last"),
+        objects => {
+            format!("{member} led last, its payload still runs there ({})", counted(objects, "object"))
+        }
+    }
+}
+
+/// Whether it is a member still: not once it left or an operator said that it will not come back.
+fn counts(member: &MemberView) -> bool {
+    !member.forgotten && member.seen.as_ref().is_none_or(|seen| seen.state != "Left")
 }
 
 /// Alive as far as anybody can tell: others say so, or there are no others and it has a status.
 fn is_alive(member: &MemberView) -> bool {
-    match &member.seen {
-        Some(seen) => seen.state == "Alive",
-        None => member.role.is_some(),
-    }
+    !member.daemon_down && member.seen.as_ref().map_or(member.role.is_some(), |seen| seen.state == "Alive")
 }
 
 fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Vec<Cell> {
     let leads = fleet.leaders.iter().any(|leader| leader.member == member.member);
     let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into());
-    let role_tone = match member.role.as_deref() {
-        Some("Leader") => Tone::Good,
-        Some("Stopping" | "Candidate" | "Joining") => Tone::Warning,
-        _ => Tone::Plain,
+    let role = or_dash(member.role.clone());
+    let role = match member.role.as_deref() {
+        Some(_) if member.daemon_down => Cell::new(Tone::Warning, format!("was {role}")),
+        Some("Leader") => Cell::new(Tone::Good, role),
+        Some("Stopping" | "Candidate" | "Joining") => Cell::new(Tone::Warning, role),
+        _ => role.into(),
     };
-    let ready = match member.ready {
+    let ready = match member.ready.filter(|_| !member.daemon_down) {
         Some(true) => Cell::new(Tone::Good, "yes"),
         Some(false) => Cell::new(Tone::Bad, "NO"),
         None => "-".into(),
@@ -121,18 +182,6 @@ fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Ve
         Some(payload) => format!("{}/{}", payload.ready, payload.total).into(),
         None => "-".into(),
     };
-    let seen = member.seen.as_ref().map_or_else(
-        || Cell::from("-"),
-        |seen| {
-            let tone = match seen.state.as_str() {
-                "Alive" => Tone::Plain,
-                "Down" => Tone::Bad,
-                _ => Tone::Warning,
-            };
-            let since = seen.since.map(|since| format!(" {}", age(now, since))).unwrap_or_default();
-            Cell::new(tone, format!("{}{since}", seen.state))
-        },
-    );
     let api = match member.context {
         Some(_) => Cell::new(Tone::Plain, "ok"),
         None => Cell::new(Tone::Warning, "not asked"),
@@ -143,11 +192,11 @@ fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Ve
         mark,
         Cell::new(name_tone, member.member.clone()),
         or_dash(member.context.clone()).into(),
-        Cell::new(role_tone, or_dash(member.role.clone())),
+        role,
         or_dash(member.rank.map(|rank| rank.to_string())).into(),
         ready,
         payload,
-        seen,
+        seen(member, now),
         api,
         or_dash(member.address.clone()).into(),
     ];
@@ -160,20 +209,15 @@ fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Ve
     cells
 }
 
-/// Whole seconds: in a table that is drawn anew every second, tenths only flicker.
-fn age(now: Timestamp, since: Timestamp) -> String {
-    let seconds = now.as_second().saturating_sub(since.as_second());
-    match u64::try_from(seconds).unwrap_or_default() {
-        0 => "0s".into(),
-        seconds => format_duration(Duration::from_secs(seconds)),
-    }
-}
-
-fn cut(message: &str) -> String {
-    let message = printable(message);
-    if message.chars().count() <= MAX_MESSAGE_CHARS {
-        return message;
-    }
-    let kept: String = message.chars().take(MAX_MESSAGE_CHARS - 1).collect();
-    format!("{kept}…")
+/// How others see it, and since when.
+fn seen(member: &MemberView, now: Timestamp) -> Cell {
+    let Some(seen) = &member.seen else { return "-".into() };
+    let tone = match seen.state.as_str() {
+        "Alive" => Tone::Plain,
+        "Down" => Tone::Bad,
+        _ => Tone::Warning,
+    };
+    let since = seen.since.map(|since| format!(" {}", age(now, since))).unwrap_or_default();
+    let state = if member.forgotten { "forgotten" } else { seen.state.as_str() };
+    Cell::new(tone, format!("{state}{since}"))
 }

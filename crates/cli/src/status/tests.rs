@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::table::render;
 use super::view::{Answer, StatusView};
+use crate::liveness::Renewal;
 use crate::style::Style;
 
 fn at(text: &str) -> Timestamp {
@@ -79,6 +80,7 @@ fn member(name: &str, rank: i64, role: &str, term: i64) -> MultiCluster {
 }
 
 fn answer(context: &str, objects: Vec<MultiCluster>) -> Answer {
+    let objects = objects.into_iter().map(|object| (object, Renewal::Unknown)).collect();
     Answer { context: context.into(), objects: Ok(objects) }
 }
 
@@ -138,15 +140,18 @@ fn night() -> StatusView {
         ConditionType::SplitBrainProtected,
         report(false, "Availability", "by design"),
     );
-    StatusView::new(&[
-        answer("sheffield", vec![sheffield]),
-        answer("newyork", vec![newyork]),
-        Answer {
-            context: "paris".into(),
-            objects: Err("no answer within 5s from https://172.18.100.3:6443".into()),
-        },
-        answer("spare", Vec::new()),
-    ])
+    StatusView::new(
+        &[
+            answer("sheffield", vec![sheffield]),
+            answer("newyork", vec![newyork]),
+            Answer {
+                context: "paris".into(),
+                objects: Err("no answer within 5s from https://172.18.100.3:6443".into()),
+            },
+            answer("spare", Vec::new()),
+        ],
+        now(),
+    )
 }
 
 #[test]
@@ -175,10 +180,13 @@ fn colours_change_nothing_but_colours() {
 
 #[test]
 fn two_leaders_are_shouted() {
-    let view = StatusView::new(&[
-        answer("newyork", vec![member("newyork", 5, "Leader", 6)]),
-        answer("sheffield", vec![member("sheffield", 10, "Leader", 7)]),
-    ]);
+    let view = StatusView::new(
+        &[
+            answer("newyork", vec![member("newyork", 5, "Leader", 6)]),
+            answer("sheffield", vec![member("sheffield", 10, "Leader", 7)]),
+        ],
+        now(),
+    );
     let text = render(&view, now(), false, Style::PLAIN);
     check_golden("status-split.txt", &text);
     assert!(text.contains("2 LEADERS") && text.contains("!! TWO LEADERS AT ONCE"));
@@ -188,11 +196,14 @@ fn two_leaders_are_shouted() {
 fn disagreement_and_doubles_are_named() {
     let mut newyork = member("newyork", 5, "Standby", 6);
     newyork.status.as_mut().unwrap().leader = Some("paris".into());
-    let view = StatusView::new(&[
-        answer("newyork", vec![newyork]),
-        answer("sheffield", vec![member("sheffield", 10, "Leader", 7)]),
-        answer("copy", vec![member("sheffield", 10, "Standby", 7)]),
-    ]);
+    let view = StatusView::new(
+        &[
+            answer("newyork", vec![newyork]),
+            answer("sheffield", vec![member("sheffield", 10, "Leader", 7)]),
+            answer("copy", vec![member("sheffield", 10, "Standby", 7)]),
+        ],
+        now(),
+    );
     let alarms = view.fleets[0].alarms.join("\n");
     assert!(alarms.contains("newyork follows paris, not sheffield"), "{alarms}");
     assert!(alarms.contains("ONE NAME TWICE: sheffield in sheffield and in copy"), "{alarms}");
@@ -202,7 +213,7 @@ fn disagreement_and_doubles_are_named() {
 fn a_leader_whose_cluster_was_not_asked_is_named_all_the_same() {
     let mut newyork = member("newyork", 5, "Standby", 7);
     newyork.status.as_mut().unwrap().members = vec![sees("sheffield", "Alive", "02:00:00")];
-    let view = StatusView::new(&[answer("newyork", vec![newyork])]);
+    let view = StatusView::new(&[answer("newyork", vec![newyork])], now());
     let text = render(&view, now(), false, Style::PLAIN);
     assert!(
         text.starts_with(
@@ -218,9 +229,91 @@ fn an_object_that_no_daemon_serves_says_so() {
     let mut lonely = member("lonely", 1, "Standby", 1);
     lonely.status = None;
     lonely.spec.callsign = None;
-    let text = render(&StatusView::new(&[answer("here", vec![lonely])]), now(), false, Style::PLAIN);
+    let text = render(&StatusView::new(&[answer("here", vec![lonely])], now()), now(), false, Style::PLAIN);
     assert!(
         text.contains("NO LEADER") && text.contains("no callsign") && text.contains("is flagship running"),
         "{text}"
     );
+}
+
+/// sheffield led under term 7 when it last wrote; newyork leads under term 8 and holds it Down.
+fn taken_over(renewal: Renewal) -> String {
+    let mut sheffield = member("sheffield", 10, "Leader", 7);
+    let status = sheffield.status.as_mut().unwrap();
+    status.members = vec![sees("newyork", "Alive", "02:00:00")];
+    status.inventory = vec![entry("nginx", ObjectState::Ready)];
+    let mut newyork = member("newyork", 5, "Leader", 8);
+    newyork.status.as_mut().unwrap().members = vec![sees("sheffield", "Down", "02:59:20")];
+    let sheffield = Answer { context: "sheffield".into(), objects: Ok(vec![(sheffield, renewal)]) };
+    let newyork = Answer { context: "newyork".into(), objects: Ok(vec![(newyork, Renewal::Recent)]) };
+    render(&StatusView::new(&[newyork, sheffield], now()), now(), false, Style::PLAIN)
+}
+
+#[test]
+fn a_dead_daemon_is_told_from_a_second_leader() {
+    let killed = taken_over(Renewal::Old(at("02:59:18")));
+    check_golden("status-killed.txt", &killed);
+    assert!(!killed.contains("LEADERS"), "{killed}");
+    // Without rights to read the Lease, what the members say of each other tells the same.
+    let unknown = taken_over(Renewal::Unknown);
+    assert!(unknown.contains("the daemon of sheffield is down (last sign of life 40s ago)"), "{unknown}");
+    let both = taken_over(Renewal::Recent);
+    assert!(both.contains("!! TWO LEADERS AT ONCE: newyork (term 8) and sheffield (term 7)"), "{both}");
+    assert!(!both.contains("is down"), "{both}");
+}
+
+#[test]
+fn without_a_leader_the_last_one_is_named_with_its_payload() {
+    let mut sheffield = member("sheffield", 10, "Joining", 7);
+    let status = sheffield.status.as_mut().unwrap();
+    (status.held_term, status.leader) = (Some(7), None);
+    status.inventory = vec![entry("nginx", ObjectState::Ready)];
+    let message = "the certificate is not there: put ca.crt, tls.crt and tls.key into /etc/flagship/tls; make them \
+                   with: flagship pki add-member --fleet federation --member sheffield --out DIR";
+    for (kind, status_) in [(ConditionType::Ready, false), (ConditionType::Stalled, true)] {
+        let report = conditions::Report {
+            status: Some(status_),
+            reason: "NoCertificate",
+            message,
+            generation: None,
+            now: now(),
+        };
+        conditions::set(&mut status.conditions, kind, report);
+    }
+    let again =
+        HistoryEntry { time: Time(at("02:50:00")), kind: "Stalled".into(), term: 7, message: message.into() };
+    status.record(again);
+    let view = StatusView::new(&[answer("sheffield", vec![sheffield])], now());
+    let text = render(&view, now(), false, Style::PLAIN);
+    check_golden("status-no-leader.txt", &text);
+    assert!(
+        text.starts_with(
+            "Fleet federation   NO LEADER   sheffield led last, its payload still runs there (1 object)   term 7"
+        ),
+        "{text}"
+    );
+    assert_eq!(
+        text.matches("flagship pki add-member --fleet federation --member sheffield --out DIR").count(),
+        1
+    );
+}
+
+#[test]
+fn a_forgotten_member_does_not_count() {
+    let mut newyork = member("newyork", 5, "Leader", 7);
+    let status = newyork.status.as_mut().unwrap();
+    status.members = vec![sees("newyork", "Alive", "02:00:00"), sees("sheffield", "Left", "02:59:20")];
+    status.forgotten = vec!["sheffield".into()];
+    let old = (member("sheffield", 10, "Leader", 6), Renewal::Old(at("02:30:00")));
+    let sheffield = Answer { context: "sheffield".into(), objects: Ok(vec![old]) };
+    for answers in
+        [vec![answer("newyork", vec![newyork.clone()])], vec![answer("newyork", vec![newyork]), sheffield]]
+    {
+        let text = render(&StatusView::new(&answers, now()), now(), false, Style::PLAIN);
+        assert!(
+            text.starts_with("Fleet federation   leader newyork for 2h5m   term 7   1/1 members alive\n"),
+            "{text}"
+        );
+        assert!(text.contains("forgotten 40s") && !text.contains("!!"), "{text}");
+    }
 }

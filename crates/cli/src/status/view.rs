@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flagship_k8s_api::{ConditionType, MemberStatus, MultiCluster, ObjectState, conditions};
+use flagship_k8s_api::{
+    ConditionType, MemberStatus, MultiCluster, MultiClusterStatus, ObjectState, conditions,
+};
 use jiff::Timestamp;
 use serde::Serialize;
+
+use crate::liveness::{Renewal, Silence, Witness, explain, silence, start};
 
 /// What a cluster answered.
 pub(crate) struct Answer {
     pub(crate) context: String,
-    /// Its objects, or why there are none.
-    pub(crate) objects: Result<Vec<MultiCluster>, String>,
+    /// Its objects, each with its daemon's Lease, or why there are none.
+    pub(crate) objects: Result<Vec<(MultiCluster, Renewal)>, String>,
 }
 
 /// Everything that `flagship status` knows. The shape of `-o json` and `-o yaml`.
@@ -44,6 +48,8 @@ pub(crate) struct FleetView {
     pub(crate) leaders: Vec<LeaderView>,
     /// Whom the members follow, if none of the clusters asked holds the leader.
     pub(crate) followed: Option<String>,
+    /// Who led last, if none of the clusters asked leads and none says whom it follows.
+    pub(crate) led_last: Option<LedLastView>,
     /// The highest term seen.
     pub(crate) term: i64,
     /// What does not fit together, worst first.
@@ -63,6 +69,18 @@ pub(crate) struct LeaderView {
     pub(crate) term: i64,
     /// Since when.
     pub(crate) since: Option<Timestamp>,
+}
+
+/// Who led last by its own record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LedLastView {
+    /// Its name.
+    pub(crate) member: String,
+    /// Under which term.
+    pub(crate) term: i64,
+    /// Objects of its payload that were applied and are not known to be gone.
+    pub(crate) payload_objects: usize,
 }
 
 /// One member.
@@ -93,6 +111,10 @@ pub(crate) struct MemberView {
     pub(crate) term: Option<i64>,
     /// Who serves it.
     pub(crate) holder: Option<String>,
+    /// Its daemon is down: role, readiness, term and conditions are what it wrote last.
+    pub(crate) daemon_down: bool,
+    /// An operator said that it will not come back.
+    pub(crate) forgotten: bool,
     /// Conditions that are not fine.
     pub(crate) conditions: Vec<ConditionView>,
 }
@@ -154,10 +176,26 @@ struct Found<'a> {
     context: &'a str,
     name: String,
     object: &'a MultiCluster,
+    renewal: Renewal,
+    /// Set if its daemon is down.
+    silence: Option<Silence>,
+    /// By the word of another member of its fleet.
+    forgotten: bool,
+}
+
+impl Found<'_> {
+    fn witness(&self) -> Witness<'_> {
+        Witness { name: &self.name, status: self.object.status.as_ref(), renewal: self.renewal }
+    }
+
+    /// Its status, unless its daemon is down.
+    fn fresh(&self) -> Option<&MultiClusterStatus> {
+        self.object.status.as_ref().filter(|_| self.silence.is_none())
+    }
 }
 
 impl StatusView {
-    pub(crate) fn new(answers: &[Answer]) -> Self {
+    pub(crate) fn new(answers: &[Answer], now: Timestamp) -> Self {
         let mut fleets: BTreeMap<String, Vec<Found<'_>>> = BTreeMap::new();
         let mut unreachable = Vec::new();
         let mut empty = Vec::new();
@@ -169,26 +207,32 @@ impl StatusView {
                 }
                 Ok(objects) if objects.is_empty() => empty.push(answer.context.clone()),
                 Ok(objects) => {
-                    for object in objects {
+                    for (object, renewal) in objects {
                         let name = object.metadata.name.clone().unwrap_or_default();
                         let callsign = object.spec.callsign.clone().unwrap_or_default();
                         fleets.entry(callsign).or_default().push(Found {
                             context: &answer.context,
                             name,
                             object,
+                            renewal: *renewal,
+                            silence: None,
+                            forgotten: false,
                         });
                     }
                 }
             }
         }
-        let fleets = fleets.into_iter().map(|(callsign, found)| fleet(callsign, &found)).collect();
+        let fleets = fleets.into_iter().map(|(callsign, found)| fleet(callsign, found, now)).collect();
         Self { fleets, unreachable, empty }
     }
 }
 
-fn fleet(callsign: String, found: &[Found<'_>]) -> FleetView {
+fn fleet(callsign: String, mut found: Vec<Found<'_>>, now: Timestamp) -> FleetView {
+    mark(&mut found);
+    let found = found.as_slice();
     let leaders: Vec<LeaderView> = found.iter().filter_map(leader).collect();
     let followed = followed(found, &leaders);
+    let led_last = if leaders.is_empty() && followed.is_none() { led_last(found) } else { None };
     // Whoever leads is asked first about the others, then the rest in the order of their names.
     let authority = leaders.iter().max_by_key(|leader| leader.term).map(|leader| leader.member.clone());
     let mut members: Vec<MemberView> =
@@ -199,12 +243,41 @@ fn fleet(callsign: String, found: &[Found<'_>]) -> FleetView {
     history.sort_by(|a, b| a.time.cmp(&b.time).then_with(|| a.member.cmp(&b.member)));
     history.drain(..history.len().saturating_sub(MAX_HISTORY));
     let term = found.iter().filter_map(|one| one.object.status.as_ref()?.term).max().unwrap_or_default();
-    let alarms = alarms(&callsign, found, &leaders, &members);
-    FleetView { callsign, leaders, followed, term, alarms, members, history }
+    let alarms = alarms(&callsign, found, &leaders, &members, now);
+    FleetView { callsign, leaders, followed, led_last, term, alarms, members, history }
+}
+
+/// Finds out whose daemon is down, and who was forgotten.
+fn mark(found: &mut [Found<'_>]) {
+    let witnesses: Vec<Witness<'_>> = found.iter().map(Found::witness).collect();
+    let silences: Vec<Option<Silence>> = witnesses.iter().map(|one| silence(one, &witnesses)).collect();
+    let forgotten: Vec<bool> = found.iter().map(|one| is_forgotten(&one.name, found)).collect();
+    for ((one, silence), forgotten) in found.iter_mut().zip(silences).zip(forgotten) {
+        one.silence = silence;
+        one.forgotten = forgotten;
+    }
+}
+
+/// A word about a member that came back is taken back by those that hear it.
+fn is_forgotten(name: &str, found: &[Found<'_>]) -> bool {
+    let others = found.iter().filter(|one| one.name != name).filter_map(|one| one.object.status.as_ref());
+    let mut forgot = others.filter(|status| status.forgotten.iter().any(|forgotten| forgotten == name));
+    forgot.any(|status| !status.members.iter().any(|row| row.name == name && row.state == "Alive"))
+}
+
+/// The newest of those that led when they last wrote and whose stop was not carried out.
+fn led_last(found: &[Found<'_>]) -> Option<LedLastView> {
+    let led = found.iter().filter_map(|one| {
+        let status = one.object.status.as_ref()?;
+        let payload_objects =
+            status.inventory.iter().filter(|entry| entry.state != ObjectState::Pending).count();
+        Some(LedLastView { member: one.name.clone(), term: status.held_term?, payload_objects })
+    });
+    led.max_by_key(|led| led.term)
 }
 
 fn leader(found: &Found<'_>) -> Option<LeaderView> {
-    let status = found.object.status.as_ref()?;
+    let status = found.fresh()?;
     let leads = status.leading || status.role.as_deref() == Some("Leader");
     let term = status.held_term.or(status.term).unwrap_or_default();
     leads.then(|| LeaderView {
@@ -218,8 +291,7 @@ fn followed(found: &[Found<'_>], leaders: &[LeaderView]) -> Option<String> {
     if !leaders.is_empty() {
         return None;
     }
-    let newest =
-        found.iter().filter_map(|one| one.object.status.as_ref()).max_by_key(|status| status.term)?;
+    let newest = found.iter().filter_map(Found::fresh).max_by_key(|status| status.term)?;
     newest.leader.clone().filter(|leader| !found.iter().any(|one| one.name == *leader))
 }
 
@@ -242,12 +314,17 @@ fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> Memb
         rank: Some(object.spec.rank),
         ready: has_status.then(|| conditions::is_true(&status.conditions, ConditionType::Ready)),
         payload: (total > 0).then_some(PayloadView { ready, total }),
-        seen: seen(&found.name, all, authority).map(|(seen, _)| seen),
+        // What a dead daemon said last of others is old.
+        seen: seen(&found.name, all, authority)
+            .map(|(seen, _)| seen)
+            .filter(|seen| all.iter().any(|one| one.name == seen.by && one.silence.is_none())),
         address: own_address,
         leader: status.leader,
         term: status.term,
         holder: status.holder,
-        conditions: troubles(object),
+        daemon_down: found.silence.is_some(),
+        forgotten: found.forgotten,
+        conditions: troubles(object, found.context),
     }
 }
 
@@ -255,7 +332,8 @@ fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> Memb
 fn seen(name: &str, all: &[Found<'_>], authority: Option<&str>) -> Option<(SeenView, MemberStatus)> {
     let others = all.iter().filter(|one| one.name != name);
     let mut others: Vec<&Found<'_>> = others.collect();
-    others.sort_by_key(|one| (Some(one.name.as_str()) != authority, one.name.clone()));
+    // The dead are asked last: what they say is old.
+    others.sort_by_key(|one| (Some(one.name.as_str()) != authority, one.silence.is_some(), one.name.clone()));
     others.into_iter().find_map(|one| {
         let status = one.object.status.as_ref()?;
         let row = status.members.iter().find(|member| member.name == name)?;
@@ -284,6 +362,8 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
             leader: None,
             term: None,
             holder: None,
+            daemon_down: false,
+            forgotten: is_forgotten(name, found),
             conditions: Vec::new(),
         })
     });
@@ -291,13 +371,16 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
 }
 
 /// Conditions that somebody should read. Availability mode is never SplitBrainProtected: no news.
-fn troubles(object: &MultiCluster) -> Vec<ConditionView> {
+fn troubles(object: &MultiCluster, context: &str) -> Vec<ConditionView> {
     let Some(status) = &object.status else {
         return vec![ConditionView {
             kind: "Ready".into(),
             status: "Unknown".into(),
             reason: "NoStatus".into(),
-            message: "no daemon has written a status: is flagship running in this cluster?".into(),
+            message: format!(
+                "no daemon has written a status: is flagship running in this cluster? {}",
+                start(context)
+            ),
         }];
     };
     let leads = status.leading;
@@ -337,6 +420,7 @@ fn alarms(
     found: &[Found<'_>],
     leaders: &[LeaderView],
     members: &[MemberView],
+    now: Timestamp,
 ) -> Vec<String> {
     let mut alarms = Vec::new();
     if callsign.is_empty() {
@@ -351,6 +435,12 @@ fn alarms(
             names.join(" and ")
         ));
     }
+    for one in found.iter().filter(|one| !one.forgotten) {
+        if let (Some(silence), Some(status)) = (one.silence, &one.object.status) {
+            let what = explain(&one.name, status, silence, now);
+            alarms.push(format!("{what}. {}", start(one.context)));
+        }
+    }
     for (at, one) in found.iter().enumerate() {
         if let Some(other) = found[..at].iter().find(|other| other.name == one.name) {
             alarms.push(format!(
@@ -362,6 +452,7 @@ fn alarms(
     if let [leader] = leaders {
         let follows_another = |member: &&MemberView| {
             member.context.is_some()
+                && !member.daemon_down
                 && member.member != leader.member
                 && member.leader.as_ref().is_some_and(|l| *l != leader.member)
         };

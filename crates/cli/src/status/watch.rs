@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
@@ -100,7 +101,7 @@ pub(super) async fn run(args: &StatusArgs, connections: &[Connection]) -> Result
             Some(()) = quit.recv() => return Ok(last),
             answers = ask(connections) => answers,
         };
-        let view = StatusView::new(&answers);
+        let view = StatusView::new(&answers, Timestamp::now());
         last = exit(&view);
         screen.draw(&text(&view, args.output, style)?)?;
     }

@@ -22,12 +22,12 @@ pub(crate) enum LeafError {
     Unreadable,
     /// An RSA key.
     #[error(
-        "the certificate has an RSA key, only ECDSA P-256 and Ed25519 are taken: issue it again with flagship pki, or in cert-manager with privateKey: {{algorithm: ECDSA, size: 256}}"
+        "the certificate has an RSA key, only ECDSA P-256 and Ed25519 are taken: issue it again with: flagship pki add-member --fleet CALLSIGN --member NAME --out DIR --force, or in cert-manager with privateKey: {{algorithm: ECDSA, size: 256}}"
     )]
     Rsa,
     /// No member's name in it.
     #[error(
-        "the certificate carries no URI spiffe://<trust-domain>/fleet/<callsign>/member/<name>: issue one with flagship pki add-member"
+        "the certificate carries no URI spiffe://<trust-domain>/fleet/<callsign>/member/<name>: issue one with: flagship pki add-member --fleet CALLSIGN --member NAME --out DIR"
     )]
     NoIdentity,
 }

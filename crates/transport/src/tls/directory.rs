@@ -1,5 +1,6 @@
 //! The files under `--tls-dir`.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::limits::MAX_TLS_FILE_BYTES;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// There is none.
-    #[error("{} is missing: make it with: flagship pki init --fleet {callsign} --member {member} --out DIR, then give the daemon --tls-dir DIR/{member} (in a cluster: kubectl apply -f DIR/{member}/secret.yaml)", file.display())]
+    #[error("{} is missing. If the fleet exists, DIR being where its ca.key is kept: flagship pki add-member --fleet {callsign} --member {member} --out DIR; only for a new fleet: flagship pki init --fleet {callsign} --member {member} --out DIR, with one --member for each. Then, {}. No restart is needed", file.display(), hand_over(member))]
     Missing {
         /// The file that was looked for.
         file: PathBuf,
@@ -38,10 +39,10 @@ pub enum TlsError {
         problem: String,
     },
     /// The key is not that of the certificate.
-    #[error("{} is not the key of the certificate beside it: copy tls.crt and tls.key from the same run of flagship pki", .0.display())]
+    #[error("{} is not the key of the certificate beside it: copy tls.crt and tls.key from the same DIR/MEMBER/ that flagship pki add-member --out DIR wrote", .0.display())]
     KeyMismatch(PathBuf),
     /// The certificate is for somebody else.
-    #[error("{} is for {found}, not for member {member} of fleet {callsign}: make one with: flagship pki add-member --member {member} --out DIR", file.display())]
+    #[error("{} is for {found}, not for member {member} of fleet {callsign}: make one with: flagship pki add-member --fleet {callsign} --member {member} --out DIR, DIR being where the fleet's ca.key is kept; then, {}", file.display(), hand_over(member))]
     WrongIdentity {
         /// Which file.
         file: PathBuf,
@@ -53,8 +54,22 @@ pub enum TlsError {
         member: MemberName,
     },
     /// The certificate was signed by an authority that is not in `ca.crt`.
-    #[error("{} was not signed by an authority in ca.crt beside it: copy both from the same flagship pki directory", .0.display())]
+    #[error("{} was not signed by an authority in ca.crt beside it: copy both from the same DIR/MEMBER/ that flagship pki add-member --out DIR wrote", .0.display())]
     NotSigned(PathBuf),
+}
+
+/// How a daemon gets the files that flagship pki wrote.
+fn hand_over(member: &MemberName) -> String {
+    format!(
+        "in a cluster: kubectl --context CONTEXT apply -f DIR/{member}/secret.yaml, else: flagship run --tls-dir DIR/{member}"
+    )
+}
+
+/// The command that makes a member's certificate anew, and what to do with it.
+pub(crate) fn renewal(callsign: impl Display, member: impl Display) -> String {
+    format!(
+        "flagship pki add-member --fleet {callsign} --member {member} --out DIR --force, then kubectl --context CONTEXT apply -f DIR/{member}/secret.yaml; DIR is where the fleet's ca.key is kept, and no restart is needed"
+    )
 }
 
 /// The contents of a member's files; two that are equal need no reload.

@@ -1,5 +1,6 @@
 //! TLS failures in sentences that say what to do.
 
+use std::fmt::Display;
 use std::io;
 
 use flagship_node::RefusalReason;
@@ -7,6 +8,7 @@ use flagship_types::CloseCode;
 use rustls::{AlertDescription, CertificateError, Error};
 
 use super::certificate::LeafError;
+use super::directory::renewal;
 
 /// A failed handshake, for people and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,17 +17,17 @@ pub(crate) struct Explanation {
     pub(crate) sentence: String,
 }
 
-/// Explains why a connection failed before the first Hello.
-pub(crate) fn explain(error: &io::Error) -> Explanation {
+/// Explains to this member of this fleet why a connection failed before the first Hello.
+pub(crate) fn explain(error: &io::Error, callsign: impl Display, member: impl Display) -> Explanation {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(problem)) => certificate(problem),
-        Some(Error::AlertReceived(alert)) => alert_received(*alert),
+        Some(Error::InvalidCertificate(problem)) => certificate(problem, callsign),
+        Some(Error::AlertReceived(alert)) => alert_received(*alert, callsign, member),
         Some(tls) => Explanation { reason: RefusalReason::Tls, sentence: protocol(tls) },
         None => Explanation { reason: RefusalReason::Tls, sentence: stream(error) },
     }
 }
 
-fn certificate(problem: &CertificateError) -> Explanation {
+fn certificate(problem: &CertificateError, callsign: impl Display) -> Explanation {
     let mut reason = RefusalReason::Tls;
     let sentence = match problem {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -35,7 +37,8 @@ fn certificate(problem: &CertificateError) -> Explanation {
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             reason = RefusalReason::Expired;
-            format!("{problem}: its certificate has expired and the grace is over; renew it with flagship pki add-member --force")
+            let renewal = renewal(callsign, "ITS-NAME");
+            format!("{problem}: its certificate has expired and the grace is over; renew it with: {renewal}")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             reason = RefusalReason::Expired;
@@ -58,7 +61,7 @@ fn certificate(problem: &CertificateError) -> Explanation {
     Explanation { reason, sentence }
 }
 
-fn alert_received(alert: AlertDescription) -> Explanation {
+fn alert_received(alert: AlertDescription, callsign: impl Display, member: impl Display) -> Explanation {
     let mut reason = RefusalReason::Tls;
     let sentence = match alert {
         AlertDescription::UnknownCA => {
@@ -68,9 +71,10 @@ fn alert_received(alert: AlertDescription) -> Explanation {
         }
         AlertDescription::CertificateExpired => {
             reason = RefusalReason::Expired;
-            "it refuses our certificate as expired or not valid yet: renew it with flagship pki add-member --force, \
-             and compare the clocks of both clusters"
-                .to_owned()
+            format!(
+                "it refuses our certificate as expired or not valid yet: compare the clocks of both clusters, and renew it with: {}",
+                renewal(callsign, member)
+            )
         }
         AlertDescription::CertificateRevoked => {
             reason = RefusalReason::Code(CloseCode::CertificateRevoked);
@@ -85,12 +89,28 @@ fn alert_received(alert: AlertDescription) -> Explanation {
         AlertDescription::CertificateUnknown
         | AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate => {
-            "it refuses our certificate: its log says why; flagship pki show shows what is in the certificate"
+            "it refuses our certificate: its log says why; flagship pki show DIR/MEMBER shows what is in ours"
                 .to_owned()
         }
         other => format!("it ended the handshake: {other:?}"),
     };
     Explanation { reason, sentence }
+}
+
+/// Whether the other end, which dialled us, failed before it showed a certificate and said nothing of ours: a probe, a
+/// scan, or a program that has nothing to do with a fleet.
+pub(crate) fn is_anonymous(error: &io::Error) -> bool {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(tls) => matches!(
+            tls,
+            Error::InvalidMessage(_)
+                | Error::NoCertificatesPresented
+                | Error::PeerIncompatible(_)
+                | Error::InappropriateMessage { .. }
+                | Error::InappropriateHandshakeMessage { .. }
+        ),
+        None => true,
+    }
 }
 
 fn protocol(error: &Error) -> String {
@@ -99,9 +119,9 @@ fn protocol(error: &Error) -> String {
             "it does not speak TLS (plain text or random bytes): something else uses this address and port"
                 .to_owned()
         }
-        Error::NoCertificatesPresented => {
-            "it showed no certificate: every member needs one, made with flagship pki".to_owned()
-        }
+        Error::NoCertificatesPresented => "it showed no certificate: every member needs one, made with: \
+             flagship pki add-member --fleet CALLSIGN --member NAME --out DIR"
+            .to_owned(),
         Error::PeerIncompatible(problem) => {
             format!("it speaks TLS, but not ours (1.3 is needed): {problem:?}")
         }

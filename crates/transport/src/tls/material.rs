@@ -13,7 +13,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{CertificateError, ClientConfig, ServerConfig};
 
 use super::certificate::{Leaf, LeafError};
-use super::directory::{TlsError, TlsFiles};
+use super::directory::{TlsError, TlsFiles, renewal};
 use super::trust::{Trust, Usage};
 use super::verifier::FleetVerifier;
 
@@ -47,7 +47,7 @@ impl CertificateInfo {
     /// What to tell people about its age; `None` while more than 30 % of its life is left.
     pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {
         let file = self.dir.join("tls.crt");
-        let renew = "renew it with flagship pki add-member --force, no restart is needed";
+        let renew = format!("renew it with: {}", renewal(&self.callsign, &self.member));
         let Ok(left) = self.not_after.duration_since(now) else {
             return Some(format!(
                 "{} has expired: peers let it in for a while only; {renew}",

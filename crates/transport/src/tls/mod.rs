@@ -11,8 +11,8 @@ pub use directory::TlsError;
 pub use material::CertificateInfo;
 
 pub(crate) use certificate::PeerCertificate;
-pub(crate) use directory::{TlsDirectory, TlsFiles};
-pub(crate) use explain::{Explanation, explain};
+pub(crate) use directory::{TlsDirectory, TlsFiles, renewal};
+pub(crate) use explain::{Explanation, explain, is_anonymous};
 pub(crate) use material::TlsMaterial;
 pub(crate) use trust::Usage;
 
@@ -23,4 +23,10 @@ pub(crate) fn server_name(callsign: &flagship_types::Callsign) -> String {
     let hash = Sha256::digest(callsign.as_str().as_bytes());
     let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("f-{hex}.flagship")
+}
+
+/// Whether a name is one that [`server_name`] makes, of whatever fleet: only members ask for such names.
+pub(crate) fn is_server_name(name: &str) -> bool {
+    let hex = name.strip_prefix("f-").and_then(|rest| rest.strip_suffix(".flagship"));
+    hex.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
