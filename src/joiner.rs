@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use flagship_controller::{JoinError, Joined, Joiner, MemberStart, Probe};
+use flagship_controller::{JoinError, Joined, Joiner, MemberStart, Probe, Waiting};
 use flagship_node::LocalHello;
 use flagship_transport::{AttachError, Attachment, Endpoint, Listen, TlsError, Transport};
 use flagship_types::{CloseCode, PeerAddress};
@@ -35,14 +35,28 @@ impl Joiner for TransportJoiner {
         let Attachment { links, events, local, detach } =
             self.transport.attach(endpoint).await.map_err(|error| join_error(&error))?;
         tracing::info!(callsign = %machine.callsign, member = %machine.member, %local, "listening");
-        let (node, task) = flagship_node::spawn(start.machine, links, events, start.store);
+        let (node, told, task) = flagship_node::spawn(start.machine, links, events, start.store);
         let ended = tokio::spawn(async move {
             if let Err(error) = task.await {
                 tracing::error!(%error, "the node ended badly");
             }
             detach.close(CloseCode::ShuttingDown).await;
         });
-        Ok(Joined { node, ended })
+        Ok(Joined { node, events: told, ended })
+    }
+
+    async fn wait_at(&self, Probe { callsign, member, listen, port }: Probe) -> Result<Waiting, JoinError> {
+        let address = listen_address(listen.as_ref())?;
+        if address.is_some_and(|address| !address.is_unspecified()) {
+            // One address is on one host: the replica that acts needs it, now or when its settings change.
+            return Err(JoinError::Listen(
+                "spec.address: a replica that waits leaves it to the one that acts".into(),
+            ));
+        }
+        let waiting = self.transport.wait(callsign.clone(), member.clone(), Listen { address, port }).await;
+        let waiting = waiting.map_err(|error| join_error(&error))?;
+        tracing::info!(%callsign, %member, local = %waiting.local(), "answering for the replica that acts");
+        Ok(Waiting::new(waiting))
     }
 
     async fn probe(&self, Probe { callsign, member, listen, port }: Probe) -> Result<(), JoinError> {

@@ -3,18 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use flagship_k8s_api::{MultiCluster, lease_name};
+use flagship_k8s_api::MultiCluster;
 use futures::future::join_all;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{ListParams, ObjectList};
-use kube::client::Body;
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
 
 use crate::args::ClusterArgs;
-use crate::liveness::Renewal;
+use crate::leases::{MAX_LEASES, Sightings, Told, look};
 
 /// No single call takes longer: at 3 a.m. an answer about the other clusters matters more.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,8 +19,6 @@ const MAX_OBJECTS: u32 = 1000;
 
 /// Contexts named in an error: enough to see a typing mistake.
 const MAX_NAMED: usize = 10;
-/// Leases asked for per cluster, one request each: more members than that are judged by what others say of them.
-const MAX_LEASES: usize = 32;
 
 /// A cluster that can be asked.
 #[derive(Clone)]
@@ -36,6 +30,16 @@ pub(crate) struct Cluster {
     pub(crate) namespace: Option<String>,
     /// The API server's address.
     pub(crate) server: String,
+    /// How every command for this cluster begins that is to be typed.
+    pub(crate) kubectl: String,
+    /// Its Leases as they were seen so far.
+    pub(crate) sightings: Sightings,
+}
+
+/// An object, and what the Lease of its daemon tells.
+pub(crate) struct Member {
+    pub(crate) object: MultiCluster,
+    pub(crate) lease: Told,
 }
 
 /// Why a cluster could not be asked: what happened, and what to do next.
@@ -58,16 +62,16 @@ impl Cluster {
         &self,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ClusterError> {
-        let (context, server) = (&self.context, &self.server);
+        let (kubectl, server) = (&self.kubectl, &self.server);
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Err(_) => Err(ClusterError::new(
                 format!("no answer within {}s from {server}", CALL_TIMEOUT.as_secs()),
-                format!("see: kubectl --context {context} version"),
+                format!("see: {kubectl} version"),
             )),
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(ClusterError::new(
                 format!("{server}: {}", reason(&error)),
-                format!("see: kubectl --context {context} get mc -A"),
+                format!("see: {kubectl} get mc -A"),
             )),
         }
     }
@@ -86,8 +90,7 @@ impl Cluster {
             }
         };
         self.call(list).await?.ok_or_else(|| {
-            let install =
-                format!("flagship crd | kubectl --context {} apply --server-side -f -", self.context);
+            let install = format!("flagship crd | {} apply --server-side -f -", self.kubectl);
             ClusterError::new(
                 "the cluster does not know MultiClusters",
                 format!("install them with: {install}"),
@@ -95,44 +98,12 @@ impl Cluster {
         })
     }
 
-    /// The same, and for each whether its daemon renews its Lease.
-    pub(crate) async fn members(&self) -> Result<Vec<(MultiCluster, Renewal)>, ClusterError> {
+    /// The same, each with what its daemon's Lease tells.
+    pub(crate) async fn members(&self) -> Result<Vec<Member>, ClusterError> {
         let objects = self.objects().await?;
-        let renewals = join_all(objects.iter().take(MAX_LEASES).map(|object| self.renewal(object))).await;
-        let rest = std::iter::repeat(Renewal::Unknown);
-        Ok(objects.into_iter().zip(renewals.into_iter().chain(rest)).collect())
-    }
-
-    async fn renewal(&self, object: &MultiCluster) -> Renewal {
-        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        let name = lease_name(namespace, object.metadata.name.as_deref().unwrap_or_default());
-        // `run --lease-namespace` may have put it anywhere; not everybody may look everywhere.
-        for at in [String::new(), format!("namespaces/{namespace}/")] {
-            let path = format!(
-                "/apis/coordination.k8s.io/v1/{at}leases?fieldSelector=metadata.name%3D{name}&limit={MAX_LEASES}"
-            );
-            if let Some(renewal) = self.newest(&path).await {
-                return renewal;
-            }
-        }
-        Renewal::Unknown
-    }
-
-    /// The youngest renewal of the Leases there, by the API server's own clock; `None`: not known.
-    async fn newest(&self, path: &str) -> Option<Renewal> {
-        let request = http::Request::get(path).body(Body::empty()).ok()?;
-        let read = async {
-            let response = self.client.send(request).await?;
-            let answered = response.status().is_success();
-            let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
-            let date = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
-            let body = response.into_body().collect_bytes().await?;
-            Ok((answered, date, body))
-        };
-        let (answered, date, body) = self.call(read).await.ok()?;
-        let leases: ObjectList<Lease> = answered.then(|| serde_json::from_slice(&body).ok()).flatten()?;
-        let renewed = leases.items.into_iter().filter_map(|lease| lease.spec?.renew_time).map(|time| time.0);
-        Some(Renewal::at(renewed.max()?, date.unwrap_or_else(Timestamp::now)))
+        let told = join_all(objects.iter().take(MAX_LEASES).map(|object| look(self, object))).await;
+        let told = told.into_iter().chain(std::iter::repeat_with(Told::nothing));
+        Ok(objects.into_iter().zip(told).map(|(object, lease)| Member { object, lease }).collect())
     }
 }
 
@@ -190,11 +161,11 @@ async fn with_context(args: &ClusterArgs, kubeconfig: Kubeconfig, context: Strin
     }
     let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
     let cluster = match Config::from_custom_kubeconfig(kubeconfig, &options).await {
-        Ok(config) => cluster(args, &context, config),
+        Ok(config) => cluster(args, &context, kubectl(args, Some(&context)), config),
         Err(error) => {
             let what =
                 format!("context {context} of {} cannot be used: {}", origin(args), with_causes(&error));
-            Err(ClusterError::new(what, format!("see: kubectl --context {context} version")))
+            Err(ClusterError::new(what, format!("see: {} version", kubectl(args, Some(&context)))))
         }
     };
     (context, cluster)
@@ -230,7 +201,7 @@ fn without_kubeconfig(args: &ClusterArgs, error: &KubeconfigError) -> Vec<Connec
     let wanted = !args.contexts.is_empty() || args.kubeconfig.is_some();
     if let Some(config) = Config::incluster().ok().filter(|_| !wanted) {
         let context = String::from("in-cluster");
-        return vec![(context.clone(), cluster(args, &context, config))];
+        return vec![(context.clone(), cluster(args, &context, kubectl(args, None), config))];
     }
     let why = match error {
         KubeconfigError::ReadConfig(error, path) => format!("{}: {error}", path.display()),
@@ -248,7 +219,33 @@ fn without_kubeconfig(args: &ClusterArgs, error: &KubeconfigError) -> Vec<Connec
     contexts.into_iter().map(|context| (context, Err(error.clone()))).collect()
 }
 
-fn cluster(args: &ClusterArgs, context: &str, mut config: Config) -> Result<Cluster, ClusterError> {
+/// How a command for a cluster begins; in a pod there are no contexts.
+fn kubectl(args: &ClusterArgs, context: Option<&str>) -> String {
+    let mut command = String::from("kubectl");
+    let file = args.kubeconfig.as_ref().map(|file| file.display().to_string());
+    for (flag, value) in [("--kubeconfig", file.as_deref()), ("--context", context)] {
+        if let Some(value) = value {
+            command = format!("{command} {flag} {}", quoted(value));
+        }
+    }
+    command
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:+=,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn cluster(
+    args: &ClusterArgs,
+    context: &str,
+    kubectl: String,
+    mut config: Config,
+) -> Result<Cluster, ClusterError> {
     config.default_retry = false;
     config.connect_timeout = Some(CALL_TIMEOUT);
     config.read_timeout = Some(CALL_TIMEOUT);
@@ -256,69 +253,45 @@ fn cluster(args: &ClusterArgs, context: &str, mut config: Config) -> Result<Clus
     let server = config.cluster_url.to_string().trim_end_matches('/').to_string();
     let client = Client::try_from(config).map_err(|error| {
         let what = format!("context {context} of {} cannot be used: {}", origin(args), reason(&error));
-        ClusterError::new(what, format!("see: kubectl --context {context} version"))
+        ClusterError::new(what, format!("see: {kubectl} version"))
     })?;
     let namespace = (!args.all_namespaces).then_some(namespace);
-    Ok(Cluster { context: context.into(), client, namespace, server })
+    Ok(Cluster {
+        context: context.into(),
+        client,
+        namespace,
+        server,
+        kubectl,
+        sightings: Sightings::default(),
+    })
+}
+
+/// For the tests of other modules.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) fn cluster_at(server: &str) -> Cluster {
+        let config = Config::new(server.parse().unwrap());
+        cluster(&ClusterArgs::default(), "newyork", "kubectl --context newyork".into(), config).unwrap()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::Json;
-    use axum::extract::RawQuery;
-    use axum::http::StatusCode;
-    use axum::routing::get;
-    use serde_json::{Value, json};
-
     use super::*;
 
-    fn cluster_at(server: &str) -> Cluster {
-        let config = Config::new(server.parse().unwrap());
-        cluster(&ClusterArgs::default(), "newyork", config).unwrap()
-    }
-
-    /// An API server with one MultiCluster, whose Lease may be looked for in the whole cluster or not.
-    async fn served(lease: Value, everywhere: bool) -> Renewal {
-        let leases = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "LeaseList", "metadata": {}, "items": [lease]});
-        let list = move |RawQuery(query): RawQuery| {
-            let query = query.unwrap_or_default();
-            assert!(query.starts_with("fieldSelector=metadata.name%3Dflagship.default.newyork&"), "{query}");
-            let leases = leases.clone();
-            async move { ([("date", "Sun, 01 Mar 2026 03:00:00 GMT")], Json(leases)) }
-        };
-        let object = json!({"apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiCluster",
-            "metadata": {"name": "newyork", "namespace": "default"}, "spec": {"port": 9990, "rank": 5}});
-        let objects = json!({"apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiClusterList", "metadata": {}, "items": [object]});
-        let own = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
-        let router = axum::Router::new()
-            .route(
-                "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters",
-                get(async move || Json(objects)),
-            )
-            .route(if everywhere { "/apis/coordination.k8s.io/v1/leases" } else { own }, get(list))
-            .fallback(async || StatusCode::FORBIDDEN);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let members = cluster_at(&format!("http://{address}")).members().await.unwrap();
-        let [(_, renewal)] = members.as_slice() else { panic!("{} members", members.len()) };
-        *renewal
-    }
-
-    fn lease(renewed: &str) -> Value {
-        json!({"metadata": {"name": "flagship.default.newyork"},
-            "spec": {"holderIdentity": "x", "renewTime": format!("2026-03-01T{renewed}Z")}})
-    }
-
-    #[tokio::test]
-    async fn leases_are_found_and_judged_by_the_clusters_own_clock() {
-        for everywhere in [true, false] {
-            assert_eq!(served(lease("02:59:59.500000"), everywhere).await, Renewal::Recent);
-            let old = Renewal::Old("2026-03-01T02:59:00Z".parse().unwrap());
-            assert_eq!(served(lease("02:59:00.000000"), everywhere).await, old);
-        }
-        assert_eq!(served(json!({"metadata": {}, "spec": {}}), true).await, Renewal::Unknown);
-        assert_eq!(served(json!("garbage"), true).await, Renewal::Unknown);
+    #[test]
+    fn commands_name_the_cluster_as_it_was_named() {
+        let args =
+            |file: Option<&str>| ClusterArgs { kubeconfig: file.map(Into::into), ..ClusterArgs::default() };
+        assert_eq!(kubectl(&args(None), None), "kubectl");
+        assert_eq!(kubectl(&args(None), Some("newyork")), "kubectl --context newyork");
+        assert_eq!(
+            kubectl(&args(Some("a/b")), Some("newyork")),
+            "kubectl --kubeconfig a/b --context newyork"
+        );
+        assert_eq!(kubectl(&args(Some("my files/it's")), None), r"kubectl --kubeconfig 'my files/it'\''s'");
     }
 
     async fn refused(kubeconfig: &str, contexts: &[&str]) -> String {
@@ -360,7 +333,8 @@ mod tests {
             ),
             (
                 refused(two, &["newyork"]).await,
-                "newyork: context newyork of FILE (--kubeconfig) cannot be used: failed to load the cluster of context: gone",
+                "newyork: context newyork of FILE (--kubeconfig) cannot be used: failed to load the cluster of context: gone; \
+                 see: kubectl --kubeconfig FILE --context newyork version",
             ),
             (
                 refused("contexts: 3", &[]).await,

@@ -85,8 +85,10 @@ fn choose(args: &FleetArgs, mut targets: Vec<Target>, forget: bool) -> Result<Ve
         targets.retain(|target| target.callsign() == fleet.as_str());
     }
     let knows = |target: &Target| {
-        let known =
-            target.object.status.iter().flat_map(|status| &status.members).any(|known| known.name == member);
+        // One that was forgotten has no row any more.
+        let known = target.object.status.iter().any(|status| {
+            status.members.iter().map(|row| &row.name).chain(&status.forgotten).any(|known| known == member)
+        });
         known || target.name() == member
     };
     let mut fleets: Vec<String> =

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod exit;
 mod fleet;
+mod leases;
 mod liveness;
 mod out;
 mod pki;

@@ -7,29 +7,66 @@ use flagship_k8s_api::{MemberStatus, MultiClusterStatus, ObjectState};
 use flagship_types::format_duration;
 use jiff::Timestamp;
 
+use crate::leases::HOME;
 use crate::style::counted;
 
-/// A daemon renews its Lease twice a second, and others may take it after 2 s; the rest is for clocks that differ
-/// a little within one cluster.
-const RENEWED_WITHIN: Duration = Duration::from_secs(3);
-
-/// When a daemon last renewed its Lease.
+/// What the Lease of a daemon tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Renewal {
-    /// Just now.
+    /// It is renewed by the process that wrote the status.
     Recent,
-    /// At that time, and that is too long ago.
-    Old(Timestamp),
-    /// The Lease is not there, or may not be read.
+    /// It is not renewed any more; last at that time, by the daemon's clock.
+    Old(Option<Timestamp>),
+    /// Its holder gave it up, as at an orderly stop; renewed last at that time.
+    Stopped(Option<Timestamp>),
+    /// Another process renews it than the one that wrote the status.
+    TakenOver,
+    /// The Lease is not there, or may not be read, or is not known to be the daemon's.
     Unknown,
 }
 
-impl Renewal {
-    /// Both times by the clocks of one cluster.
-    pub(crate) fn at(renewed: Timestamp, now: Timestamp) -> Self {
-        let age = Duration::try_from(now.duration_since(renewed)).unwrap_or_default();
-        if age <= RENEWED_WITHIN { Self::Recent } else { Self::Old(renewed) }
+/// Whether a Lease is renewed, as far as it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// It is.
+    Renewed,
+    /// Nobody knows yet: it has to be looked at again.
+    Open,
+    /// It did not change for longer than it is held without that.
+    Expired,
+}
+
+/// A Lease as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) namespace: String,
+    /// Empty: nobody holds it.
+    pub(crate) holder: String,
+    pub(crate) renewed: Option<Timestamp>,
+    pub(crate) sign: Sign,
+}
+
+/// What the Leases of a member tell, whose status `holder` wrote. Unless they were looked for everywhere, one of another
+/// holder may have been left behind, and the daemon keep its own elsewhere. `None`: they must be looked at again.
+pub(crate) fn judge(readings: &[Reading], holder: Option<&str>, everywhere: bool) -> Option<Renewal> {
+    let held = || readings.iter().filter(|reading| !reading.holder.is_empty());
+    let renewed = || held().filter(|reading| reading.sign == Sign::Renewed);
+    if renewed().any(|reading| holder.is_none_or(|holder| holder == reading.holder)) {
+        return Some(Renewal::Recent);
     }
+    if held().any(|reading| reading.sign == Sign::Open) {
+        return Some(Renewal::Old(None));
+    }
+    if renewed().next().is_some() {
+        return Some(Renewal::TakenOver);
+    }
+    let newest = readings.iter().max_by_key(|reading| reading.renewed).filter(|_| everywhere);
+    let own = held().find(|reading| Some(reading.holder.as_str()) == holder);
+    Some(match newest.or(own) {
+        None => Renewal::Unknown,
+        Some(lease) if lease.holder.is_empty() => Renewal::Stopped(lease.renewed),
+        Some(lease) => Renewal::Old(lease.renewed),
+    })
 }
 
 /// A member of a fleet as it was found in its cluster.
@@ -40,63 +77,153 @@ pub(crate) struct Witness<'a> {
     pub(crate) renewal: Renewal,
 }
 
-/// A daemon that is down.
+impl<'a> Witness<'a> {
+    /// What it says of others, unless that is known to be old.
+    fn word(&self) -> Option<&'a MultiClusterStatus> {
+        self.status.filter(|_| matches!(self.renewal, Renewal::Recent | Renewal::Unknown))
+    }
+}
+
+/// Why a status is no news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its daemon is down, or cannot write: the two look alike from here.
+    Lost {
+        /// Others of its fleet were asked, and none hears it.
+        unheard: bool,
+    },
+    /// Its daemon stopped in order.
+    Stopped,
+    /// Another process serves the member now, and did not write yet.
+    TakenOver,
+}
+
+/// A daemon whose status is no news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Silence {
     /// Its last sign of life, as far as known.
     pub(crate) since: Option<Timestamp>,
+    pub(crate) cause: Cause,
 }
 
-/// Whether the daemon of `one` is down, by its Lease and by what the others of its fleet say of it. Two members that
+impl Silence {
+    /// Whether it may be that the daemon runs and leads: it said so last, and nobody knows better.
+    pub(crate) fn may_lead(self, status: &MultiClusterStatus) -> bool {
+        matches!(self.cause, Cause::Lost { .. }) && says_it_leads(status)
+    }
+}
+
+/// Whether a member leads by its own account.
+pub(crate) fn says_it_leads(status: &MultiClusterStatus) -> bool {
+    status.leading || status.role.as_deref() == Some("Leader")
+}
+
+/// Whether an operator declared `name` gone, by the word of this member. A word about a member that came back is taken
+/// back by those that hear it.
+pub(crate) fn forgot(status: &MultiClusterStatus, name: &str) -> bool {
+    status.forgotten.iter().any(|forgotten| forgotten == name)
+        && !status.members.iter().any(|row| row.name == name && row.state == "Alive")
+}
+
+/// Whether the status of `one` is old, by its Lease and by what the others of its fleet say of it. Two members that
 /// are only cut off from each other are both up: each renews its Lease, and each holds the other Down.
 pub(crate) fn silence(one: &Witness<'_>, fleet: &[Witness<'_>]) -> Option<Silence> {
     let status = one.status?;
-    let others = fleet.iter().filter(|other| other.name != one.name);
-    // What a dead daemon says of others is no news, either.
-    let others = others.filter(|other| !matches!(other.renewal, Renewal::Old(_)));
-    let rows: Vec<(&str, &MemberStatus)> = others
-        .flat_map(|other| {
-            other.status.into_iter().flat_map(|status| &status.members).map(|row| (other.name, row))
-        })
-        .filter(|(_, row)| row.name == one.name)
-        .collect();
+    let others = || {
+        fleet
+            .iter()
+            .filter(|other| other.name != one.name)
+            .filter_map(|other| Some((other.name, other.word()?)))
+    };
+    let row =
+        |status: &'_ MultiClusterStatus| status.members.iter().find(|row| row.name == one.name).cloned();
     match one.renewal {
         Renewal::Recent => None,
+        Renewal::TakenOver => Some(Silence { since: None, cause: Cause::TakenOver }),
+        Renewal::Stopped(since) => Some(Silence { since, cause: Cause::Stopped }),
         Renewal::Old(since) => {
-            rows.iter().all(|(_, row)| row.state != "Alive").then_some(Silence { since: Some(since) })
+            let rows: Vec<MemberStatus> = others().filter_map(|(_, status)| row(status)).collect();
+            let heard = rows.iter().any(|row| row.state == "Alive");
+            let unheard = !rows.is_empty() || others().any(|(_, status)| forgot(status, one.name));
+            (!heard).then_some(Silence { since, cause: Cause::Lost { unheard } })
         }
         Renewal::Unknown => {
             let newest = fleet.iter().filter_map(|other| other.status?.term).max();
-            let behind = status.term < newest;
             // Somebody who is cut off says so; somebody who is dead still says what was true before.
-            let hears = |name: &str| {
-                status.members.iter().any(|member| member.name == name && member.state == "Alive")
-            };
-            let (_, row) = rows.iter().find(|(by, row)| row.state == "Down" && behind && hears(by))?;
-            Some(Silence { since: row.since.as_ref().map(|time| time.0) })
+            let hears =
+                |name: &str| status.members.iter().any(|row| row.name == name && row.state == "Alive");
+            let since = others().filter(|(by, _)| hears(by)).find_map(|(_, other)| {
+                let down = row(other).filter(|row| row.state == "Down");
+                let since = down.as_ref().and_then(|row| row.since.as_ref()).map(|time| time.0);
+                // A member that was forgotten has no row any more.
+                (down.is_some() || forgot(other, one.name)).then_some(since)
+            });
+            let since = since.filter(|_| status.term < newest)?;
+            Some(Silence { since, cause: Cause::Lost { unheard: true } })
         }
     }
 }
 
-/// What a dead daemon means.
+/// Objects of the payload that were applied and are not known to be gone.
+pub(crate) fn left_behind(status: &MultiClusterStatus) -> usize {
+    status.inventory.iter().filter(|entry| entry.state != ObjectState::Pending).count()
+}
+
+/// What a status that is no news means.
 pub(crate) fn explain(name: &str, status: &MultiClusterStatus, silence: Silence, now: Timestamp) -> String {
+    let what = match silence.cause {
+        Cause::TakenOver => {
+            return format!(
+                "another process takes over the daemon's work for {name}: its status is still that of the one before"
+            );
+        }
+        Cause::Stopped => "was stopped",
+        Cause::Lost { unheard: false } => "is down, or cut off from its API server",
+        Cause::Lost { unheard: true } => "is down, or cut off from its API server and from the others",
+    };
     let ago = silence
         .since
         .map(|since| format!(" (last sign of life {} ago)", age(now, since)))
         .unwrap_or_default();
-    let left = status.inventory.iter().filter(|entry| entry.state != ObjectState::Pending).count();
-    let payload = match left {
-        0 => String::new(),
-        left => format!("; {} of the payload may run there until it is back", counted(left, "object")),
+    let left = left_behind(status);
+    let objects = counted(left, "object");
+    let place = match silence.cause {
+        Cause::Lost { unheard: true } => "in both clusters",
+        _ => "there",
     };
-    format!("the daemon of {name} is down{ago}: what its status says is old{payload}")
+    let payload = match (silence.may_lead(status), left) {
+        (true, 0) => format!(". It led and MAY STILL LEAD: its payload may run {place}"),
+        (true, _) => format!(". It led and MAY STILL LEAD: its payload ({objects}) may run {place}"),
+        (false, 0) => String::new(),
+        (false, _) => format!("; {objects} of the payload may run there until it is back"),
+    };
+    format!("the daemon of {name} {what}{ago}: what its status says is old{payload}")
 }
 
-/// How to start a daemon: what has to be typed depends on how it is run.
-pub(crate) fn start(context: &str) -> String {
+/// What to do about it.
+pub(crate) fn next(silence: Silence, kubectl: &str) -> String {
+    match silence.cause {
+        Cause::TakenOver => "Look again in a few seconds".into(),
+        Cause::Stopped => start(kubectl),
+        Cause::Lost { .. } => {
+            format!(
+                "If it runs, mend its network (its log says what it does not reach); if not, start it {}",
+                how(kubectl)
+            )
+        }
+    }
+}
+
+/// How to start a daemon.
+pub(crate) fn start(kubectl: &str) -> String {
+    format!("Start it {}", how(kubectl))
+}
+
+/// What has to be typed depends on how it is run.
+fn how(kubectl: &str) -> String {
     format!(
-        "Start it where it ran, with the flags it had: flagship run --kubeconfig FILE --tls-dir DIR; if it is a pod, \
-         see: kubectl --context {context} -n kube-vip-multi-cluster-system get pods"
+        "where it ran, with the flags it had: flagship run --kubeconfig FILE --tls-dir DIR; if it is a pod, see: \
+         {kubectl} -n {HOME} get pods"
     )
 }
 
@@ -110,45 +237,5 @@ pub(crate) fn age(now: Timestamp, since: Timestamp) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(term: i64, sees: &[(&str, &str)]) -> MultiClusterStatus {
-        let row = |(name, state): &(&str, &str)| MemberStatus {
-            name: (*name).into(),
-            state: (*state).into(),
-            ..MemberStatus::default()
-        };
-        let members = sees.iter().map(row).collect();
-        MultiClusterStatus { term: Some(term), leading: true, members, ..MultiClusterStatus::default() }
-    }
-
-    fn dead(a: &(MultiClusterStatus, Renewal), b: &(MultiClusterStatus, Renewal)) -> (bool, bool) {
-        let fleet = [
-            Witness { name: "a", status: Some(&a.0), renewal: a.1 },
-            Witness { name: "b", status: Some(&b.0), renewal: b.1 },
-        ];
-        (silence(&fleet[0], &fleet).is_some(), silence(&fleet[1], &fleet).is_some())
-    }
-
-    #[test]
-    fn the_dead_are_told_from_those_that_are_cut_off() {
-        let now: Timestamp = "2026-03-01T03:00:00Z".parse().unwrap();
-        let at = |time: &str| Renewal::at(format!("2026-03-01T{time}Z").parse().unwrap(), now);
-        let (recent, old, unknown) = (at("02:59:58"), at("02:59:50"), Renewal::Unknown);
-        assert!(recent == Renewal::Recent && matches!(old, Renewal::Old(_)));
-        // The API server's clock has whole seconds: a renewal may seem to be of the future.
-        assert_eq!(at("03:00:01"), Renewal::Recent);
-        let (killed, cut) = (|| status(7, &[("b", "Alive")]), || status(7, &[("b", "Down")]));
-        let leader = || status(8, &[("a", "Down")]);
-        assert_eq!(dead(&(killed(), old), &(leader(), recent)), (true, false));
-        assert_eq!(dead(&(killed(), unknown), &(leader(), unknown)), (true, false));
-        assert_eq!(dead(&(cut(), recent), &(leader(), recent)), (false, false));
-        assert_eq!(dead(&(cut(), unknown), &(leader(), unknown)), (false, false));
-        // It renewed just before it was killed, or it only cannot write: it is not called dead.
-        assert_eq!(dead(&(killed(), recent), &(leader(), recent)), (false, false));
-        assert_eq!(dead(&(killed(), old), &(status(7, &[("a", "Alive")]), recent)), (false, false));
-        // Both were killed while each heard the other.
-        assert_eq!(dead(&(killed(), old), &(status(7, &[("a", "Alive")]), old)), (true, true));
-    }
-}
+#[path = "liveness_tests.rs"]
+mod tests;

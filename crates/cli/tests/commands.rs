@@ -142,6 +142,11 @@ async fn review(State(api): State<Shared>, Json(mut review): Json<Value>) -> Jso
         "system:serviceaccount:kube-vip-multi-cluster-system:kube-vip-multi-cluster-controller-manager"
     );
     let resource = review["spec"]["resourceAttributes"]["resource"].as_str().unwrap().to_string();
+    if resource == "leases" {
+        // Where `deploy/install.yaml` keeps them; the made-up server has none to be found.
+        let namespace = &review["spec"]["resourceAttributes"]["namespace"];
+        assert_eq!(namespace, "kube-vip-multi-cluster-system");
+    }
     let allowed = !api.lock().unwrap().forbidden.iter().any(|forbidden| *forbidden == resource);
     review["status"] = json!({"allowed": allowed});
     Json(review)
@@ -259,6 +264,19 @@ async fn forget_tells_all_members_but_the_one_that_is_gone() {
     let args = ["fleet", "admit", "atlantis", "--reason", "found", "--kubeconfig", &fleet.kubeconfig];
     let error = flagship(&args).await.unwrap_err();
     assert!(error.message.contains("flagship status"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_forgotten_member_can_be_admitted_and_forgotten_again() {
+    let fleet = fleet().await;
+    // As the survivor writes it: no row any more.
+    fleet.newyork.lock().unwrap().objects[0]["status"]["members"] = json!([]);
+    fleet.newyork.lock().unwrap().objects[0]["status"]["forgotten"] = json!(["sheffield"]);
+    for verb in ["admit", "forget"] {
+        let args = ["fleet", verb, "sheffield", "--reason", "x", "--kubeconfig", &fleet.kubeconfig];
+        assert_eq!(flagship(&args).await.unwrap(), Exit::Success, "{verb}");
+    }
+    assert_eq!(fleet.newyork.lock().unwrap().patches.len(), 2);
 }
 
 #[tokio::test]

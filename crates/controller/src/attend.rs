@@ -8,10 +8,10 @@ use std::time::Duration;
 use flagship_k8s_api::{DeletionPolicy, MultiCluster, Settings};
 use flagship_node::{Command, Directive, NodeEvent, ResignReason};
 use flagship_types::{Health, Term};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinError as TaskError;
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::advertise::service_changed;
 use crate::commands::{self, Annotation, Order};
@@ -23,10 +23,11 @@ use crate::member::{Change, change, node_spec};
 use crate::orphan::{Removal, removal};
 use crate::payload_worker::Target;
 use crate::ports::Probe;
+use crate::prepare::invalid_spec;
 use crate::request::Reachability;
 use crate::status::Stall;
 use crate::supervisor::OnShutdown;
-use crate::tenure::{Member, Tenure, invalid_spec};
+use crate::tenure::{Member, Tenure};
 use crate::worker::End;
 
 /// How often is looked at what nobody announces: whether the API server answers, and the time.
@@ -37,6 +38,9 @@ const PROBE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a member whose name another process uses is silent before it joins again; the others refuse it for as long
 /// as they hear that one. Short enough that a mistake that was corrected is over while somebody still looks.
 const NAME_IN_USE_AGAIN: Duration = Duration::from_secs(60);
+
+/// How much of what a panic says goes into the history.
+const MAX_PANIC_CHARS: usize = 300;
 
 /// The reason of the condition that says why a payload cannot stay behind.
 const CANNOT_ORPHAN: &str = "CannotOrphan";
@@ -80,18 +84,15 @@ pub(crate) fn ended() -> Happening {
 }
 
 /// The happening of [`Outcome::WorkerEnded`].
-pub(crate) fn worker_ended() -> Happening {
-    let note =
-        "the task that applies and deletes this member's payload ended unexpectedly; it is started again";
+fn worker_ended(ended: &Result<(), TaskError>) -> Happening {
+    let why = match ended {
+        Ok(()) => String::new(),
+        Err(error) => format!(" ({})", error.to_string().chars().take(MAX_PANIC_CHARS).collect::<String>()),
+    };
+    let note = format!(
+        "the task that applies and deletes this member's payload ended unexpectedly{why}; it is started again"
+    );
     Happening::new(Notice::warning("PayloadWorkerEnded", note))
-}
-
-fn worker_failed(ended: &Result<(), TaskError>) -> Outcome {
-    match ended {
-        Ok(()) => debug!("the payload worker ended by itself"),
-        Err(error) => debug!(%error, "the payload worker failed"),
-    }
-    Outcome::WorkerEnded
 }
 
 impl Tenure {
@@ -119,7 +120,11 @@ impl Tenure {
                 ended = &mut member.payload.0 => {
                     // It also ends with the node, whose links are closed a little later.
                     let with_node = directive.has_changed().is_err();
-                    return if with_node { Outcome::Ended } else { worker_failed(&ended) };
+                    if with_node {
+                        return Outcome::Ended;
+                    }
+                    self.chronicle.tell(worker_ended(&ended));
+                    return Outcome::WorkerEnded;
                 }
                 seen = self.object.changed() => {
                     if seen.is_err() {
@@ -373,6 +378,20 @@ impl Tenure {
                     ),
                 ))
             }
+        }
+    }
+
+    /// Everything that was told and not read yet.
+    pub(crate) fn hear_the_rest(&mut self, member: &mut Member) {
+        loop {
+            match member.events.try_recv() {
+                Ok(event) => self.heard(Ok(event)),
+                Err(TryRecvError::Lagged(lost)) => self.heard(Err(RecvError::Lagged(lost))),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        while let Ok(happening) = member.happenings.try_recv() {
+            self.chronicle.tell(happening);
         }
     }
 

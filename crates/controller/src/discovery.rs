@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_k8s_api::{FIELD_MANAGER, MultiCluster, TERM_ANNOTATION};
-use flagship_payload::{CALL_TIMEOUT, Cluster, GroupKind, Inventory, Owner, Reach, Verb, parse};
+use flagship_payload::{ApiError, CALL_TIMEOUT, Cluster, GroupKind, Inventory, Owner, Reach, Verb, parse};
 use flagship_types::Term;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -31,6 +31,27 @@ impl flagship_payload::Observer for Counter {
     }
 }
 
+/// Why it could not be found out what is in the cluster.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiscoveryError {
+    /// Objects could not be listed.
+    #[error(transparent)]
+    List(#[from] ApiError),
+    /// An object's term could not be read.
+    #[error(transparent)]
+    Read(#[from] CallError),
+}
+
+impl DiscoveryError {
+    /// HTTP status of the answer, 0 without one.
+    pub(crate) fn code(&self) -> u16 {
+        match self {
+            Self::List(error) => error.code(),
+            Self::Read(error) => error.code(),
+        }
+    }
+}
+
 /// A connection for payloads.
 pub(crate) fn cluster(context: &Context) -> Cluster {
     let counter = Arc::new(Counter(Arc::clone(&context.observer)));
@@ -49,13 +70,12 @@ pub(crate) async fn discover(
     object: &MultiCluster,
     owner: &Owner,
     known: &Inventory,
-) -> Result<(Inventory, Term), String> {
+) -> Result<(Inventory, Term), DiscoveryError> {
     let cluster = cluster(context);
     let mut kinds = known.kinds();
     kinds.extend(noted_kinds(object));
     kinds.extend(payload_kinds(&cluster, object, owner).await);
-    let found =
-        cluster.discover_owned(owner, reach(context), &kinds).await.map_err(|error| error.to_string())?;
+    let found = cluster.discover_owned(owner, reach(context), &kinds).await?;
     let term = newest_term(context, &cluster, &found).await?;
     Ok((found, term))
 }
@@ -70,8 +90,12 @@ async fn payload_kinds(cluster: &Cluster, object: &MultiCluster, owner: &Owner) 
     manifests.into_iter().map(|manifest| GroupKind { group: manifest.group, kind: manifest.kind }).collect()
 }
 
-async fn newest_term(context: &Context, cluster: &Cluster, found: &Inventory) -> Result<Term, String> {
-    let catalog = cluster.catalog().await.map_err(|error| error.to_string())?;
+async fn newest_term(
+    context: &Context,
+    cluster: &Cluster,
+    found: &Inventory,
+) -> Result<Term, DiscoveryError> {
+    let catalog = cluster.catalog().await?;
     let caller = Caller::new(Arc::clone(&context.observer));
     let mut newest = Term::NONE;
     for (id, _) in found.iter().take(MAX_TERMS_READ) {
@@ -81,7 +105,7 @@ async fn newest_term(context: &Context, cluster: &Cluster, found: &Inventory) ->
             false => Api::all_with(context.client.clone(), &kind.resource),
         };
         let get = async { api.get_metadata_opt(&id.name).await };
-        let live = caller.call(crate::request::Verb::Get, get).await.map_err(|error| error.to_string())?;
+        let live = caller.call(crate::request::Verb::Get, get).await?;
         let term = live.as_ref().and_then(|live| live.annotations().get(TERM_ANNOTATION)?.parse().ok());
         newest = newest.max(Term(term.unwrap_or(0)));
     }

@@ -182,7 +182,7 @@ fn because(refusal: Refusal) -> String {
 /// What makes a certificate for a member that is given another name.
 pub(crate) fn certificate_for_new_name(callsign: &str) -> String {
     format!(
-        "flagship pki add-member --fleet {callsign} --member NEW-NAME --out DIR, DIR being where the fleet's ca.key is kept"
+        "flagship pki add-member --fleet {callsign} --member NEW-NAME --out DIR; DIR is where the fleet's ca.key is kept"
     )
 }
 

@@ -155,10 +155,11 @@ fn joined(view: &View<'_>) -> Judgement {
         }
         (true, false) => {
             let message = format!(
-                "no link to {}: it is dialled, and this member listens on {}; to find out why: flagship check --context \
-                 CONTEXT, with one --context for each cluster",
+                "no link to {}: it is dialled, and this member listens on {}; to find out why, with one --context for \
+                 each cluster: flagship check -n {} --context CONTEXT",
                 names(&apart),
-                member::listening(settings)
+                member::listening(settings),
+                view.namespace
             );
             judgement(which, false, "NoLink", message)
         }

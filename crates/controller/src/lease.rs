@@ -66,6 +66,8 @@ pub(crate) struct LocalLease {
     seen: Option<Lease>,
     /// When the last write that succeeded was begun.
     renewed: watch::Sender<Option<BootInstant>>,
+    /// It was somebody else's when it was looked at.
+    waits: watch::Sender<bool>,
 }
 
 /// Whether this process still holds a member's Lease, as far as can be known without asking.
@@ -104,12 +106,18 @@ enum Renewal {
 
 impl LocalLease {
     pub(crate) fn new(api: Api<Lease>, caller: Caller, name: String, holder: String) -> Self {
-        Self { api, caller, name, holder, seen: None, renewed: watch::Sender::new(None) }
+        let (renewed, waits) = (watch::Sender::new(None), watch::Sender::new(false));
+        Self { api, caller, name, holder, seen: None, renewed, waits }
     }
 
     /// How others know whether it is held.
     pub(crate) fn watch(&self) -> LeaseWatch {
         LeaseWatch(self.renewed.subscribe())
+    }
+
+    /// Becomes true when [`Self::acquire`] finds that somebody else has it.
+    pub(crate) fn waits(&self) -> watch::Receiver<bool> {
+        self.waits.subscribe()
     }
 
     /// Waits until the lease is ours. Cancel by dropping.
@@ -140,6 +148,9 @@ impl LocalLease {
                     "another process serves this member; waiting"
                 );
                 told = true;
+            }
+            if !self.holder_seen().is_empty() {
+                self.waits.send_replace(true);
             }
             tokio::time::sleep(wait).await;
         }

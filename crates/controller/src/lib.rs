@@ -22,6 +22,7 @@ mod memory;
 mod orphan;
 mod payload_worker;
 mod ports;
+mod prepare;
 mod progress;
 mod request;
 mod running;
@@ -33,5 +34,5 @@ mod supervisor;
 mod tenure;
 mod worker;
 
-pub use ports::{JoinError, Joined, Joiner, MemberStart, Observer, PayloadResult, Probe};
+pub use ports::{JoinError, Joined, Joiner, MemberStart, Observer, PayloadResult, Probe, Waiting};
 pub use supervisor::{Controller, OnShutdown, Options};

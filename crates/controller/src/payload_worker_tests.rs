@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fixtures::{refusal, settings};
 use crate::member::machine_config;
-use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe};
+use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe, Waiting};
 use crate::status_writer::StatusWriter;
 use crate::supervisor::{OnShutdown, Options};
 
@@ -117,6 +117,10 @@ impl Joiner for NoJoiner {
     async fn join(&self, _: MemberStart) -> Result<Joined, JoinError> {
         Err(JoinError::Listen("not in this test".into()))
     }
+    async fn wait_at(&self, _: Probe) -> Result<Waiting, JoinError> {
+        Err(JoinError::Listen("not in this test".into()))
+    }
+
     async fn probe(&self, _: Probe) -> Result<(), JoinError> {
         Ok(())
     }
@@ -220,7 +224,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
     };
     machine.restored = Restored { record: Some(record), ..Default::default() };
     let (links, link_events) = mpsc::channel(8);
-    let (node, _) = flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
+    let (node, _, _) = flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
     let fit = Health { api: true, payload_valid: true, payload_ready: false };
     node.tell(flagship_node::Command::Health(fit)).await;
     let mut directive = node.directive();

@@ -1,12 +1,14 @@
 //! What the controller needs from the daemon that holds it: somebody who joins members to their fleets, and
 //! somebody who counts. Both are implemented at the root.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flagship_node::{MachineConfig, NodeHandle, Store};
+use flagship_node::{MachineConfig, NodeEvent, NodeHandle, Store};
 use flagship_types::{Callsign, MemberName, PeerAddress};
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 /// Everything that is needed to join one member to its fleet.
@@ -21,7 +23,7 @@ pub struct MemberStart {
     pub store: Arc<dyn Store>,
 }
 
-/// Where and as whom a member that takes part already would join anew.
+/// Where and as whom a member would join: one that takes part already, or one that waits for its local Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// Its fleet.
@@ -34,10 +36,22 @@ pub struct Probe {
     pub port: u16,
 }
 
+/// Answers whoever dials a member that waits for its local Lease, until it is dropped.
+pub struct Waiting(#[expect(dead_code, reason = "held for its end")] Box<dyn Any + Send + Sync>);
+
+impl Waiting {
+    /// Of whatever stops answering when it is dropped.
+    pub fn new(answer: impl Any + Send + Sync) -> Self {
+        Self(Box::new(answer))
+    }
+}
+
 /// A member that takes part in its fleet.
 pub struct Joined {
     /// The running node.
     pub node: NodeHandle,
+    /// All that it tells, from its first event on.
+    pub events: broadcast::Receiver<NodeEvent>,
     /// Ends when the node has ended, its links are closed and its listener is free again.
     pub ended: JoinHandle<()>,
 }
@@ -61,6 +75,11 @@ pub enum JoinError {
 }
 
 impl JoinError {
+    /// Whether another Secret would help.
+    pub(crate) fn is_about_certificates(&self) -> bool {
+        matches!(self, Self::NoCertificate(_) | Self::BadCertificate(_))
+    }
+
     /// The reason of the condition and of the Event.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
@@ -77,6 +96,9 @@ impl JoinError {
 pub trait Joiner: Send + Sync {
     /// Starts a node and its links. Returns once it listens; it need not have met anybody.
     async fn join(&self, start: MemberStart) -> Result<Joined, JoinError>;
+    /// Answers for a member that another replica of this cluster serves: dial again. A join at the same place takes
+    /// over without a gap; only then is the answer to be dropped. Waits for nothing that is taken.
+    async fn wait_at(&self, place: Probe) -> Result<Waiting, JoinError>;
     /// Finds out whether a join would fail, without disturbing the member that runs. Changes nothing.
     async fn probe(&self, probe: Probe) -> Result<(), JoinError>;
 }

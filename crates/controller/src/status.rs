@@ -25,6 +25,7 @@ pub(crate) struct Stall {
 
 /// Everything the status is made of.
 pub(crate) struct View<'a> {
+    pub namespace: &'a str,
     pub member: &'a MemberName,
     pub generation: Option<i64>,
     /// The settings in use; `None` if there never were usable ones.

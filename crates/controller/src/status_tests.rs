@@ -59,6 +59,7 @@ impl Scene {
     fn picture(&self) -> Picture {
         let noon = "2026-01-02T12:03:11Z".parse().unwrap();
         picture(&View {
+            namespace: "shop",
             member: &"newyork".parse().unwrap(),
             generation: Some(3),
             settings: Some(&self.settings),
@@ -178,7 +179,9 @@ fn links_are_told_apart() {
     assert_eq!(alone.says(ConditionType::Joined).1, "Alone");
     let mut cut = snapshot();
     cut.members.push(peer("sheffield", State::Down));
-    assert_eq!(Scene::new(cut.clone(), running()).says(ConditionType::Joined).1, "NoLink");
+    let (_, reason, message) = Scene::new(cut.clone(), running()).says(ConditionType::Joined);
+    assert_eq!(reason, "NoLink");
+    assert!(message.ends_with(": flagship check -n shop --context CONTEXT"), "{message}");
     cut.members.push(peer("leeds", State::Alive));
     assert_eq!(Scene::new(cut, running()).says(ConditionType::Joined).1, "PartlyLinked");
 }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_k8s_api::{FieldError, MultiCluster, MultiClusterStatus, Settings};
+use flagship_k8s_api::{MultiCluster, Settings};
 use flagship_node::{Command, NodeEvent, NodeHandle};
-use flagship_payload::{Inventory, Owner};
-use flagship_types::{MemberName, Term};
+use flagship_payload::Owner;
+use flagship_types::MemberName;
 use jiff::Timestamp;
 use kube::Api;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -15,10 +15,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::attend::{Outcome, ended, worker_ended};
+use crate::attend::{Outcome, ended};
 use crate::chronicle::Chronicle;
 use crate::departure::Why;
-use crate::discovery;
 use crate::events::{Notice, Publisher};
 use crate::finalizer;
 use crate::happenings::Happening;
@@ -27,17 +26,18 @@ use crate::lease::LeaseWatch;
 use crate::member::machine_config;
 use crate::orphan;
 use crate::payload_worker::{self, PayloadWorker, Target};
-use crate::ports::{Joined, MemberStart};
+use crate::ports::{Joined, MemberStart, Waiting};
+use crate::prepare::{Prepared, Ready};
 use crate::progress::Progress;
-use crate::request::{CallError, Caller};
+use crate::request::Caller;
 use crate::service::ServiceWatch;
 use crate::status::{Stall, View, picture};
-use crate::status_writer::{Start, StatusHandle, StatusWriter, WriteError};
+use crate::status_writer::{Start, StatusHandle};
 use crate::worker::{Context, End, Identity, Interruption, Worker};
 
 /// How long after a failed step it is tried again, at first and at most.
 pub(crate) const RETRY: Duration = Duration::from_millis(500);
-const MAX_RETRY: Duration = Duration::from_secs(5);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(5);
 /// What a daemon that ends asks the others to wait for it, the default of the Away announcement.
 const AWAY_GRACE: Duration = Duration::from_secs(30);
 /// What a member that rejoins asks for: it takes well under a second.
@@ -80,38 +80,6 @@ impl Drop for Member {
     }
 }
 
-/// What can be done about an object right now.
-enum Prepared {
-    /// Join with this.
-    Ready(Box<Ready>),
-    /// Nothing, before something changes or the time is over.
-    Wait(Duration),
-    /// It is being deleted and cannot join: only what it left behind is to be removed.
-    Leftovers,
-    /// It was deleted, and our finalizer is off.
-    Done,
-}
-
-/// Everything that joining needs.
-struct Ready {
-    object: Arc<MultiCluster>,
-    settings: Settings,
-    start: Start,
-    inventory: Inventory,
-    found: Option<Term>,
-}
-
-/// Why preparing failed; tried again.
-#[derive(Debug, thiserror::Error)]
-enum PrepareError {
-    #[error("cannot set the finalizer: {0}")]
-    Finalizer(CallError),
-    #[error("cannot read or write the status: {0}")]
-    Status(#[from] WriteError),
-    #[error("cannot find out what runs here: {0}")]
-    Inventory(String),
-}
-
 /// The time in which this process holds the member's Lease.
 pub(crate) struct Tenure {
     pub(crate) context: Arc<Context>,
@@ -124,11 +92,13 @@ pub(crate) struct Tenure {
     pub(crate) stall: Option<Stall>,
     pub(crate) status: Option<StatusHandle>,
     /// A stored start that no node has used, because it could not join.
-    unused: Option<Start>,
+    pub(crate) unused: Option<Start>,
     pub(crate) lease: LeaseWatch,
     /// The Service that says where others reach this member.
     pub(crate) service: Option<ServiceWatch>,
-    retry: Duration,
+    pub(crate) retry: Duration,
+    /// Answers who dials the member until it has joined, or waits for a person.
+    pub(crate) waiting: Option<Waiting>,
 }
 
 impl Tenure {
@@ -155,6 +125,7 @@ impl Tenure {
             lease,
             service: None,
             retry: RETRY,
+            waiting: None,
         }
     }
 
@@ -196,89 +167,6 @@ impl Tenure {
         }
     }
 
-    async fn prepare(&mut self) -> Prepared {
-        match self.try_prepare().await {
-            Ok(prepared) => {
-                self.retry = RETRY;
-                prepared
-            }
-            Err(PrepareError::Status(WriteError::Gone)) => {
-                // The watch will say so; until then there is nothing to do.
-                debug!("the object is gone");
-                Prepared::Wait(MAX_RETRY)
-            }
-            Err(error) => {
-                warn!(%error, "cannot start this member yet");
-                let time = self.retry;
-                self.retry = (time * 2).min(MAX_RETRY);
-                Prepared::Wait(time)
-            }
-        }
-    }
-
-    async fn try_prepare(&mut self) -> Result<Prepared, PrepareError> {
-        let object = self.object.borrow_and_update().clone();
-        if finalizer::is_deleting(&object) && !finalizer::is_set(&object) {
-            return Ok(Prepared::Done);
-        }
-        let status = self.open_status().await?;
-        let settings = match object.spec.settings() {
-            Ok(settings) => settings,
-            Err(wrong) => {
-                self.stalled(&object, invalid_spec(&wrong));
-                let leaving = finalizer::is_deleting(&object);
-                return Ok(if leaving { Prepared::Leftovers } else { Prepared::Wait(Duration::MAX) });
-            }
-        };
-        finalizer::add(&self.api, &self.caller, &object).await.map_err(PrepareError::Finalizer)?;
-        let start = match self.unused.take() {
-            Some(start) => start,
-            None => status.begin().await?,
-        };
-        self.chronicle.restore(&start.status);
-        let (inventory, found) = match self.discover(&start.status).await {
-            Ok(discovered) => discovered,
-            Err(error) => {
-                self.unused = Some(start);
-                return Err(error);
-            }
-        };
-        if start.status.callsign.as_deref().is_some_and(|fleet| fleet != settings.callsign.as_str()) {
-            info!(
-                was = start.status.callsign,
-                "the callsign changed: what the other fleet agreed on is forgotten"
-            );
-            status.forget_record().await?;
-        }
-        let settings = self.located(settings).await;
-        Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
-    }
-
-    async fn open_status(&mut self) -> Result<StatusHandle, WriteError> {
-        if let Some(status) = &self.status {
-            return Ok(status.clone());
-        }
-        let Identity { name, uid, .. } = &self.identity;
-        let holder = &self.context.options.holder;
-        let (handle, status) =
-            StatusWriter::open(self.api.clone(), self.caller.clone(), name, uid, holder).await?;
-        self.chronicle.restore(&status);
-        self.interruption.usurper = Some(handle.usurper());
-        self.status = Some(handle.clone());
-        Ok(handle)
-    }
-
-    /// What is in the cluster: what the status says, and what carries the label, with the newest term on it.
-    async fn discover(&self, status: &MultiClusterStatus) -> Result<(Inventory, Option<Term>), PrepareError> {
-        let mut inventory = Inventory::from_status(&status.inventory);
-        let object = self.object.borrow().clone();
-        let owner = self.owner();
-        let found = discovery::discover(&self.context, &object, &owner, &inventory).await;
-        let (found, term) = found.map_err(PrepareError::Inventory)?;
-        inventory.unite(&found);
-        Ok((inventory, (!found.is_empty()).then_some(term)))
-    }
-
     pub(crate) fn owner(&self) -> Owner {
         Owner { namespace: self.identity.namespace.clone(), name: self.identity.name.clone() }
     }
@@ -291,7 +179,7 @@ impl Tenure {
         let store = status.store(&settings.callsign);
         let (listen, port) = (settings.listen.clone(), settings.port);
         let joined = self.context.joiner.join(MemberStart { machine, listen, port, store }).await;
-        let Joined { node, ended } = match joined {
+        let Joined { node, events, ended } = match joined {
             Ok(joined) => joined,
             Err(error) => {
                 let stall = Stall { reason: error.reason().into(), message: error.to_string() };
@@ -300,8 +188,8 @@ impl Tenure {
                 return Err(MAX_RETRY);
             }
         };
-        // At once: what happens before is not heard.
-        let events = node.events();
+        // It answers at the same place itself.
+        self.waiting = None;
         self.stall = None;
         self.context.observer.member_joined(&settings.callsign, self.member(), &node);
         let generation = object.metadata.generation;
@@ -341,7 +229,6 @@ impl Tenure {
                 self.wait(RETRY).await
             }
             Outcome::WorkerEnded => {
-                self.chronicle.tell(worker_ended());
                 member.node.tell(Command::Away(REJOIN_GRACE)).await;
                 self.close(member).await;
                 self.flush().await;
@@ -394,13 +281,13 @@ impl Tenure {
         member.payload.0.abort();
         member.node.tell(Command::Shutdown).await;
         // Its end may have been seen already, and is not to be waited for twice.
-        if member.ended.is_finished() {
-            return;
-        }
-        if tokio::time::timeout(CLOSE_TIMEOUT, &mut member.ended).await.is_err() {
+        if !member.ended.is_finished()
+            && tokio::time::timeout(CLOSE_TIMEOUT, &mut member.ended).await.is_err()
+        {
             warn!("the node did not end in time; it is left behind");
             member.ended.abort();
         }
+        self.hear_the_rest(&mut member);
     }
 
     async fn flush(&self) {
@@ -446,6 +333,8 @@ impl Tenure {
 
     /// Shows that nothing goes on before somebody changes something.
     pub(crate) fn stalled(&mut self, object: &MultiCluster, mut stall: Stall) {
+        // Who dials again soon would dial in vain.
+        self.waiting = None;
         let left = self.chronicle.inventory().len();
         if left > 0 {
             stall.message.push_str("; meanwhile the payload that runs here (");
@@ -471,6 +360,7 @@ impl Tenure {
         });
         let leader_since = snapshot.as_ref().and_then(|snapshot| self.chronicle.leader_since(snapshot));
         let view = View {
+            namespace: &self.identity.namespace,
             member: &self.identity.member,
             generation,
             settings: member.map(|member| &member.settings),
@@ -494,18 +384,6 @@ impl Tenure {
     }
 }
 
-/// Fields listed in one condition.
-const MAX_FIELDS: usize = 5;
-
-/// What is wrong with a spec, with the fields' paths.
-pub(crate) fn invalid_spec(wrong: &[FieldError]) -> Stall {
-    let mut message = wrong.iter().take(MAX_FIELDS).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if wrong.len() > MAX_FIELDS {
-        message.push_str(&format!("; and {} more", wrong.len() - MAX_FIELDS));
-    }
-    Stall { reason: "InvalidSpec".into(), message }
-}
-
 #[cfg(test)]
 #[path = "tenure_tests.rs"]
-mod tests;
+pub(crate) mod tests;

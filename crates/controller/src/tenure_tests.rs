@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use flagship_k8s_api::MultiClusterStatus;
 use flagship_node::{
     DurableRecord, LinkEvent, LinkId, Links, LocalHello, PeerHello, PeerMessage, Store, StoreError,
 };
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fixtures::{Services, api_server, put, service, service_api, spec};
-use crate::ports::{JoinError, Joiner, NoObserver, Probe};
+use crate::ports::{JoinError, Joiner, NoObserver, Probe, Waiting};
 use crate::supervisor::{OnShutdown, Options};
 
 /// Refuses to join anew for as long as it is told to.
@@ -25,6 +26,10 @@ struct FakeJoiner {
 #[async_trait::async_trait]
 impl Joiner for FakeJoiner {
     async fn join(&self, _: MemberStart) -> Result<Joined, JoinError> {
+        Err(JoinError::Listen("not in this test".into()))
+    }
+
+    async fn wait_at(&self, _: Probe) -> Result<Waiting, JoinError> {
         Err(JoinError::Listen("not in this test".into()))
     }
 
@@ -54,18 +59,18 @@ impl Store for NoStore {
 }
 
 /// The member newyork, whose node runs without links.
-struct Bench {
+pub(crate) struct Bench {
     joiner: Arc<FakeJoiner>,
-    tenure: Tenure,
+    pub(crate) tenure: Tenure,
     member: Member,
-    object: watch::Sender<Arc<MultiCluster>>,
+    pub(crate) object: watch::Sender<Arc<MultiCluster>>,
     links: mpsc::Sender<LinkEvent>,
     _lost: watch::Sender<Option<String>>,
     _progress: watch::Sender<Progress>,
     _happenings: mpsc::Sender<Happening>,
 }
 
-fn object(port: i32, generation: i64) -> Arc<MultiCluster> {
+pub(crate) fn object(port: i32, generation: i64) -> Arc<MultiCluster> {
     let mut object = MultiCluster::new("newyork", spec());
     object.spec.port = port.into();
     object.metadata.namespace = Some("default".into());
@@ -79,7 +84,7 @@ fn bench() -> Bench {
     bench_over(api_server(|_, _, _| (200, json!({}))))
 }
 
-fn bench_over(client: kube::Client) -> Bench {
+pub(crate) fn bench_over(client: kube::Client) -> Bench {
     let joiner = Arc::new(FakeJoiner::default());
     let (object_out, seen) = watch::channel(object(9990, 1));
     let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
@@ -118,12 +123,13 @@ fn bench_over(client: kube::Client) -> Bench {
     let epoch = Epoch(flagship_node::wall_ms());
     let machine = machine_config(&settings, tenure.member(), epoch, &MultiClusterStatus::default(), None);
     let (links, link_events) = mpsc::channel(8);
-    let (node, ended) = flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
+    let (node, events, ended) =
+        flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
     let (progress_out, progress) = watch::channel(Progress::default());
     let (happenings_out, happenings) = mpsc::channel(1);
     let (target, _) = watch::channel(Target { generation: 1, settings: settings.clone() });
     let member = Member {
-        events: node.events(),
+        events,
         node,
         ended,
         settings,
@@ -207,6 +213,9 @@ async fn a_payload_worker_that_fails_is_noticed() {
     member.payload = AbortOnDrop(tokio::spawn(async { panic!("as a bug would") }));
     let outcome = tokio::time::timeout(Duration::from_secs(5), tenure.attend(&mut member)).await;
     assert_eq!(outcome, Ok(Outcome::WorkerEnded));
+    let told = tenure.chronicle.history().last().unwrap();
+    assert_eq!(told.kind, "PayloadWorkerEnded");
+    assert!(told.message.contains("as a bug would"), "{}", told.message);
     assert_eq!(tenure.follow(Outcome::WorkerEnded, member).await, None, "a new node and a new worker");
 }
 
@@ -217,6 +226,22 @@ async fn a_node_that_ends_is_started_again() {
     let outcome = tokio::time::timeout(Duration::from_secs(5), tenure.attend(&mut member)).await;
     assert_eq!(outcome, Ok(Outcome::Ended));
     assert_eq!(tenure.follow(Outcome::Ended, member).await, None);
+}
+
+#[tokio::test]
+async fn what_a_node_tells_at_its_end_is_heard() {
+    let Bench { mut tenure, member, object: _object, links, .. } = bench();
+    let epoch = Epoch(flagship_node::wall_ms() - 60_000);
+    let hello = PeerHello { member: tenure.member().clone(), epoch, address: None, view_hash: 0 };
+    let up = LinkEvent::Up { link: LinkId(1), hello: Verified::first_hand(hello), dialled: None };
+    links.send(up).await.unwrap();
+    while !member.node.snapshot().name_in_use {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Nobody attends to it any more.
+    tenure.follow(Outcome::Interrupted(End::LeaseLost), member).await;
+    let told: Vec<_> = tenure.chronicle.history().iter().map(|entry| entry.kind.as_str()).collect();
+    assert_eq!(told, ["NameInUse"]);
 }
 
 #[tokio::test(start_paused = true)]

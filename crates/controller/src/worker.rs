@@ -2,6 +2,7 @@
 //! member while it holds it, and gives it back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flagship_k8s_api::{MultiCluster, lease_name};
 use flagship_types::MemberName;
@@ -9,14 +10,17 @@ use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use crate::events::Publisher;
 use crate::lease::LocalLease;
-use crate::ports::{Joiner, Observer};
+use crate::ports::{Joiner, Observer, Probe, Waiting};
 use crate::request::Caller;
 use crate::supervisor::Options;
 use crate::tenure::Tenure;
+
+/// How often a replica that waits looks for certificates that are not there or of no use.
+const CERTIFICATE_RETRY: Duration = Duration::from_secs(5);
 
 /// What all workers share.
 pub(crate) struct Context {
@@ -122,12 +126,12 @@ impl Worker {
         let events = Publisher::spawn(self.context.recorder.clone(), caller.clone(), about);
         loop {
             let mut lease = self.lease(&caller);
-            tokio::select! {
+            let waiting = tokio::select! {
                 biased;
                 () = self.gone.cancelled() => return,
                 () = self.context.shutdown.cancelled() => return,
-                () = lease.acquire() => {}
-            }
+                waiting = self.acquire(&mut lease) => waiting,
+            };
             let held = lease.watch();
             let (lost_out, lost) = watch::channel(None);
             let stop = CancellationToken::new();
@@ -140,7 +144,8 @@ impl Worker {
                 lost,
                 usurper: None,
             };
-            let tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption, held);
+            let mut tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption, held);
+            tenure.waiting = waiting;
             let end = tenure.serve().await;
             info!(?end, "stopped serving this member");
             drop(stop_with_us);
@@ -154,6 +159,61 @@ impl Worker {
         }
     }
 
+    /// Waits for the Lease, and meanwhile answers who dials the member. What answers is to be kept until the member
+    /// has joined.
+    async fn acquire(&self, lease: &mut LocalLease) -> Option<Waiting> {
+        let (mut waiting, mut waits) = (None, lease.waits());
+        let answer = async {
+            // A replica that finds the Lease free is about to act itself.
+            if waits.wait_for(|waits| *waits).await.is_ok() {
+                self.answer(&mut waiting).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = lease.acquire() => {}
+            () = answer => {}
+        }
+        waiting
+    }
+
+    /// Answers where the settings in force would have the member listen; returns when the object is gone.
+    async fn answer(&self, waiting: &mut Option<Waiting>) {
+        let mut object = self.object.clone();
+        let mut place = None;
+        let mut again = false;
+        loop {
+            let wanted = self.place(&object.borrow_and_update());
+            if wanted != place || again {
+                // The old place first: the new one may be the same port.
+                *waiting = None;
+                again = false;
+                if let Some(probe) = wanted.clone() {
+                    match self.context.joiner.wait_at(probe).await {
+                        Ok(answer) => *waiting = Some(answer),
+                        Err(error) => {
+                            debug!(%error, "not answering while another replica acts");
+                            // A port is left to who has it, also when that one lets it go for a moment.
+                            again = error.is_about_certificates();
+                        }
+                    }
+                }
+                place = wanted;
+            }
+            tokio::select! {
+                changed = object.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(CERTIFICATE_RETRY), if again => {}
+            }
+        }
+    }
+
+    /// Where the member would listen. `None`: its spec is invalid.
+    fn place(&self, object: &MultiCluster) -> Option<Probe> {
+        let settings = object.spec.settings().ok()?;
+        let (callsign, listen, port) = (settings.callsign, settings.listen, settings.port);
+        Some(Probe { callsign, member: self.identity.member.clone(), listen, port })
+    }
+
     fn lease(&self, caller: &Caller) -> LocalLease {
         let Identity { namespace, name, .. } = &self.identity;
         let options = &self.context.options;
@@ -162,3 +222,7 @@ impl Worker {
         LocalLease::new(api, caller.clone(), lease_name(namespace, name), options.holder.clone())
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -96,6 +96,11 @@ pub(crate) const DIAL_CAP: Duration = Duration::from_secs(2);
 /// process that is refused stops unless other peers hear it, so who comes back this often (every 5 s) has some:
 /// each of two processes holds a part of the fleet, and the order of their epochs decides.
 pub(crate) const STUBBORN_REFUSALS: u32 = 3;
+/// Answers of waiting replicas at one address that are followed by a short wait only: with two replicas behind one
+/// load balancer 1 dial in 256 is still unlucky then. After them it is like any other failed dial.
+pub(crate) const STANDBY_DIALS: u32 = 8;
+/// That wait, drawn between this and twice as long.
+pub(crate) const STANDBY_WAIT: Duration = Duration::from_millis(50);
 /// The wait after a peer refused us: it will not change its mind soon.
 pub(crate) const REJECTED_RETRY: Duration = Duration::from_secs(5);
 /// Wait before an address that turned out to be our own is tried again: DNS may lead elsewhere by then.

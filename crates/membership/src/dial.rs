@@ -9,6 +9,7 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::config::{
     DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_MEMBERS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY,
+    STANDBY_DIALS, STANDBY_WAIT,
 };
 
 /// Where an address stands.
@@ -21,6 +22,8 @@ struct Attempt {
     in_flight: bool,
     /// The last wait was set by a refusal and holds even if the address is wanted anew.
     not_before: Instant,
+    /// Answers of waiting replicas since the last link.
+    standbys: u32,
 }
 
 /// The table of addresses. Bounded by seeds, members and hints.
@@ -129,6 +132,7 @@ impl Dials {
         if let Some(attempt) = self.attempts.get_mut(address) {
             attempt.in_flight = false;
             attempt.due = None;
+            attempt.standbys = 0;
             // Not zero: the address may prove to be another member's and be wanted again at once.
             attempt.backoff = attempt.backoff.max(DIAL_BASE / 2);
         }
@@ -143,6 +147,20 @@ impl Dials {
         attempt.in_flight = false;
         attempt.due = Some(now + next_failed_backoff(&mut self.rng, attempt));
         self.count_hint(address);
+    }
+
+    /// A waiting replica answered: the one that acts may be behind the same address. Not a failure of a hint, as
+    /// there is somebody.
+    pub(crate) fn standby(&mut self, address: &PeerAddress, now: Instant) {
+        let soon = STANDBY_WAIT + self.draw(STANDBY_WAIT);
+        let Some(attempt) = self.attempts.get_mut(address) else { return };
+        attempt.in_flight = false;
+        attempt.standbys = attempt.standbys.saturating_add(1);
+        let wait = match attempt.standbys <= STANDBY_DIALS {
+            true => soon,
+            false => next_failed_backoff(&mut self.rng, attempt),
+        };
+        attempt.due = Some(now + wait);
     }
 
     /// The peer refused us: a long wait.
@@ -246,6 +264,35 @@ mod tests {
         dials.lost(&a, true);
         dials.refresh(&wanted, &wanted, Instant::ZERO);
         assert_eq!(dials.next_timeout(), Some(Instant::ZERO));
+    }
+
+    #[test]
+    fn a_waiting_replica_is_dialled_again_soon_and_then_as_often_as_anybody() {
+        let mut dials = Dials::new(7);
+        let (a, wanted) = (address(1), set(&[address(1)]));
+        let mut now = Instant::ZERO;
+        dials.refresh(&wanted, &wanted, now);
+        let mut wait = |dials: &mut Dials| {
+            dials.take_due(now).unwrap();
+            dials.standby(&a, now);
+            let due = dials.next_timeout().unwrap();
+            let wait = due.since(now);
+            now = due;
+            wait
+        };
+        let waits: Vec<_> = (0..60).map(|_| wait(&mut dials)).collect();
+        let soon = STANDBY_WAIT..STANDBY_WAIT * 2;
+        assert!(waits[..8].iter().all(|wait| soon.contains(wait)), "{waits:?}");
+        assert!(waits[8..].iter().all(|wait| (DIAL_BASE..=DIAL_CAP).contains(wait)), "{waits:?}");
+        assert!(waits[40..].iter().sum::<Duration>() > DIAL_CAP * 10, "it backs off: {waits:?}");
+        dials.connected(&a, &MemberName::new("a").unwrap());
+        dials.lost(&a, true);
+        dials.refresh(&wanted, &wanted, now);
+        assert!(soon.contains(&{
+            dials.take_due(now).unwrap();
+            dials.standby(&a, now);
+            dials.next_timeout().unwrap().since(now)
+        }));
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl Membership {
         member.forgotten = false;
         member.lost = false;
         member.refused = None;
+        member.replica_waits = false;
         member.clock = member.clock.max(now);
         self.become_state(name, State::Alive, None, now);
     }
@@ -260,6 +261,7 @@ impl Membership {
             .map(|(name, _)| name.clone())
             .collect();
         match failure {
+            ConnectFailure::Rejected(CloseCode::Standby) => self.dials.standby(address, now),
             ConnectFailure::Rejected(code) => {
                 // Of all that refuse without a link only we ourselves have our name and no place among the members.
                 let own =
@@ -271,7 +273,8 @@ impl Membership {
         for name in here {
             let Some(member) = self.members.get_mut(&name) else { continue };
             if failure == ConnectFailure::Refused {
-                let counts = member.lost_via.as_ref().is_none_or(|via| via == address);
+                let counts =
+                    !member.replica_waits && member.lost_via.as_ref().is_none_or(|via| via == address);
                 match &mut member.refused {
                     _ if !counts => continue,
                     Some((by, times)) if by == address => *times = times.saturating_add(1),
@@ -283,8 +286,17 @@ impl Membership {
                 if member.refused.as_ref().is_some_and(|(by, _)| by == address) {
                     member.refused = None;
                 }
-                if failure == ConnectFailure::Rejected(CloseCode::NameInUse) {
-                    self.refused_name(name, self.epoch, now);
+                match failure {
+                    ConnectFailure::Rejected(CloseCode::NameInUse) => {
+                        self.refused_name(name, self.epoch, now);
+                    }
+                    ConnectFailure::Rejected(CloseCode::Standby) => {
+                        member.refused = None;
+                        if !std::mem::replace(&mut member.replica_waits, true) {
+                            self.changed(&name);
+                        }
+                    }
+                    _ => {}
                 }
             }
         }

@@ -233,6 +233,7 @@ impl Membership {
             heard_at: None,
             evidence: None,
             since: self.started,
+            replica_waits: false,
         }
     }
 

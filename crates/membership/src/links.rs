@@ -267,6 +267,7 @@ impl Membership {
             member.lost = lost;
             member.lost_via = via;
             member.refused = None;
+            member.replica_waits = false;
         }
     }
 

@@ -38,6 +38,9 @@ pub(crate) struct Member {
     pub(crate) lost_via: Option<PeerAddress>,
     /// The address that refuses connections since the link is gone, and how often it did.
     pub(crate) refused: Option<(PeerAddress, u32)>,
+    /// A waiting replica answered at one of its addresses since the link is gone: several processes are behind it, so
+    /// that a refusal says nothing about the one that acts (docs/decisions/0013).
+    pub(crate) replica_waits: bool,
     /// A ping on behalf of a co-observer stayed without an answer.
     pub(crate) mute: bool,
     pub(crate) evidence: Option<Evidence>,
@@ -75,6 +78,7 @@ impl Member {
             lost: false,
             lost_via: None,
             refused: None,
+            replica_waits: false,
             mute: false,
             evidence: None,
             query: None,
@@ -158,6 +162,8 @@ pub struct MemberView<'a> {
     pub evidence: Option<Evidence>,
     /// Since when it is in this state.
     pub since: Instant,
+    /// Its link is gone, and a replica answered that waits to take over. No evidence, but its cluster lives.
+    pub replica_waits: bool,
 }
 
 impl<'a> MemberView<'a> {
@@ -174,6 +180,7 @@ impl<'a> MemberView<'a> {
             heard_at: member.heard_at,
             evidence: member.evidence,
             since: member.since,
+            replica_waits: member.replica_waits,
         }
     }
 }

@@ -126,6 +126,7 @@ impl Member {
     pub(crate) fn calm(&mut self, beat_interval: Duration, now: Instant) {
         self.lost = false;
         self.refused = None;
+        self.replica_waits = false;
         self.mute = false;
         if now >= self.late_at(beat_interval) {
             return;

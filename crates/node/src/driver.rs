@@ -26,18 +26,19 @@ const EVENT_QUEUE: usize = 256;
 /// How old round trip times and ages in the picture may be.
 const PICTURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts a node. It ends after [`Command::Shutdown`], or when the links end.
+/// Starts a node. It ends after [`Command::Shutdown`], or when the links end. The receiver has all of its events from
+/// the first one on.
 pub fn spawn(
     config: MachineConfig,
     links: Arc<dyn Links>,
     link_events: mpsc::Receiver<LinkEvent>,
     store: Arc<dyn Store>,
-) -> (NodeHandle, JoinHandle<()>) {
+) -> (NodeHandle, broadcast::Receiver<NodeEvent>, JoinHandle<()>) {
     let span = tracing::info_span!("node", callsign = %config.callsign, member = %config.member);
     let now = boot_now();
     let machine = Machine::new(config, now);
     let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
-    let (events, _) = broadcast::channel(EVENT_QUEUE);
+    let (events, from_the_start) = broadcast::channel(EVENT_QUEUE);
     let (directive, directive_seen) = watch::channel(machine.directive().clone());
     let (changes, changed) = watch::channel(0);
     let snapshot = Arc::new(ArcSwap::from_pointee(machine.snapshot(now)));
@@ -51,7 +52,7 @@ pub fn spawn(
     };
     let driver = Driver { machine, links, records, events, directive, changes, snapshot, pictured_at: now };
     let task = tokio::spawn(driver.run(command_queue, link_events, persisted).instrument(span));
-    (handle, task)
+    (handle, from_the_start, task)
 }
 
 struct Driver {
@@ -245,3 +246,7 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -97,7 +97,10 @@ impl Machine {
             ..membership::Config::new(config.member.clone(), config.epoch, config.wall_ms)
         };
         let record = config.restored.record.clone();
-        let membership = Membership::new(core, metadata.clone(), config.known, config.seed, now);
+        let forgotten = record.as_ref().map(|record| record.forgotten.as_slice()).unwrap_or_default();
+        // The status is written after the record, so that it may still list who is forgotten.
+        let known = config.known.into_iter().filter(|known| !forgotten.contains(&known.name)).collect();
+        let membership = Membership::new(core, metadata.clone(), known, config.seed, now);
         let election = Election::new(
             election::Config { name: config.member.clone() },
             config.spec.election.clone(),
@@ -450,11 +453,12 @@ fn peer_view(view: &MemberView<'_>) -> election::PeerView {
             State::Left => election::Presence::Left,
         },
         metadata: view.metadata.cloned(),
-        exited: view.evidence == Some(Evidence::Exit),
+        // With a waiting replica the cluster lives as well: it takes over within the restart grace.
+        exited: view.evidence == Some(Evidence::Exit) || (view.evidence.is_some() && view.replica_waits),
         linked: view.link.is_some(),
     }
 }
 
 #[cfg(test)]
 #[path = "machine_tests.rs"]
-mod tests;
+pub(crate) mod tests;

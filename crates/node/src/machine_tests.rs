@@ -4,9 +4,20 @@ use super::*;
 
 /// A member that may found its fleet alone, fit to lead.
 fn founder(now: Instant) -> Machine {
+    founder_after(Restored::default(), Vec::new(), now)
+}
+
+/// The same after a restart.
+fn founder_after(restored: Restored, known: Vec<KnownMember>, now: Instant) -> Machine {
+    let mut machine = Machine::new(MachineConfig { restored, known, ..founder_config() }, now);
+    machine.health(Health { api: true, payload_valid: true, payload_ready: false }, now);
+    machine
+}
+
+pub(crate) fn founder_config() -> MachineConfig {
     let proposal = FleetConfig::default();
     let election = election::Spec { rank: Rank(5), ready: true, candidate: true, proposal };
-    let config = MachineConfig {
+    MachineConfig {
         callsign: Callsign::new("federation").unwrap(),
         member: "newyork".parse().unwrap(),
         epoch: Epoch(1),
@@ -17,10 +28,7 @@ fn founder(now: Instant) -> Machine {
         beat_interval: Duration::from_secs(1),
         silence_floor: Duration::from_secs(3),
         seed: 7,
-    };
-    let mut machine = Machine::new(config, now);
-    machine.health(Health { api: true, payload_valid: true, payload_ready: false }, now);
-    machine
+    }
 }
 
 /// Stores everything at once and lets time pass until the directive is as wanted.
@@ -38,6 +46,31 @@ fn until(machine: &mut Machine, now: &mut Instant, wanted: impl Fn(&Directive) -
         machine.handle_timeout(*now);
     }
     panic!("still {:?}", machine.directive());
+}
+
+#[test]
+fn a_silent_member_with_a_waiting_replica_gets_the_restart_grace() {
+    let name = "sheffield".parse().unwrap();
+    let exited = |evidence, replica_waits| {
+        let view = MemberView {
+            name: &name,
+            state: State::Down,
+            epoch: Epoch(1),
+            incarnation: flagship_types::Incarnation(0),
+            metadata: None,
+            link: None,
+            address: None,
+            rtt: None,
+            heard_at: None,
+            evidence,
+            since: Instant::ZERO,
+            replica_waits,
+        };
+        peer_view(&view).exited
+    };
+    assert!(exited(Some(Evidence::Silence), true) && exited(Some(Evidence::Exit), false));
+    assert!(!exited(Some(Evidence::Silence), false));
+    assert!(!exited(None, true), "a stream that broke is no exit");
 }
 
 #[test]
@@ -74,4 +107,24 @@ fn who_was_forgotten_is_not_counted_and_has_not_left() {
     while let Some(output) = machine.poll_output() {
         assert!(!matches!(output, MachineOutput::Event(NodeEvent::Member { .. })), "{output:?}");
     }
+}
+
+#[test]
+fn who_was_forgotten_and_was_seen_since_is_told_of_again() {
+    let mut now = Instant::ZERO + Duration::from_secs(1);
+    let mut machine = founder(now);
+    let sheffield: MemberName = "sheffield".parse().unwrap();
+    machine.forget(sheffield.clone(), now);
+    assert!(machine.is_forgotten(&sheffield, State::Left));
+    // Others hear it, so that it is a member again; also when it goes down before this one has a link to it.
+    for state in [State::Alive, State::Suspect, State::Away, State::Down] {
+        assert!(!machine.is_forgotten(&sheffield, state), "{state:?}");
+    }
+    // A restart finds it in the status, where it was when this process died.
+    let known = || KnownMember { name: sheffield.clone(), epoch: Epoch(5), address: None };
+    let record = Some(machine.election.record().clone());
+    let restored = Restored { record, ..Restored::default() };
+    now = now + Duration::from_secs(1);
+    assert_eq!(founder_after(restored, vec![known()], now).snapshot(now).members.len(), 1);
+    assert_eq!(founder_after(Restored::default(), vec![known()], now).snapshot(now).members.len(), 2);
 }

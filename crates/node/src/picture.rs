@@ -44,10 +44,10 @@ impl Machine {
         }
     }
 
-    /// An operator declared it gone, and it did not come back since: it is no member any more, nor one that left.
+    /// An operator declared it gone, and it did not come back since: it is no member any more, nor one that left. In
+    /// every other state it was heard of since, at least from others, and what becomes of it is told.
     pub(crate) fn is_forgotten(&self, name: &MemberName, state: State) -> bool {
-        let here = matches!(state, State::Alive | State::Suspect);
-        !here && self.election.record().forgotten.contains(name)
+        state == State::Left && self.election.record().forgotten.contains(name)
     }
 
     fn member_snapshot(&self, view: &MemberView<'_>) -> MemberSnapshot {

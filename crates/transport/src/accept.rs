@@ -1,6 +1,5 @@
 //! Opening a link by accepting.
 
-use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -27,20 +26,25 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use crate::endpoint::{EndpointState, refused_for_all};
+use crate::endpoint::{EndpointState, STANDBY_SENTENCE, refused_for_all};
 use crate::io::RememberingIo;
 use crate::limits::{CLOSE_LINGER, HANDSHAKE_TIMEOUT, MAX_HEADER_BYTES};
 use crate::listener::Routes;
 use crate::outbox::{Outbox, OutboxStream};
 use crate::session::{First, announce, check_hello, first_frame, linger, linger_after, run};
 use crate::stats::Counters;
-use crate::tls::{Explanation, PeerCertificate, Usage, explain, is_anonymous, is_server_name};
+use crate::tls::{
+    CertificateInfo, Explanation, PeerCertificate, Usage, explain, is_anonymous, is_broken, is_server_name,
+};
 
 /// A fatal TLS alert "unrecognized name", as it stands on the wire before any key is agreed on.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
 
 /// The most bytes read from a refused peer so that it can read why.
 const DRAIN_BYTES: u64 = 64 * 1024;
+
+/// Why a member may begin TLS and never finish it: its first packet is small, the next ones are not.
+const LOST_PACKETS: &str = "if that goes on, packets as large as a certificate do not get through: compare the MTU of both hosts and of what is between them";
 
 /// Serves one incoming connection to its end.
 pub(crate) async fn serve(
@@ -51,7 +55,8 @@ pub(crate) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-    let (state, tls) = match timeout_at(deadline, tls_handshake(&routes, tcp, remote)).await {
+    let mut begun = None;
+    let (state, tls) = match timeout_at(deadline, tls_handshake(&routes, tcp, remote, &mut begun)).await {
         Ok(Ok(done)) => done,
         Ok(Err(Refused { endpoints, explanation })) => {
             if let Some(Explanation { reason, sentence }) = explanation {
@@ -61,8 +66,11 @@ pub(crate) async fn serve(
             return;
         }
         Err(_) => {
-            let sentence = silence(remote);
-            return refused_for_all(&routes.all(), &counters, remote, RefusalReason::Anonymous, &sentence);
+            let (endpoints, reason, sentence) = match begun {
+                Some(state) => (vec![state], RefusalReason::Handshake, unfinished(remote)),
+                None => (routes.all(), RefusalReason::Anonymous, silence(remote)),
+            };
+            return refused_for_all(&endpoints, &counters, remote, reason, &sentence);
         }
     };
     let peer = match PeerCertificate::new(tls.get_ref().1.peer_certificates()) {
@@ -87,16 +95,23 @@ fn silence(remote: SocketAddr) -> String {
     format!("{remote} connected and said nothing for {} s: dropped", HANDSHAKE_TIMEOUT.as_secs())
 }
 
+fn unfinished(remote: SocketAddr) -> String {
+    let limit = HANDSHAKE_TIMEOUT.as_secs();
+    format!("{remote} began TLS as a member does and did not finish it in {limit} s: dropped; {LOST_PACKETS}")
+}
+
 /// A failed handshake. Without an explanation it is nothing to tell: a probe that connects and goes.
 struct Refused {
     endpoints: Vec<Arc<EndpointState>>,
     explanation: Option<Explanation>,
 }
 
+/// `begun` is set once the other end has asked for a fleet as only members do.
 async fn tls_handshake(
     routes: &Routes,
     tcp: TcpStream,
     remote: SocketAddr,
+    begun: &mut Option<Arc<EndpointState>>,
 ) -> Result<(Arc<EndpointState>, TlsStream<TcpStream>), Refused> {
     let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), tcp);
     let start = match pin!(&mut acceptor).await {
@@ -105,11 +120,12 @@ async fn tls_handshake(
             if let Some(io) = acceptor.take_io() {
                 drain(io).await;
             }
-            let explanation = (!has_gone(&e)).then(|| failed(&e, "CALLSIGN", "NAME"));
+            let explanation = (!has_gone(&e)).then(|| failed(&e, None, false));
             return Err(Refused { endpoints: routes.all(), explanation });
         }
     };
     let asked = start.client_hello().server_name().map(str::to_owned);
+    let of_a_fleet = asked.as_deref().is_some_and(is_server_name);
     let found = routes.find(asked.as_deref());
     let Some(state) = found else {
         let mut io = start.io;
@@ -118,20 +134,21 @@ async fn tls_handshake(
         drain(io).await;
         let sentence =
             "it asked for a fleet that has no member at this address: compare spec.callsign on both sides";
-        let reason = match asked.as_deref().is_some_and(is_server_name) {
+        let reason = match of_a_fleet {
             true => RefusalReason::Code(CloseCode::WrongCallsign),
             false => RefusalReason::Anonymous,
         };
         let explanation = Some(Explanation { reason, sentence: sentence.into() });
         return Err(Refused { endpoints: routes.all(), explanation });
     };
+    *begun = of_a_fleet.then(|| state.clone());
     let other_fleet = asked.as_deref() != Some(state.server_name.as_str());
     let config = state.tls.load().server.clone();
     match start.into_stream(config).into_fallible().await {
         Ok(tls) => Ok((state, tls)),
         Err((e, io)) => {
             drain(io).await;
-            let mut explanation = failed(&e, &state.callsign, &state.member);
+            let mut explanation = failed(&e, Some(&state.tls.load().info), of_a_fleet);
             if other_fleet {
                 explanation.sentence.push_str(&format!(
                     " (and it asked for another fleet than {}: compare spec.callsign on both sides)",
@@ -151,12 +168,14 @@ fn has_gone(error: &io::Error) -> bool {
 }
 
 /// Explains a handshake that failed on the side that was dialled.
-fn failed(error: &io::Error, callsign: impl Display, member: impl Display) -> Explanation {
-    let explanation = explain(error, callsign, member);
-    match is_anonymous(error) {
-        true => Explanation { reason: RefusalReason::Anonymous, ..explanation },
-        false => explanation,
+fn failed(error: &io::Error, own: Option<&CertificateInfo>, asked_for_a_fleet: bool) -> Explanation {
+    let mut explanation = explain(error, own);
+    if is_anonymous(error, asked_for_a_fleet) {
+        explanation.reason = RefusalReason::Anonymous;
+    } else if is_broken(error) {
+        explanation.sentence.push_str(&format!(", as a member that had begun it; {LOST_PACKETS}"));
     }
+    explanation
 }
 
 /// Reads what is under way before the connection goes: unread bytes would reset it and lose the alert.
@@ -193,7 +212,9 @@ async fn carry(
         }
         () = arrival.answered.cancelled() => {}
         () = sleep_until(deadline) => {
-            return arrival.refused(RefusalReason::Handshake, None, silence(arrival.remote));
+            let limit = HANDSHAKE_TIMEOUT.as_secs();
+            let sentence = format!("{} finished TLS and said no Hello in {limit} s: dropped", arrival.remote);
+            return arrival.refused(RefusalReason::Handshake, None, sentence);
         }
     }
     drop(permit);
@@ -223,7 +244,7 @@ impl Arrival {
     /// It ended before it opened a stream. That its certificate is good is all that `flagship check` wants to know, so
     /// an end without a reason is nothing to tell people.
     fn went_away(&self, error: &io::Error) {
-        let Explanation { reason, sentence } = explain(error, &self.state.callsign, &self.state.member);
+        let Explanation { reason, sentence } = explain(error, Some(&self.state.tls.load().info));
         let sentence = format!("{} went away: {sentence}", self.remote);
         if has_gone(error) {
             self.state.shared.counters.handshake(false, reason.as_str());
@@ -257,6 +278,9 @@ impl Arrival {
             }
             return self.refuse(&outbox, &mut inbound, refusal.code, refusal.sentence, name).await;
         }
+        if state.stands_by {
+            return self.stand_by(&outbox, &mut inbound).await;
+        }
         // Before the link is in the table, so that nothing can be queued ahead of it.
         outbox.push(hello_frame(&state.our_hello()), std::time::Instant::now());
         match state.register(hello.member.clone(), self.peer.clone(), Usage::Client, outbox.clone()) {
@@ -270,6 +294,16 @@ impl Arrival {
                 self.refuse(&outbox, &mut inbound, code, sentence, name).await;
             }
         }
+    }
+
+    /// Sends a proper peer away without a Hello, which would tell an epoch: another replica has the member's. It is
+    /// nothing to tell people; the peer dials again.
+    async fn stand_by(&self, outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) {
+        let code = CloseCode::Standby;
+        outbox.close(code, STANDBY_SENTENCE.to_owned());
+        self.answered.cancel();
+        self.state.shared.counters.handshake(false, code.as_str());
+        linger_after(code, outbox, inbound).await;
     }
 
     async fn refuse(

@@ -78,7 +78,10 @@ impl Failure {
 
     fn rejected(code: CloseCode, sentence: String, remote: SocketAddr) -> Self {
         // These end by themselves or are nobody's fault.
-        let quiet = matches!(code, CloseCode::Duplicate | CloseCode::ShuttingDown | CloseCode::Leaving);
+        let quiet = matches!(
+            code,
+            CloseCode::Duplicate | CloseCode::ShuttingDown | CloseCode::Leaving | CloseCode::Standby
+        );
         let refusal = (!quiet).then_some((RefusalReason::Code(code), None));
         Self { failure: ConnectFailure::Rejected(code), sentence, refusal, remote: Some(remote) }
     }
@@ -138,7 +141,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
     let tls = connector
         .connect(name, tcp)
         .await
-        .map_err(|e| Failure::tls(explain(&e, &state.callsign, &state.member), remote))?;
+        .map_err(|e| Failure::tls(explain(&e, Some(&state.tls.load().info)), remote))?;
     let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates()).map_err(|e| {
         Failure::tls(Explanation { reason: RefusalReason::Tls, sentence: e.to_string() }, remote)
     })?;
@@ -211,7 +214,7 @@ async fn refuse(
 /// The cause below HTTP/2, if there is one.
 fn cause(state: &EndpointState, slot: &FailureSlot, error: &dyn std::error::Error) -> Explanation {
     match slot.take() {
-        Some(below) => explain(&below, &state.callsign, &state.member),
+        Some(below) => explain(&below, Some(&state.tls.load().info)),
         None => {
             let sentence = format!("it speaks TLS but does not link: {error}");
             Explanation { reason: RefusalReason::Handshake, sentence }

@@ -68,6 +68,10 @@ impl LinkHandle {
     }
 }
 
+/// What a replica says that waits for its member's local Lease.
+pub(crate) const STANDBY_SENTENCE: &str =
+    "this replica waits; another one of the same cluster acts: dial again";
+
 /// What a Close says when the node closes a link.
 fn sentence(code: CloseCode) -> &'static str {
     match code {
@@ -84,6 +88,7 @@ fn sentence(code: CloseCode) -> &'static str {
         CloseCode::ProtocolError => "the protocol was broken",
         CloseCode::CertificateRevoked => "your certificate is no longer trusted",
         CloseCode::Stale => "nothing fresh was heard for too long",
+        CloseCode::Standby => STANDBY_SENTENCE,
     }
 }
 
@@ -106,6 +111,8 @@ pub(crate) struct EndpointState {
     /// The member has been detached.
     pub(crate) closed: CancellationToken,
     pub(crate) dials: Arc<Semaphore>,
+    /// Another replica acts: nobody is taken, and every proper peer is told to dial again.
+    pub(crate) stands_by: bool,
     hello: ArcSwap<LocalHello>,
     links: Mutex<LinkTable>,
     notices: Notices,
@@ -130,11 +137,17 @@ impl EndpointState {
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
             dials: Arc::new(Semaphore::new(MAX_DIALS)),
+            stands_by: false,
             hello: ArcSwap::from_pointee(hello),
             links: Mutex::default(),
             notices: Notices::default(),
             runtime: tokio::runtime::Handle::current(),
         }
+    }
+
+    /// The same member while another replica acts.
+    pub(crate) fn standing_by(self) -> Self {
+        Self { stands_by: true, ..self }
     }
 
     /// What a new stream says first.

@@ -23,4 +23,6 @@ pub use limits::{
 };
 pub use stats::{FrameCount, FrameKind, HandshakeCount, TransportStats};
 pub use tls::{CertificateInfo, TlsError};
-pub use transport::{AttachError, Attachment, Detach, Endpoint, Listen, Transport, TransportOptions};
+pub use transport::{
+    AttachError, Attachment, Detach, Endpoint, Listen, Transport, TransportOptions, Waiting,
+};

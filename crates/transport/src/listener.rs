@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::accept::serve;
 use crate::endpoint::{EndpointState, refused_for_all};
-use crate::limits::{BIND_PATIENCE, MAX_HANDSHAKES};
+use crate::limits::MAX_HANDSHAKES;
 use crate::resolve::prepare;
 use crate::stats::Counters;
 
@@ -84,14 +84,15 @@ impl Drop for Lease {
 }
 
 impl Listener {
-    /// Binds and begins to accept. Waits a moment for a port that was just released.
+    /// Binds and begins to accept. Waits so long for a port that was just released.
     pub(crate) async fn bind(
         address: Option<IpAddr>,
         port: u16,
+        patience: Duration,
         counters: Arc<Counters>,
         handshakes: Arc<Semaphore>,
     ) -> io::Result<Arc<Self>> {
-        let patience = Instant::now() + BIND_PATIENCE;
+        let patience = Instant::now() + patience;
         let socket = loop {
             match bind(address, port) {
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {

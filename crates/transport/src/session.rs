@@ -130,7 +130,7 @@ pub(crate) async fn announce(
         let sentence = format!(
             "the certificate of {} has expired: it is let in until {grace} after that; renew it with: {}",
             handle.member,
-            renewal(&state.callsign, &handle.member)
+            renewal(&state.callsign, &handle.member, None)
         );
         state.warn("peer-expired", Some(handle.member.clone()), sentence);
     }

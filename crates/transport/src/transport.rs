@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use flagship_node::{LinkEvent, Links, LocalHello};
-use flagship_types::{Callsign, CloseCode, MemberName};
+use flagship_types::{Callsign, CloseCode, Epoch, MemberName};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Instrument, debug_span};
 
 use crate::endpoint::{EndpointLinks, EndpointState, Shared};
-use crate::limits::{CLOSE_LINGER, EVENT_QUEUE, MAX_HANDSHAKES};
+use crate::limits::{BIND_PATIENCE, CLOSE_LINGER, EVENT_QUEUE, MAX_HANDSHAKES};
 use crate::listener::{self, Lease, Listener};
 use crate::reload::watch;
 use crate::stats::TransportStats;
@@ -124,6 +124,27 @@ impl Drop for Detach {
     }
 }
 
+/// A member's place on its port while another replica acts for it: proper peers are refused with
+/// [`CloseCode::Standby`]. Free again when dropped, unless [`Transport::attach`] took the place meanwhile.
+pub struct Waiting {
+    state: Arc<EndpointState>,
+    local: SocketAddr,
+    _lease: Lease,
+}
+
+impl Waiting {
+    /// Where it listens.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.state.shut(CloseCode::Standby);
+    }
+}
+
 /// Not secret, only different from that of every other process.
 fn random_instance() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -173,7 +194,7 @@ impl Transport {
             return Err(AttachError::CallsignTaken { callsign: hello.callsign, present });
         }
         let (files, material) = self.load(hello.callsign.clone(), hello.member.clone()).await?;
-        let listener = self.listener(&mut places, listen).await?;
+        let listener = self.listener(&mut places, listen, BIND_PATIENCE).await?;
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let span = debug_span!("links", callsign = %hello.callsign, member = %hello.member);
         let callsign = hello.callsign.clone();
@@ -188,6 +209,30 @@ impl Transport {
             local: listener.local,
             detach: Detach { _lease: Lease::new(listener, state.clone()), state },
         })
+    }
+
+    /// Answers for a member that another replica serves, until this one attaches it: from then on the same port leads
+    /// to the attached member, without a gap, and the answer may be dropped. A port that is taken is not waited for.
+    pub async fn wait(
+        &self,
+        callsign: Callsign,
+        member: MemberName,
+        listen: Listen,
+    ) -> Result<Waiting, AttachError> {
+        let mut places = self.places.lock().await;
+        if let Some(present) = self.present(&callsign) {
+            return Err(AttachError::CallsignTaken { callsign, present });
+        }
+        let (files, material) = self.load(callsign.clone(), member.clone()).await?;
+        let listener = self.listener(&mut places, listen, Duration::ZERO).await?;
+        let span = debug_span!("waiting", %callsign, %member);
+        // Neither epoch nor address is ever told, and nobody hears of what is refused here.
+        let hello = LocalHello { callsign, member, epoch: Epoch(0), address: None, view_hash: 0 };
+        let (unheard, _) = mpsc::channel(1);
+        let state = EndpointState::new(self.shared.clone(), hello, material, unheard);
+        let state = Arc::new(state.standing_by());
+        tokio::spawn(watch(Arc::downgrade(&state), state.closed.clone(), files).instrument(span));
+        Ok(Waiting { local: listener.local, _lease: Lease::new(listener, state.clone()), state })
     }
 
     /// Whether [`Self::attach`] would find usable certificates and a free port, for a member that is attached already
@@ -244,7 +289,12 @@ impl Transport {
     }
 
     /// A port that is bound already, if its address covers the wanted one; else a new one.
-    async fn listener(&self, places: &mut Places, listen: Listen) -> Result<Arc<Listener>, AttachError> {
+    async fn listener(
+        &self,
+        places: &mut Places,
+        listen: Listen,
+        patience: Duration,
+    ) -> Result<Arc<Listener>, AttachError> {
         places.listeners.retain(|_, listener| listener.strong_count() > 0);
         let everywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
         let shared =
@@ -256,7 +306,7 @@ impl Transport {
         }
         let (counters, handshakes) = (self.shared.counters.clone(), self.shared.handshakes.clone());
         let address = SocketAddr::new(listen.address.unwrap_or(everywhere[0]), listen.port);
-        let listener = Listener::bind(listen.address, listen.port, counters, handshakes)
+        let listener = Listener::bind(listen.address, listen.port, patience, counters, handshakes)
             .await
             .map_err(|source| AttachError::Bind { address, source })?;
         places.listeners.insert(listener.local, Arc::downgrade(&listener));

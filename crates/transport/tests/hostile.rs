@@ -210,7 +210,7 @@ async fn another_trust_domain_is_refused() {
 }
 
 /// What renews the certificate of the member late.
-const LATE: &str = "flagship pki add-member --fleet federation --member late --out DIR --force";
+const LATE: &str = "flagship pki add-member --fleet federation --member late --out DIR --force;";
 
 #[tokio::test]
 async fn an_expired_certificate_is_let_in_for_the_grace_and_then_refused() {
@@ -230,7 +230,7 @@ async fn an_expired_certificate_is_let_in_for_the_grace_and_then_refused() {
     gone.attachment.links.connect(&a.address());
     let said = gone.refused().await.sentence;
     assert!(said.contains("refuses our certificate as expired"), "{said}");
-    let command = "flagship pki add-member --fleet federation --member gone --out DIR --force";
+    let command = "flagship pki add-member --fleet federation --member gone --out DIR --force;";
     assert!(said.contains(command), "{said}");
     let refusal = a.refused().await;
     assert_eq!(refusal.reason, RefusalReason::Expired);
@@ -296,19 +296,7 @@ async fn a_member_that_goes_after_the_handshake_is_counted_and_nothing_to_tell()
 async fn who_shows_no_certificate_is_told_apart_from_who_shows_a_wrong_one() {
     let fleet = Fleet::new("federation");
     let mut a = fleet.start("newyork").await;
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let mut client =
-        rustls::ClientConnection::new(std::sync::Arc::new(config), SNI.try_into().unwrap()).unwrap();
-    let mut first = Vec::new();
-    client.write_tls(&mut first).unwrap();
-    let mut tcp = TcpStream::connect(a.attachment.local).await.unwrap();
-    tcp.write_all(&first).await.unwrap();
-    drop(tcp);
+    drop(begin_tls(&a, SNI).await);
     assert_eq!(a.refused().await.reason, RefusalReason::Anonymous, "it asked, and went without an answer");
     drop(raw_tls(&a, &Fleet::new("federation").certify("sheffield"), SNI).await);
     assert_eq!(a.refused().await.reason, RefusalReason::Tls);
@@ -326,6 +314,51 @@ async fn a_silent_peer_is_dropped_after_five_seconds() {
     let refusal = a.refused().await;
     assert_eq!(refusal.reason, RefusalReason::Anonymous);
     assert!(refusal.sentence.contains("said nothing for 5 s"), "{refusal:?}");
+    still_works(&mut a, &fleet).await;
+}
+
+/// The server name that members of the fleet ask for.
+fn sni_of(fleet: &Fleet) -> String {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(fleet.callsign.as_str().as_bytes());
+    let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("f-{hex}.flagship")
+}
+
+/// Sends a ClientHello that asks for this name, and gives the connection on which nothing more is said.
+async fn begin_tls(node: &Node, sni: &str) -> TcpStream {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = sni.to_owned().try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut first = Vec::new();
+    client.write_tls(&mut first).unwrap();
+    let mut tcp = TcpStream::connect(node.attachment.local).await.unwrap();
+    tcp.write_all(&first).await.unwrap();
+    tcp
+}
+
+/// As over a path that drops packets of a certificate's size.
+#[tokio::test]
+async fn a_member_that_cannot_finish_tls_is_told_of() {
+    let fleet = Fleet::new("federation");
+    let mut a = fleet.start("newyork").await;
+    let _held = begin_tls(&a, &sni_of(&fleet)).await;
+    let refusal = a.refused().await;
+    assert_eq!(refusal.reason, RefusalReason::Handshake);
+    assert!(
+        refusal.sentence.contains("did not finish it in 5 s") && refusal.sentence.contains("MTU"),
+        "{refusal:?}"
+    );
+    // Or the other end gives up first.
+    drop(begin_tls(&a, &sni_of(&fleet)).await);
+    let refusal = a.refused().await;
+    assert_eq!(refusal.reason, RefusalReason::Tls);
+    assert!(refusal.sentence.contains("MTU") && !refusal.sentence.contains("said nothing"), "{refusal:?}");
     still_works(&mut a, &fleet).await;
 }
 

@@ -25,11 +25,13 @@ pub enum CloseCode {
     CertificateRevoked,
     /// Nothing fresh was heard for too long, or the queue stayed full.
     Stale,
+    /// This replica of the member's daemon waits for another one, which may be behind the same address.
+    Standby,
 }
 
 impl CloseCode {
     /// All codes, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::WrongCallsign,
         Self::NameInUse,
         Self::IdentityMismatch,
@@ -41,6 +43,7 @@ impl CloseCode {
         Self::ProtocolError,
         Self::CertificateRevoked,
         Self::Stale,
+        Self::Standby,
     ];
 
     /// A metric label.
@@ -57,6 +60,7 @@ impl CloseCode {
             Self::ProtocolError => "protocol_error",
             Self::CertificateRevoked => "certificate_revoked",
             Self::Stale => "stale",
+            Self::Standby => "standby",
         }
     }
 }

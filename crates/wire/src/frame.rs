@@ -159,6 +159,7 @@ impl TryFrom<pb::Close> for Close {
             pb::CloseCode::ProtocolError => CloseCode::ProtocolError,
             pb::CloseCode::CertificateRevoked => CloseCode::CertificateRevoked,
             pb::CloseCode::Stale => CloseCode::Stale,
+            pb::CloseCode::Standby => CloseCode::Standby,
             pb::CloseCode::Unspecified => {
                 return Err(DecodeError::new("close.code", format!("{} is not a known value", close.code)));
             }
@@ -181,6 +182,7 @@ impl From<CloseCode> for pb::CloseCode {
             CloseCode::ProtocolError => Self::ProtocolError,
             CloseCode::CertificateRevoked => Self::CertificateRevoked,
             CloseCode::Stale => Self::Stale,
+            CloseCode::Standby => Self::Standby,
         }
     }
 }

@@ -159,6 +159,15 @@ fn hello_and_every_close_code_arrive_as_they_were_sent() {
     }
 }
 
+/// What a build that does not know a code makes of it: a frame that is refused, and so a link that is closed with
+/// `ProtocolError`. Never the silence of a lost stream or a refused connection.
+#[test]
+fn a_code_of_a_newer_build_is_a_refused_frame() {
+    let close = pb::Close { code: 4711, sentence: "because".into() };
+    let refused = decode(pb::Frame { kind: Some(pb::frame::Kind::Close(close)) }).unwrap_err().to_string();
+    assert!(refused.contains("close.code") && refused.contains("4711 is not a known value"), "{refused}");
+}
+
 #[test]
 fn sentences_are_cut_and_cleaned() {
     let frame = close_frame(&Close {

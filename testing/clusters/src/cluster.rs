@@ -43,13 +43,15 @@ pub struct Options {
     pub service_address: Ipv4Addr,
     /// How many nodes kwok plays.
     pub nodes: u8,
+    /// The manifests that give it the CRD and the daemon's rights: a `deploy` directory.
+    pub deploy: PathBuf,
 }
 
 impl Options {
-    /// A cluster with one node.
+    /// A cluster with one node and the manifests of this checkout.
     #[must_use]
     pub fn new(name: &str, service_address: Ipv4Addr) -> Self {
-        Self { name: name.to_owned(), service_address, nodes: 1 }
+        Self { name: name.to_owned(), service_address, nodes: 1, deploy: install::deploy_dir() }
     }
 }
 
@@ -94,7 +96,7 @@ impl Cluster {
         let entry = access(&options.name, &record.server, &credentials, &credentials.tokens.admin)?;
         let mut cluster = Self { record, dir, supervisor, entry, found_running: false };
         cluster.start_components(assets, &addresses, &credentials, options.nodes).await?;
-        cluster.install_daemon_access().await?;
+        cluster.install_daemon_access(&options.deploy).await?;
         cluster.record.complete = true;
         cluster.record.write(&cluster.dir)?;
         Ok(cluster)
@@ -210,6 +212,14 @@ impl Cluster {
     /// If the API server refuses it or does not answer.
     pub async fn apply(&self, object: serde_json::Value) -> Result<DynamicObject> {
         install::apply(&self.client().await?, object).await
+    }
+
+    /// Applies the CRD and the rights of another build over those that are there, as an update does.
+    ///
+    /// # Errors
+    /// If the API server refuses one of them.
+    pub async fn update(&self, deploy: &Path) -> Result<()> {
+        install::install(&self.client().await?, deploy).await.map(drop)
     }
 
     /// Kills the API server. Returns when it is gone.
@@ -372,9 +382,9 @@ impl Cluster {
         self.dir.join("logs").join(format!("{process}.log"))
     }
 
-    async fn install_daemon_access(&mut self) -> Result<()> {
+    async fn install_daemon_access(&mut self, deploy: &Path) -> Result<()> {
         let mut entry = self.entry.clone();
-        if let Some(identity) = install::install(&self.client().await?, &install::deploy_dir()).await? {
+        if let Some(identity) = install::install(&self.client().await?, deploy).await? {
             entry.token = identity.token;
             self.record.lease_namespace = identity.namespace;
             self.record.restricted_daemon = true;

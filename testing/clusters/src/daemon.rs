@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Signal};
 use crate::components::free_ports;
+use crate::install::deploy_dir;
 use crate::progress;
 use crate::supervisor::Spawn;
 
@@ -20,10 +21,11 @@ pub const DAEMON: &str = "flagship";
 /// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The `flagship` binary.
+/// The `flagship` binary, with the manifests that install it.
 #[derive(Clone, Debug)]
 pub struct Flagship {
     path: PathBuf,
+    deploy: PathBuf,
 }
 
 impl Flagship {
@@ -35,41 +37,31 @@ impl Flagship {
         named_by_user()?.map_or_else(Self::build, |path| Ok(Self::at(path)))
     }
 
-    /// One that was built in another way.
+    /// One that was built in another way from this checkout.
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path }
+        Self::with_manifests(path, deploy_dir())
+    }
+
+    /// One of another checkout.
+    pub(crate) fn with_manifests(path: PathBuf, deploy: PathBuf) -> Self {
+        Self { path, deploy }
     }
 
     fn build() -> Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mut command = Command::new(cargo);
-        command.args(["build", "--bin", "flagship", "--message-format=json"]).current_dir(root);
-        if !cfg!(debug_assertions) {
-            command.arg("--release");
-        }
-        let output = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .context("run cargo to build flagship (or set FLAGSHIP_BIN)")?;
-        if !output.status.success() {
-            for line in String::from_utf8_lossy(&output.stdout).lines() {
-                if let Some(text) = rendered(line) {
-                    progress::say(&text);
-                }
-            }
-            bail!("building flagship failed ({}): its messages are above", output.status);
-        }
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        let path = stdout.lines().find_map(executable).context("cargo named no executable for flagship")?;
-        Ok(Self { path })
+        build_in(&root, |_| {}).context("build flagship (or set FLAGSHIP_BIN)").map(Self::at)
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory of the manifests that go with it.
+    #[must_use]
+    pub fn deploy(&self) -> &Path {
+        &self.deploy
     }
 
     /// Runs one of its verbs to its end and returns what it printed.
@@ -105,14 +97,38 @@ impl Flagship {
 
 /// `$FLAGSHIP_BIN`, if that is set.
 pub(crate) fn named_by_user() -> Result<Option<PathBuf>> {
-    let Some(path) = std::env::var_os("FLAGSHIP_BIN").filter(|path| !path.is_empty()) else {
+    named_by("FLAGSHIP_BIN")
+}
+
+/// The file that an environment variable names, if that is set.
+pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) else {
         return Ok(None);
     };
     let path = PathBuf::from(path);
     if !path.is_file() {
-        bail!("FLAGSHIP_BIN={} is not a file: build it, or unset the variable", path.display());
+        bail!("{variable}={} is not a file: build it, or unset the variable", path.display());
     }
-    path.canonicalize().context("resolve FLAGSHIP_BIN").map(Some)
+    path.canonicalize().with_context(|| format!("resolve {variable}")).map(Some)
+}
+
+/// Builds the daemon of a checkout with `$CARGO`, in the profile that this harness was built in, and returns where
+/// it is. `with` adds to the command.
+pub(crate) fn build_in(root: &Path, with: impl FnOnce(&mut Command)) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--bin", "flagship", "--message-format=json"]).current_dir(root);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    with(&mut command);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("run cargo")?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        stdout.lines().filter_map(rendered).for_each(|text| progress::say(&text));
+        bail!("building flagship failed ({}): its messages are above", output.status);
+    }
+    stdout.lines().find_map(executable).context("cargo named no executable for flagship")
 }
 
 /// The path of the executable, if this line of cargo's says that flagship's was made.
@@ -220,14 +236,22 @@ impl Daemon {
     /// # Errors
     /// If it still runs.
     pub async fn start_again(&self, cluster: &Cluster) -> Result<u32> {
+        self.spawn(cluster, self.argv.clone()).await
+    }
+
+    /// As [`Daemon::start_again`], but once with another build: an update, or the way back.
+    ///
+    /// # Errors
+    /// If it still runs.
+    pub async fn start_again_as(&self, cluster: &Cluster, flagship: &Flagship) -> Result<u32> {
+        let mut argv = self.argv.clone();
+        argv[0] = flagship.path().display().to_string();
+        self.spawn(cluster, argv).await
+    }
+
+    async fn spawn(&self, cluster: &Cluster, argv: Vec<String>) -> Result<u32> {
         let log = self.log(cluster);
-        let process = Spawn {
-            name: DAEMON,
-            argv: self.argv.clone(),
-            env: self.env.clone(),
-            dir: cluster.dir(),
-            log: &log,
-        };
+        let process = Spawn { name: DAEMON, argv, env: self.env.clone(), dir: cluster.dir(), log: &log };
         cluster.spawn(process).await
     }
 

@@ -255,7 +255,8 @@ impl Fleet {
         let plans = if harness.mode() == Mode::Loopback { on_loopback(plans)? } else { plans };
         let starts = plans.iter().map(|plan| async {
             let address = plan.address()?;
-            harness.start(cluster::Options::new(plan.name(), address)).await
+            let deploy = flagship.deploy().to_owned();
+            harness.start(cluster::Options { deploy, ..cluster::Options::new(plan.name(), address) }).await
         });
         let clusters = futures::future::try_join_all(starts).await?;
         let tls_dir = harness.state_dir().join("certificates");

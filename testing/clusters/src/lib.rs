@@ -1,6 +1,6 @@
 //! The cluster harness: real Kubernetes control planes as local processes, each in a network of its own whose paths
-//! can be cut, the daemons beside them, and clocks on what happens to the payload. It refuses to know how Flagship
-//! decides anything: it only starts, breaks, heals and watches.
+//! can be cut, the daemons beside them, and clocks on what happens to the payload; and real kind clusters with the
+//! daemon in a pod. It refuses to know how Flagship decides anything: it only starts, breaks, heals and watches.
 
 pub mod assets;
 pub mod cluster;
@@ -16,6 +16,7 @@ pub mod kind;
 pub mod kubeconfig;
 pub mod measure;
 pub mod network;
+mod previous;
 mod progress;
 pub mod readiness;
 mod record;

@@ -188,14 +188,19 @@ impl Watch {
     /// # Errors
     /// If there is no client for the cluster.
     pub async fn start(cluster: &Cluster, payload: &Payload) -> Result<Self> {
-        let client = cluster.watch_client().await?;
+        Ok(Self::over(cluster.watch_client().await?, payload))
+    }
+
+    /// The same over a client for any cluster, whose read timeout is longer than a watch is silent.
+    #[must_use]
+    pub fn over(client: Client, payload: &Payload) -> Self {
         let (sender, state) = watch::channel(State::default());
         let mut tasks = JoinSet::new();
         let (deployments, pods, members) = sources(client, payload);
         tasks.spawn(follow(deployments.0, deployments.1, sender.clone(), see_deployment, lose_payload));
         tasks.spawn(follow(pods.0, pods.1, sender.clone(), see_pod, lose_payload));
         tasks.spawn(follow(members, watcher::Config::default(), sender, see_member, lose_member));
-        Ok(Self { state, _tasks: tasks })
+        Self { state, _tasks: tasks }
     }
 
     /// All that is known now.

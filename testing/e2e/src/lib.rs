@@ -6,4 +6,4 @@ mod http;
 mod world;
 
 pub use http::http_get;
-pub use world::{Facts, World, e2e, payload_since};
+pub use world::{Facts, World, e2e, e2e_from_previous, payload_since};

@@ -39,8 +39,30 @@ pub struct Facts {
 /// Runs a test on a fleet of these members, inside of namespaces. `path` is the test's name. A failure shows the end
 /// of each daemon's log.
 pub fn e2e(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+    run(path, Flagship::find, plans, body);
+}
+
+/// As [`e2e`], on a fleet of the previous build's daemons in clusters with the previous build's manifests.
+///
+/// # Panics
+/// If there is no previous build and none can be made: such a test is never skipped.
+pub fn e2e_from_previous(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+    // Outside of the namespaces, where there is a network, this builds it; inside, it is there.
+    let previous = Flagship::previous();
+    if let Err(error) = &previous {
+        panic!("{error:?}");
+    }
+    run(path, || previous, plans, body);
+}
+
+fn run(
+    path: &str,
+    flagship: impl FnOnce() -> Result<Flagship>,
+    plans: Result<Vec<Plan>>,
+    body: impl AsyncFnOnce(&World) -> Result<()>,
+) {
     clusters::isolate::test(path, async move || {
-        let world = World::start(plans?).await?;
+        let world = World::start(&flagship()?, plans?).await?;
         let result = body(&world).await;
         let result = result.with_context(|| world.fleet.log_tails(LOG_TAIL_LINES));
         world.end().await?;
@@ -50,11 +72,11 @@ pub fn e2e(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) 
 
 impl World {
     /// Starts clusters and daemons. No MultiCluster is applied yet.
-    async fn start(plans: Vec<Plan>) -> Result<Self> {
+    async fn start(flagship: &Flagship, plans: Vec<Plan>) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix("fs-").tempdir().context("make a directory for the test")?;
         let harness = Harness::open(dir.path(), Mode::Namespaces)?;
-        let fleet = Fleet::start(&harness, &Flagship::find()?, plans).await?;
+        let fleet = Fleet::start(&harness, flagship, plans).await?;
         Ok(Self { fleet, began: Instant::now(), harness, _dir: dir })
     }
 

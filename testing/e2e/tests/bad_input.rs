@@ -95,6 +95,9 @@ fn strangers_on_the_port_change_nothing() {
         // Anybody can knock: that is for the log, no Event.
         let log = std::fs::read_to_string(sheffield.daemon.log(&sheffield.cluster))?;
         ensure!(log.contains("does not speak TLS"), "{log}");
+        let events = world.events(sheffield).await?;
+        let refusals: Vec<_> = events.iter().filter(|event| event.starts_with("LinkRefused")).collect();
+        ensure!(refusals.is_empty(), "a stranger makes Events: {refusals:#?}");
         ensure!(sheffield.daemon.is_running(&sheffield.cluster).await?);
         Ok(())
     });

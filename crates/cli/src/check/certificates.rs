@@ -25,12 +25,20 @@ const MAX_PAIRS: usize = 64;
 pub(crate) struct Material {
     /// Where it comes from, for people.
     pub(crate) origin: String,
-    /// The context whose Secret it is; `None`: from a directory.
-    pub(crate) context: Option<String>,
+    /// The Secret it is in; `None`: from a directory.
+    pub(crate) secret: Option<Place>,
     pub(crate) authorities: Vec<u8>,
     pub(crate) certificate: Vec<u8>,
     pub(crate) key: Vec<u8>,
     pub(crate) reports: Vec<CertificateReport>,
+}
+
+/// Where a Secret is.
+pub(crate) struct Place {
+    pub(crate) context: String,
+    /// How a command for its cluster begins.
+    pub(crate) kubectl: String,
+    pub(crate) namespace: String,
 }
 
 impl Material {
@@ -66,7 +74,7 @@ pub(crate) fn from_directory(dir: &Path) -> (Vec<Material>, Vec<Finding>) {
         })();
         match (loaded, show(&dir, Timestamp::now())) {
             (Ok((authorities, certificate, key)), Ok(reports)) => {
-                found.push(Material { origin, context: None, authorities, certificate, key, reports });
+                found.push(Material { origin, secret: None, authorities, certificate, key, reports });
             }
             (Err(error), _) => findings.push(unreadable(&origin, &error.to_string())),
             (_, Err(error)) => findings.push(unreadable(&origin, &error.to_string())),
@@ -146,7 +154,12 @@ fn read_secret(cluster: &Cluster, namespace: &str, name: &str, secret: Secret) -
     };
     let (authorities, certificate, key) = (take(CA)?, take(CERTIFICATE)?, take(KEY)?);
     let reports = describe(&authorities, &certificate).map_err(|error| unreadable(&origin, &error))?;
-    Ok(Material { origin, context: Some(cluster.context.clone()), authorities, certificate, key, reports })
+    let place = Place {
+        context: cluster.context.clone(),
+        kubectl: cluster.kubectl.clone(),
+        namespace: namespace.into(),
+    };
+    Ok(Material { origin, secret: Some(place), authorities, certificate, key, reports })
 }
 
 /// The same report as for files. The key stays in memory; whether it fits is seen when it is used.
@@ -163,7 +176,7 @@ pub(crate) fn check(materials: &[Material], objects: &[Located], asked: bool) ->
     let mut findings: Vec<Finding> = materials.iter().flat_map(judge).collect();
     for object in objects {
         let has = materials.iter().any(|material| {
-            let near = material.context.as_ref().is_none_or(|context| *context == object.context);
+            let near = material.secret.as_ref().is_none_or(|place| place.context == object.context);
             near && material.is_for(object.callsign(), &object.name)
         });
         if !has && asked {
@@ -178,7 +191,8 @@ fn missing(object: &Located) -> Finding {
     let (member, callsign, context) = (&object.name, object.callsign(), &object.context);
     let message = format!("{context}: no certificate found for member {member} of fleet {callsign}");
     let hint = format!(
-        "flagship pki add-member --fleet {callsign} --member {member} --out DIR && kubectl --context {context} apply -f DIR/{member}/secret.yaml"
+        "flagship pki add-member --fleet {callsign} --member {member} --out DIR && {} apply -f DIR/{member}/secret.yaml",
+        object.cluster
     );
     Finding::fail(Topic::Certificates, message, hint)
 }
@@ -221,12 +235,14 @@ fn judge(material: &Material) -> Vec<Finding> {
 
 fn renewal(material: &Material, report: &CertificateReport) -> String {
     let identity = material.reports.iter().find_map(|report| report.identity.as_ref());
-    match identity {
-        Some(identity) if !report.is_authority => format!(
-            "flagship pki add-member --fleet {} --member {} --out DIR --force, then apply DIR/{}/secret.yaml",
-            identity.callsign, identity.member, identity.member
-        ),
-        _ => MAKE.into(),
+    let Some(identity) = identity.filter(|_| !report.is_authority) else { return MAKE.into() };
+    let (fleet, member) = (&identity.callsign, &identity.member);
+    let issue = format!("flagship pki add-member --fleet {fleet} --member {member} --out DIR --force");
+    match &material.secret {
+        Some(Place { kubectl, namespace, .. }) => {
+            format!("{issue} --namespace {namespace} && {kubectl} apply -f DIR/{member}/secret.yaml")
+        }
+        None => format!("{issue}; copy DIR/{member}/* to {}, unless it is that", material.origin),
     }
 }
 

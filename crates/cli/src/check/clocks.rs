@@ -22,11 +22,7 @@ pub(crate) struct Offset {
 pub(crate) async fn measure(cluster: &Cluster) -> Result<Offset, Finding> {
     let failed = |why: String| {
         let message = format!("{}: the API server's time is not known: {why}", cluster.context);
-        Finding::warn(
-            Topic::Clocks,
-            message,
-            format!("kubectl --context {} get --raw /version -v 8", cluster.context),
-        )
+        Finding::warn(Topic::Clocks, message, format!("{} get --raw /version -v 8", cluster.kubectl))
     };
     let request =
         http::Request::get("/version").body(Body::empty()).map_err(|error| failed(error.to_string()))?;

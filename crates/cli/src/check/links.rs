@@ -27,11 +27,12 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// With TLS 1.3 a client learns that its certificate was refused only when it reads.
 const VERDICT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What each member says of every other one. What a member says whose daemon is down is old, and left out.
+/// What each member says of every other one. What is no news is left out, and so are members that were forgotten.
 pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for from in objects.iter().filter(|from| from.silence(objects).is_none()) {
-        for to in objects.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
+    let members: Vec<&Located> = objects.iter().filter(|one| !one.is_forgotten(objects)).collect();
+    for from in members.iter().filter(|from| from.silence(objects).is_none()) {
+        for to in members.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
             let status = from.object.status.as_ref();
             let seen = status.and_then(|status| status.members.iter().find(|member| member.name == to.name));
             let message = match seen.map(|member| member.state.as_str()) {
@@ -43,7 +44,9 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
                 None => format!("{} has never heard {}", from.name, to.name),
             };
             let hint = match to.silence(objects) {
-                Some(_) => format!("start the daemon of {}: see objects, above", to.name),
+                Some(_) => {
+                    format!("its status is no news: see the daemon of {} under objects, above", to.name)
+                }
                 None => trace(from, to),
             };
             findings.push(Finding::fail(Topic::Links, message, hint));

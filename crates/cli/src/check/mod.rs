@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 
 use crate::args::{CheckArgs, CheckOutput};
-use crate::cluster::{Cluster, ClusterError, connect};
+use crate::cluster::{Cluster, ClusterError, Member, connect};
 use crate::exit::{Exit, Stop};
 use crate::out::print;
 use crate::style::{Style, counted};
@@ -86,11 +86,20 @@ fn unreachable(context: &str, error: ClusterError) -> Finding {
 
 async fn read(cluster: &Cluster) -> Result<Vec<Located>, ClusterError> {
     let members = cluster.members().await?;
-    Ok(join_all(members.into_iter().map(async |(object, renewal)| {
+    Ok(join_all(members.into_iter().map(async |Member { object, lease }| {
         let name = object.metadata.name.clone().unwrap_or_default();
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         let payload = payload(cluster, &namespace, &object).await;
-        Located { context: cluster.context.clone(), name, namespace, object, payload, renewal }
+        Located {
+            context: cluster.context.clone(),
+            name,
+            namespace,
+            object,
+            payload,
+            renewal: lease.renewal,
+            lease_namespace: lease.namespace,
+            cluster: cluster.kubectl.clone(),
+        }
     }))
     .await)
 }

@@ -7,7 +7,7 @@ use flagship_payload::Manifest;
 use jiff::Timestamp;
 
 use super::report::{Finding, Topic};
-use crate::liveness::{Renewal, Silence, Witness, explain, silence, start};
+use crate::liveness::{Cause, Renewal, Silence, Witness, explain, forgot, next, silence, start};
 use crate::style::counted;
 
 /// An object, where it was found, and its payload as far as it could be read.
@@ -18,11 +18,16 @@ pub(crate) struct Located {
     pub(crate) object: MultiCluster,
     pub(crate) payload: Result<Vec<Manifest>, String>,
     pub(crate) renewal: Renewal,
+    /// Where its daemon keeps its Lease, if that is known.
+    pub(crate) lease_namespace: Option<String>,
+    /// How a command for its cluster begins.
+    pub(crate) cluster: String,
 }
 
 impl Located {
+    /// How a command for its namespace begins.
     pub(crate) fn kubectl(&self) -> String {
-        format!("kubectl --context {} -n {}", self.context, self.namespace)
+        format!("{} -n {}", self.cluster, self.namespace)
     }
 
     pub(crate) fn callsign(&self) -> &str {
@@ -33,11 +38,19 @@ impl Located {
         Witness { name: &self.name, status: self.object.status.as_ref(), renewal: self.renewal }
     }
 
-    /// Set if its daemon is down, as far as all objects of its fleet tell: its status is old then.
+    /// Set if its status is no news, as far as all objects of its fleet tell.
     pub(crate) fn silence(&self, objects: &[Self]) -> Option<Silence> {
         let fleet = objects.iter().filter(|other| other.callsign() == self.callsign());
         let fleet: Vec<Witness<'_>> = fleet.map(Self::witness).collect();
         silence(&self.witness(), &fleet)
+    }
+
+    /// Whether a member whose word counts was told that this one is gone for good.
+    pub(crate) fn is_forgotten(&self, objects: &[Self]) -> bool {
+        let fleet =
+            objects.iter().filter(|other| other.callsign() == self.callsign() && other.name != self.name);
+        let mut fresh = fleet.filter(|other| other.silence(objects).is_none());
+        fresh.any(|other| other.object.status.as_ref().is_some_and(|status| forgot(status, &self.name)))
     }
 }
 
@@ -76,11 +89,15 @@ fn state(object: &Located, silence: Option<Silence>) -> Vec<Finding> {
     let mut findings = match (&object.object.status, silence) {
         (None, _) => {
             let message = format!("{}: no daemon has written a status", object.name);
-            vec![Finding::fail(Topic::Objects, message, start(&object.context))]
+            vec![Finding::fail(Topic::Objects, message, start(&object.cluster))]
         }
         (Some(status), Some(silence)) => {
             let message = explain(&object.name, status, silence, Timestamp::now());
-            vec![Finding::fail(Topic::Objects, message, start(&object.context))]
+            let hint = next(silence, &object.cluster);
+            vec![match silence.cause {
+                Cause::TakenOver => Finding::warn(Topic::Objects, message, hint),
+                Cause::Lost { .. } | Cause::Stopped => Finding::fail(Topic::Objects, message, hint),
+            }]
         }
         (Some(status), None) => said(object, status),
     };

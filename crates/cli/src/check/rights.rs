@@ -56,7 +56,6 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
         };
         own("kube-vip.io", "multiclusters", None, OWN_VERBS.as_slice());
         own("kube-vip.io", "multiclusters", Some("status"), &["patch"]);
-        own("coordination.k8s.io", "leases", None, &["get", "create", "update"]);
         own("events.k8s.io", "events", None, &["create", "patch"]);
         if has_workloads(objects, namespace) {
             // A stop ends only when the pods are gone, and they are looked for through their owners.
@@ -64,6 +63,13 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
             own("apps", "replicasets", None, &["get", "list"]);
         }
     }
+    questions.extend(lease_homes(objects, namespace).into_iter().map(|namespace| Question {
+        group: "coordination.k8s.io".into(),
+        resource: "leases".into(),
+        subresource: None,
+        namespace,
+        verbs: &["get", "create", "update"],
+    }));
     for (manifest, namespace) in kinds(objects) {
         match resource(cluster, manifest).await {
             Ok(Some((resource, scope))) => questions.push(Question {
@@ -89,8 +95,7 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
                     manifest.api_version(),
                     manifest.kind
                 );
-                let hint =
-                    format!("kubectl --context {} api-resources | grep {}", cluster.context, manifest.kind);
+                let hint = format!("{} api-resources | grep {}", cluster.kubectl, manifest.kind);
                 findings.push(Finding::fail(Topic::Rights, message, hint));
             }
             Err(error) => {
@@ -101,6 +106,12 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
     }
     findings.extend(join_all(questions.iter().map(|question| ask(cluster, &user, account, question))).await);
     findings
+}
+
+/// Where the daemon keeps the Leases of its members: where one was found, else in its own namespace, as
+/// `deploy/install.yaml` has it.
+fn lease_homes(objects: &[&Located], daemon: &str) -> BTreeSet<String> {
+    objects.iter().map(|object| object.lease_namespace.clone().unwrap_or_else(|| daemon.into())).collect()
 }
 
 fn has_workloads(objects: &[&Located], namespace: &str) -> bool {
@@ -175,15 +186,41 @@ async fn ask(cluster: &Cluster, user: &str, account: &str, question: &Question) 
     Finding::fail(Topic::Rights, message, grant(cluster, account, question, &denied))
 }
 
-/// The two commands that give the rights.
+/// Kinds that the built-in role `edit` covers in full.
+fn is_in_edit(group: &str, resource: &str) -> bool {
+    let resources: &[&str] = match group {
+        "" => &[
+            "configmaps",
+            "persistentvolumeclaims",
+            "pods",
+            "replicationcontrollers",
+            "secrets",
+            "serviceaccounts",
+            "services",
+        ],
+        "apps" => &["daemonsets", "deployments", "replicasets", "statefulsets"],
+        "autoscaling" => &["horizontalpodautoscalers"],
+        "batch" => &["cronjobs", "jobs"],
+        "networking.k8s.io" => &["ingresses", "networkpolicies"],
+        "policy" => &["poddisruptionbudgets"],
+        _ => &[],
+    };
+    resources.contains(&resource)
+}
+
+/// The commands that give the rights: for all of a namespace's payloads at once where `edit` does that, as
+/// docs/install.md has it.
 fn grant(cluster: &Cluster, account: &str, question: &Question, denied: &[&str]) -> String {
     let role = format!("flagship-{}", question.name().replace('/', "-"));
     let verbs = denied.join(",");
     let resource = question.name();
-    let kubectl = format!("kubectl --context {}", cluster.context);
+    let kubectl = &cluster.kubectl;
     match question.namespace.as_str() {
         "" => format!(
             "{kubectl} create clusterrole {role} --verb={verbs} --resource={resource} && {kubectl} create clusterrolebinding {role} --clusterrole={role} --serviceaccount={account}"
+        ),
+        namespace if is_in_edit(&question.group, &question.resource) => format!(
+            "{kubectl} create rolebinding kube-vip-multi-cluster-payloads --namespace {namespace} --clusterrole=edit --serviceaccount={account}"
         ),
         namespace => format!(
             "{kubectl} -n {namespace} create role {role} --verb={verbs} --resource={resource} && {kubectl} -n {namespace} create rolebinding {role} --role={role} --serviceaccount={account}"
@@ -224,4 +261,34 @@ async fn allowed(
     let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
     let answer = cluster.call(api.create(&PostParams::default(), &review)).await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_hint_binds_edit_where_that_is_enough() {
+        let cluster = crate::cluster::testing::cluster_at("http://127.0.0.1:1");
+        let hint = |group: &str, resource: &str, namespace: &str| {
+            let (group, resource, namespace) = (group.into(), resource.into(), namespace.into());
+            let question = Question { group, resource, subresource: None, namespace, verbs: &["get"] };
+            grant(&cluster, "system:daemon", &question, &["get"])
+        };
+        let edit = "kubectl --context newyork create rolebinding kube-vip-multi-cluster-payloads --namespace shop \
+                    --clusterrole=edit --serviceaccount=system:daemon";
+        assert_eq!(hint("apps", "deployments", "shop"), edit);
+        assert_eq!(hint("", "pods", "shop"), edit);
+        assert!(
+            hint("cilium.io", "networkpolicies", "shop")
+                .contains("-n shop create role flagship-networkpolicies")
+        );
+        assert!(hint("coordination.k8s.io", "leases", "shop").contains("--resource=leases"));
+        assert!(hint("", "namespaces", "").contains("create clusterrole "));
+        let documented = include_str!("../../../../docs/install.md").replace("\\\n  ", "");
+        let documented = documented.replace("NAMESPACE", "shop");
+        let words = edit.replace(" --context newyork", "");
+        let begin = words.split(" --serviceaccount").next().unwrap();
+        assert!(documented.contains(begin), "{begin}");
+    }
 }

@@ -43,6 +43,8 @@ fn member(name: &str, rank: i64) -> Located {
         object,
         payload,
         renewal: Renewal::Recent,
+        lease_namespace: None,
+        cluster: format!("kubectl --context {name}"),
     }
 }
 
@@ -160,16 +162,40 @@ fn a_dead_daemon_is_no_second_leader_and_no_broken_network() {
     };
     let cut = found(&fleet);
     assert!(cut.contains("newyork and sheffield lead at the same time"), "{cut}");
-    fleet[1].renewal = Renewal::Old(jiff::Timestamp::now() - std::time::Duration::from_secs(60));
+    fleet[1].renewal = Renewal::Old(Some(jiff::Timestamp::now() - std::time::Duration::from_secs(60)));
     let killed = found(&fleet);
     assert!(!killed.contains("at the same time") && !killed.contains("nc -vz"), "{killed}");
     for said in [
-        "the daemon of sheffield is down (last sign of life 1m",
+        "the daemon of sheffield is down, or cut off from its API server and from the others (last sign of life 1m",
+        "It led and MAY STILL LEAD",
         "flagship run --kubeconfig FILE --tls-dir DIR",
-        "newyork holds sheffield Down -> start the daemon of sheffield",
+        "newyork holds sheffield Down -> its status is no news: see the daemon of sheffield under objects",
+        "see: kubectl --context sheffield -n kube-vip-multi-cluster-system get pods",
     ] {
         assert!(killed.contains(said), "{said}: {killed}");
     }
+}
+
+#[test]
+fn nobody_needs_a_link_to_a_forgotten_member() {
+    let mut fleet = fleet();
+    let newyork = fleet[0].object.status.as_mut().unwrap();
+    newyork.members.clear();
+    newyork.forgotten = vec!["sheffield".into()];
+    assert_eq!(links::by_status(&fleet), []);
+    // What a silent member says was forgotten is no news.
+    fleet[0].renewal = Renewal::Stopped(None);
+    assert_eq!(links::by_status(&fleet).len(), 1);
+}
+
+#[test]
+fn a_member_that_is_taken_over_is_no_failure() {
+    let findings = after(|fleet| fleet[1].renewal = Renewal::TakenOver);
+    let bad = worst(&findings);
+    assert!(
+        bad.iter().any(|(level, said)| *level == Level::Warn && said.contains("another process takes over")),
+        "{bad:?}"
+    );
 }
 
 #[test]
@@ -205,6 +231,28 @@ fn certificates_that_flagship_made_are_fine() {
         findings[0].message.contains("member newyork of fleet federation, 364 days left")
             || findings[0].message.contains("365 days left")
     );
+}
+
+#[test]
+fn a_certificate_that_runs_out_is_renewed_as_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    issue(dir.path(), "federation", &["newyork"]);
+    let (mut materials, _) = certificates::from_directory(dir.path());
+    let warn = |materials: &mut Vec<certificates::Material>| {
+        materials[0].reports.iter_mut().find(|report| !report.is_authority).unwrap().warnings =
+            vec!["expires in 2 days".into()];
+        certificates::check(materials, &[], false).remove(0).hint.unwrap()
+    };
+    let hint = warn(&mut materials);
+    let issue = "flagship pki add-member --fleet federation --member newyork --out DIR --force";
+    assert!(hint.starts_with(&format!("{issue}; copy DIR/newyork/* to ")), "{hint}");
+    materials[0].secret = Some(certificates::Place {
+        context: "newyork".into(),
+        kubectl: "kubectl --context newyork".into(),
+        namespace: "system".into(),
+    });
+    let apply = "&& kubectl --context newyork apply -f DIR/newyork/secret.yaml";
+    assert_eq!(warn(&mut materials), format!("{issue} --namespace system {apply}"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 
 use crate::args::{Output, StatusArgs};
-use crate::cluster::{Connection, connect};
+use crate::cluster::{Connection, Member, connect};
 use crate::exit::{Exit, Stop};
 use crate::out::print;
 use crate::style::Style;
@@ -28,11 +28,15 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<Exit, Stop> {
 
 async fn ask(connections: &[Connection]) -> Vec<Answer> {
     let answers = connections.iter().map(async |(context, cluster)| {
-        let objects = match cluster {
-            Ok(cluster) => cluster.members().await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let (kubectl, members) = match cluster {
+            Ok(cluster) => {
+                (cluster.kubectl.clone(), cluster.members().await.map_err(|error| error.to_string()))
+            }
+            Err(error) => (String::new(), Err(error.to_string())),
         };
-        Answer { context: context.clone(), objects }
+        let pair = |member: Member| (member.object, member.lease.renewal);
+        let objects = members.map(|members| members.into_iter().map(pair).collect());
+        Answer { context: context.clone(), kubectl, objects }
     });
     join_all(answers).await
 }

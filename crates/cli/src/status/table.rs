@@ -122,10 +122,16 @@ fn heading(fleet: &FleetView, now: Timestamp, style: Style) -> String {
             style.paint(Tone::Warning, &text)
         }
         ([], None) => {
-            let none = style.paint(Tone::Bad, "NO LEADER");
+            let may_lead = |last: &LedLastView| {
+                fleet.members.iter().any(|member| member.may_lead && member.member == last.member)
+            };
             match &fleet.led_last {
-                None => none,
-                Some(last) => format!("{none}   {}", led_last(last)),
+                None => style.paint(Tone::Bad, "NO LEADER"),
+                Some(last) if may_lead(last) => style.paint(
+                    Tone::Bad,
+                    &format!("NO LEADER KNOWN   {} led last and may still lead", printable(&last.member)),
+                ),
+                Some(last) => format!("{}   {}", style.paint(Tone::Bad, "NO LEADER"), led_last(last)),
             }
         }
         ([leader], _) => {
@@ -165,6 +171,7 @@ fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Ve
     let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into());
     let role = or_dash(member.role.clone());
     let role = match member.role.as_deref() {
+        Some(_) if member.may_lead => Cell::new(Tone::Bad, format!("{role}?")),
         Some(_) if member.daemon_down => Cell::new(Tone::Warning, format!("was {role}")),
         Some("Leader") => Cell::new(Tone::Good, role),
         Some("Stopping" | "Candidate" | "Joining") => Cell::new(Tone::Warning, role),
@@ -211,7 +218,10 @@ fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Ve
 
 /// How others see it, and since when.
 fn seen(member: &MemberView, now: Timestamp) -> Cell {
-    let Some(seen) = &member.seen else { return "-".into() };
+    let Some(seen) = &member.seen else {
+        // Those who forgot it have no row of it any more.
+        return if member.forgotten { Cell::new(Tone::Warning, "forgotten") } else { "-".into() };
+    };
     let tone = match seen.state.as_str() {
         "Alive" => Tone::Plain,
         "Down" => Tone::Bad,

@@ -81,7 +81,15 @@ fn member(name: &str, rank: i64, role: &str, term: i64) -> MultiCluster {
 
 fn answer(context: &str, objects: Vec<MultiCluster>) -> Answer {
     let objects = objects.into_iter().map(|object| (object, Renewal::Unknown)).collect();
-    Answer { context: context.into(), objects: Ok(objects) }
+    Answer { context: context.into(), kubectl: kubectl(context), objects: Ok(objects) }
+}
+
+fn one(context: &str, object: MultiCluster, renewal: Renewal) -> Answer {
+    Answer { context: context.into(), kubectl: kubectl(context), objects: Ok(vec![(object, renewal)]) }
+}
+
+fn kubectl(context: &str) -> String {
+    format!("kubectl --context {context}")
 }
 
 fn check_golden(name: &str, text: &str) {
@@ -146,6 +154,7 @@ fn night() -> StatusView {
             answer("newyork", vec![newyork]),
             Answer {
                 context: "paris".into(),
+                kubectl: kubectl("paris"),
                 objects: Err("no answer within 5s from https://172.18.100.3:6443".into()),
             },
             answer("spare", Vec::new()),
@@ -244,22 +253,43 @@ fn taken_over(renewal: Renewal) -> String {
     status.inventory = vec![entry("nginx", ObjectState::Ready)];
     let mut newyork = member("newyork", 5, "Leader", 8);
     newyork.status.as_mut().unwrap().members = vec![sees("sheffield", "Down", "02:59:20")];
-    let sheffield = Answer { context: "sheffield".into(), objects: Ok(vec![(sheffield, renewal)]) };
-    let newyork = Answer { context: "newyork".into(), objects: Ok(vec![(newyork, Renewal::Recent)]) };
+    let sheffield = one("sheffield", sheffield, renewal);
+    let newyork = one("newyork", newyork, Renewal::Recent);
     render(&StatusView::new(&[newyork, sheffield], now()), now(), false, Style::PLAIN)
 }
 
 #[test]
 fn a_dead_daemon_is_told_from_a_second_leader() {
-    let killed = taken_over(Renewal::Old(at("02:59:18")));
+    let killed = taken_over(Renewal::Old(Some(at("02:59:18"))));
     check_golden("status-killed.txt", &killed);
-    assert!(!killed.contains("LEADERS"), "{killed}");
+    assert!(!killed.contains("LEADERS") && killed.contains("MAY STILL LEAD"), "{killed}");
     // Without rights to read the Lease, what the members say of each other tells the same.
     let unknown = taken_over(Renewal::Unknown);
-    assert!(unknown.contains("the daemon of sheffield is down (last sign of life 40s ago)"), "{unknown}");
+    assert!(unknown.contains("the daemon of sheffield is down, or cut off"), "{unknown}");
+    assert!(unknown.contains("(last sign of life 40s") && !unknown.contains("LEADERS"), "{unknown}");
     let both = taken_over(Renewal::Recent);
     assert!(both.contains("!! TWO LEADERS AT ONCE: newyork (term 8) and sheffield (term 7)"), "{both}");
     assert!(!both.contains("is down"), "{both}");
+    let stopped = taken_over(Renewal::Stopped(Some(at("02:59:18"))));
+    assert!(stopped.contains("sheffield was stopped") && stopped.contains("was Leader"), "{stopped}");
+    let replaced = taken_over(Renewal::TakenOver);
+    assert!(replaced.contains("another process takes over") && !replaced.contains("LEADERS"), "{replaced}");
+}
+
+#[test]
+fn a_leader_that_cannot_write_is_not_called_gone() {
+    let mut sheffield = member("sheffield", 10, "Leader", 7);
+    sheffield.status.as_mut().unwrap().inventory = vec![entry("nginx", ObjectState::Ready)];
+    let view = StatusView::new(&[one("sheffield", sheffield, Renewal::Old(Some(at("02:59:18"))))], now());
+    let text = render(&view, now(), false, Style::PLAIN);
+    assert!(
+        text.starts_with(
+            "Fleet federation   NO LEADER KNOWN   sheffield led last and may still lead   term 7"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("Leader?"), "{text}");
+    assert_eq!(serde_json::to_value(&view).unwrap()["fleets"][0]["members"][0]["mayLead"], true);
 }
 
 #[test]
@@ -298,22 +328,75 @@ fn without_a_leader_the_last_one_is_named_with_its_payload() {
     );
 }
 
-#[test]
-fn a_forgotten_member_does_not_count() {
+/// newyork leads and forgot sheffield: it has no row of it any more.
+fn forgetful() -> MultiCluster {
     let mut newyork = member("newyork", 5, "Leader", 7);
     let status = newyork.status.as_mut().unwrap();
-    status.members = vec![sees("newyork", "Alive", "02:00:00"), sees("sheffield", "Left", "02:59:20")];
+    status.members = vec![sees("newyork", "Alive", "02:00:00")];
     status.forgotten = vec!["sheffield".into()];
-    let old = (member("sheffield", 10, "Leader", 6), Renewal::Old(at("02:30:00")));
-    let sheffield = Answer { context: "sheffield".into(), objects: Ok(vec![old]) };
-    for answers in
-        [vec![answer("newyork", vec![newyork.clone()])], vec![answer("newyork", vec![newyork]), sheffield]]
-    {
-        let text = render(&StatusView::new(&answers, now()), now(), false, Style::PLAIN);
+    newyork
+}
+
+const GONE: Renewal = Renewal::Old(None);
+
+#[test]
+fn a_forgotten_member_does_not_count() {
+    let mut sheffield = member("sheffield", 10, "Standby", 6);
+    sheffield.status.as_mut().unwrap().members = vec![sees("newyork", "Alive", "02:00:00")];
+    for renewal in [GONE, Renewal::Unknown] {
+        let sheffield = one("sheffield", sheffield.clone(), renewal);
+        let view = StatusView::new(&[answer("newyork", vec![forgetful()]), sheffield], now());
+        let text = render(&view, now(), false, Style::PLAIN);
         assert!(
             text.starts_with("Fleet federation   leader newyork for 2h5m   term 7   1/1 members alive\n"),
             "{text}"
         );
-        assert!(text.contains("forgotten 40s") && !text.contains("!!"), "{text}");
+        let row = text.lines().find(|line| line.contains("sheffield")).unwrap();
+        assert!(
+            row.contains("was Standby") && row.contains("forgotten  ok") && !text.contains("!!"),
+            "{text}"
+        );
     }
+    let text =
+        render(&StatusView::new(&[answer("newyork", vec![forgetful()])], now()), now(), false, Style::PLAIN);
+    assert!(text.contains("1/1 members alive") && !text.contains("sheffield"), "{text}");
+}
+
+#[test]
+fn what_a_forgotten_member_may_still_run_is_not_forgotten() {
+    let shown = |role: &str, renewal: Renewal, runs: bool| {
+        let mut sheffield = member("sheffield", 10, role, 6);
+        let status = sheffield.status.as_mut().unwrap();
+        status.members = vec![sees("newyork", "Alive", "02:00:00")];
+        status.inventory = if runs { vec![entry("nginx", ObjectState::Ready)] } else { Vec::new() };
+        let answers = [one("newyork", forgetful(), Renewal::Recent), one("sheffield", sheffield, renewal)];
+        StatusView::new(&answers, now()).fleets[0].alarms.join("\n")
+    };
+    for alarm in [shown("Leader", GONE, true), shown("Leader", Renewal::Unknown, true)] {
+        assert!(alarm.contains("MAY STILL LEAD: its payload (1 object) may run in both clusters"), "{alarm}");
+        assert!(!alarm.contains("TWO LEADERS") && !alarm.contains("tart it"), "{alarm}");
+        assert!(
+            alarm.contains(
+                "kubectl --context sheffield get all -A -l kube-vip.io/multicluster=default.sheffield"
+            ),
+            "{alarm}"
+        );
+    }
+    assert!(shown("Leader", GONE, false).contains("MAY STILL LEAD"));
+    let left = shown("Standby", GONE, true);
+    assert!(left.contains("1 object of the payload may run there"), "{left}");
+    assert_eq!(shown("Standby", GONE, false), "");
+}
+
+#[test]
+fn the_dead_forget_nobody() {
+    let forgets = |renewal| {
+        let sheffield = member("sheffield", 10, "Standby", 7);
+        let mut newyork = forgetful();
+        newyork.status.as_mut().unwrap().leading = false;
+        let answers = [one("newyork", newyork, renewal), one("sheffield", sheffield, Renewal::Recent)];
+        let view = StatusView::new(&answers, now());
+        view.fleets[0].members.iter().any(|member| member.forgotten)
+    };
+    assert!(forgets(Renewal::Recent) && !forgets(GONE) && !forgets(Renewal::TakenOver));
 }

@@ -3,16 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flagship_k8s_api::{
-    ConditionType, MemberStatus, MultiCluster, MultiClusterStatus, ObjectState, conditions,
+    ConditionType, MULTICLUSTER_LABEL, MemberStatus, MultiCluster, MultiClusterStatus, ObjectState,
+    conditions, owner_label,
 };
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::liveness::{Renewal, Silence, Witness, explain, silence, start};
+use crate::liveness::{
+    Renewal, Silence, Witness, explain, forgot, left_behind, next, says_it_leads, silence, start,
+};
 
 /// What a cluster answered.
 pub(crate) struct Answer {
     pub(crate) context: String,
+    /// How a command for it begins.
+    pub(crate) kubectl: String,
     /// Its objects, each with its daemon's Lease, or why there are none.
     pub(crate) objects: Result<Vec<(MultiCluster, Renewal)>, String>,
 }
@@ -111,8 +116,11 @@ pub(crate) struct MemberView {
     pub(crate) term: Option<i64>,
     /// Who serves it.
     pub(crate) holder: Option<String>,
-    /// Its daemon is down: role, readiness, term and conditions are what it wrote last.
+    /// Its daemon is down, cannot write, or is being replaced: role, readiness, term and conditions are what was
+    /// written last.
     pub(crate) daemon_down: bool,
+    /// It led when it last wrote, and may do so still.
+    pub(crate) may_lead: bool,
     /// An operator said that it will not come back.
     pub(crate) forgotten: bool,
     /// Conditions that are not fine.
@@ -174,10 +182,11 @@ const MAX_HISTORY: usize = 8;
 
 struct Found<'a> {
     context: &'a str,
+    kubectl: &'a str,
     name: String,
     object: &'a MultiCluster,
     renewal: Renewal,
-    /// Set if its daemon is down.
+    /// Set if its status is no news.
     silence: Option<Silence>,
     /// By the word of another member of its fleet.
     forgotten: bool,
@@ -188,7 +197,7 @@ impl Found<'_> {
         Witness { name: &self.name, status: self.object.status.as_ref(), renewal: self.renewal }
     }
 
-    /// Its status, unless its daemon is down.
+    /// Its status, unless that is no news.
     fn fresh(&self) -> Option<&MultiClusterStatus> {
         self.object.status.as_ref().filter(|_| self.silence.is_none())
     }
@@ -212,6 +221,7 @@ impl StatusView {
                         let callsign = object.spec.callsign.clone().unwrap_or_default();
                         fleets.entry(callsign).or_default().push(Found {
                             context: &answer.context,
+                            kubectl: &answer.kubectl,
                             name,
                             object,
                             renewal: *renewal,
@@ -247,30 +257,29 @@ fn fleet(callsign: String, mut found: Vec<Found<'_>>, now: Timestamp) -> FleetVi
     FleetView { callsign, leaders, followed, led_last, term, alarms, members, history }
 }
 
-/// Finds out whose daemon is down, and who was forgotten.
+/// Finds out whose status is no news, and who was forgotten by those whose status is.
 fn mark(found: &mut [Found<'_>]) {
     let witnesses: Vec<Witness<'_>> = found.iter().map(Found::witness).collect();
     let silences: Vec<Option<Silence>> = witnesses.iter().map(|one| silence(one, &witnesses)).collect();
-    let forgotten: Vec<bool> = found.iter().map(|one| is_forgotten(&one.name, found)).collect();
-    for ((one, silence), forgotten) in found.iter_mut().zip(silences).zip(forgotten) {
+    for (one, silence) in found.iter_mut().zip(silences) {
         one.silence = silence;
+    }
+    let forgotten: Vec<bool> = found.iter().map(|one| is_forgotten(&one.name, found)).collect();
+    for (one, forgotten) in found.iter_mut().zip(forgotten) {
         one.forgotten = forgotten;
     }
 }
 
-/// A word about a member that came back is taken back by those that hear it.
 fn is_forgotten(name: &str, found: &[Found<'_>]) -> bool {
-    let others = found.iter().filter(|one| one.name != name).filter_map(|one| one.object.status.as_ref());
-    let mut forgot = others.filter(|status| status.forgotten.iter().any(|forgotten| forgotten == name));
-    forgot.any(|status| !status.members.iter().any(|row| row.name == name && row.state == "Alive"))
+    let mut others = found.iter().filter(|one| one.name != name).filter_map(Found::fresh);
+    others.any(|status| forgot(status, name))
 }
 
 /// The newest of those that led when they last wrote and whose stop was not carried out.
 fn led_last(found: &[Found<'_>]) -> Option<LedLastView> {
     let led = found.iter().filter_map(|one| {
         let status = one.object.status.as_ref()?;
-        let payload_objects =
-            status.inventory.iter().filter(|entry| entry.state != ObjectState::Pending).count();
+        let payload_objects = left_behind(status);
         Some(LedLastView { member: one.name.clone(), term: status.held_term?, payload_objects })
     });
     led.max_by_key(|led| led.term)
@@ -278,9 +287,8 @@ fn led_last(found: &[Found<'_>]) -> Option<LedLastView> {
 
 fn leader(found: &Found<'_>) -> Option<LeaderView> {
     let status = found.fresh()?;
-    let leads = status.leading || status.role.as_deref() == Some("Leader");
     let term = status.held_term.or(status.term).unwrap_or_default();
-    leads.then(|| LeaderView {
+    says_it_leads(status).then(|| LeaderView {
         member: found.name.clone(),
         term,
         since: status.lead_since.as_ref().map(|time| time.0),
@@ -298,6 +306,7 @@ fn followed(found: &[Found<'_>], leaders: &[LeaderView]) -> Option<String> {
 fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> MemberView {
     let object = found.object;
     let status = object.status.clone().unwrap_or_default();
+    let may_lead = found.silence.is_some_and(|silence| silence.may_lead(&status));
     let has_status = object.status.is_some();
     let total = status.inventory.len();
     let ready = status.inventory.iter().filter(|entry| entry.state == ObjectState::Ready).count();
@@ -323,8 +332,9 @@ fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> Memb
         term: status.term,
         holder: status.holder,
         daemon_down: found.silence.is_some(),
+        may_lead,
         forgotten: found.forgotten,
-        conditions: troubles(object, found.context),
+        conditions: troubles(object, found.kubectl),
     }
 }
 
@@ -363,6 +373,7 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
             term: None,
             holder: None,
             daemon_down: false,
+            may_lead: false,
             forgotten: is_forgotten(name, found),
             conditions: Vec::new(),
         })
@@ -371,7 +382,7 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
 }
 
 /// Conditions that somebody should read. Availability mode is never SplitBrainProtected: no news.
-fn troubles(object: &MultiCluster, context: &str) -> Vec<ConditionView> {
+fn troubles(object: &MultiCluster, kubectl: &str) -> Vec<ConditionView> {
     let Some(status) = &object.status else {
         return vec![ConditionView {
             kind: "Ready".into(),
@@ -379,7 +390,7 @@ fn troubles(object: &MultiCluster, context: &str) -> Vec<ConditionView> {
             reason: "NoStatus".into(),
             message: format!(
                 "no daemon has written a status: is flagship running in this cluster? {}",
-                start(context)
+                start(kubectl)
             ),
         }];
     };
@@ -435,12 +446,7 @@ fn alarms(
             names.join(" and ")
         ));
     }
-    for one in found.iter().filter(|one| !one.forgotten) {
-        if let (Some(silence), Some(status)) = (one.silence, &one.object.status) {
-            let what = explain(&one.name, status, silence, now);
-            alarms.push(format!("{what}. {}", start(one.context)));
-        }
-    }
+    alarms.extend(found.iter().filter_map(|one| old_news(one, now)));
     for (at, one) in found.iter().enumerate() {
         if let Some(other) = found[..at].iter().find(|other| other.name == one.name) {
             alarms.push(format!(
@@ -462,4 +468,22 @@ fn alarms(
         }
     }
     alarms
+}
+
+/// What the status of a silent daemon may hide. Whoever forgot it knows that it is gone, but not its payload.
+fn old_news(one: &Found<'_>, now: Timestamp) -> Option<String> {
+    let (silence, status) = (one.silence?, one.object.status.as_ref()?);
+    let what = explain(&one.name, status, silence, now);
+    if !one.forgotten {
+        return Some(format!("{what}. {}", next(silence, one.kubectl)));
+    }
+    let namespace = one.object.metadata.namespace.as_deref().unwrap_or_default();
+    let label = owner_label(namespace, &one.name);
+    (silence.may_lead(status) || left_behind(status) > 0).then(|| {
+        format!(
+            "{what}. It was forgotten, so nobody waits for it; what it applied and still runs is shown by: {} get all -A -l \
+             {MULTICLUSTER_LABEL}={label}",
+            one.kubectl
+        )
+    })
 }

@@ -13,4 +13,6 @@ mod one_name;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod soak;

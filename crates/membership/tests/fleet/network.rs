@@ -100,6 +100,8 @@ enum Happening {
 }
 
 type Tamper = Box<dyn FnMut(usize, usize, &mut Message)>;
+/// Who answers a dial to a member in its place.
+type InFront = Box<dyn FnMut(usize) -> Option<ConnectFailure>>;
 
 pub(crate) struct Net {
     pub(crate) now: Instant,
@@ -120,6 +122,8 @@ pub(crate) struct Net {
     /// Every output, if asked for.
     pub(crate) trace: Option<String>,
     pub(crate) tamper: Option<Tamper>,
+    /// Other processes behind the members' addresses.
+    pub(crate) in_front: Option<InFront>,
     /// Faults that really happened, to be asserted.
     pub(crate) retransmitted: u64,
 }
@@ -144,6 +148,7 @@ impl Net {
             events: Vec::new(),
             trace: None,
             tamper: None,
+            in_front: None,
             retransmitted: 0,
         };
         for i in 0..n {
@@ -259,6 +264,19 @@ impl Net {
                     if process == Process::Killed {
                         self.transmit(s, 1 - end, Wire::Reset);
                     }
+                }
+            }
+        }
+    }
+
+    /// Something in the path resets all streams between two members.
+    pub(crate) fn reset(&mut self, a: usize, b: usize) {
+        for s in 0..self.streams.len() {
+            let ends = self.streams[s].ends;
+            if self.streams[s].open == [true; 2] && [(a, b), (b, a)].contains(&(ends[0].0, ends[1].0)) {
+                self.streams[s].open = [false; 2];
+                for (host, link) in ends {
+                    self.input(host, Input::LinkDown { link, end: LinkEnd::Lost });
                 }
             }
         }

@@ -22,7 +22,7 @@ pub(crate) enum LeafError {
     Unreadable,
     /// An RSA key.
     #[error(
-        "the certificate has an RSA key, only ECDSA P-256 and Ed25519 are taken: issue it again with: flagship pki add-member --fleet CALLSIGN --member NAME --out DIR --force, or in cert-manager with privateKey: {{algorithm: ECDSA, size: 256}}"
+        "the certificate has an RSA key, only ECDSA P-256 and Ed25519 are taken: issue it again with: flagship pki add-member --fleet CALLSIGN --member NAME --out DIR --force; with cert-manager: privateKey: {{algorithm: ECDSA, size: 256}}"
     )]
     Rsa,
     /// No member's name in it.

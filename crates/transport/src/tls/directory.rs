@@ -13,7 +13,7 @@ use crate::limits::MAX_TLS_FILE_BYTES;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// There is none.
-    #[error("{} is missing. If the fleet exists, DIR being where its ca.key is kept: flagship pki add-member --fleet {callsign} --member {member} --out DIR; only for a new fleet: flagship pki init --fleet {callsign} --member {member} --out DIR, with one --member for each. Then, {}. No restart is needed", file.display(), hand_over(member))]
+    #[error("{} is missing. If the fleet exists, DIR being where its ca.key is kept: flagship pki add-member --fleet {callsign} --member {member} --out DIR; only for a new fleet, with one --member for each: flagship pki init --fleet {callsign} --member {member} --out DIR; then {}", file.display(), hand_over(member, file.parent()))]
     Missing {
         /// The file that was looked for.
         file: PathBuf,
@@ -42,7 +42,7 @@ pub enum TlsError {
     #[error("{} is not the key of the certificate beside it: copy tls.crt and tls.key from the same DIR/MEMBER/ that flagship pki add-member --out DIR wrote", .0.display())]
     KeyMismatch(PathBuf),
     /// The certificate is for somebody else.
-    #[error("{} is for {found}, not for member {member} of fleet {callsign}: make one with: flagship pki add-member --fleet {callsign} --member {member} --out DIR, DIR being where the fleet's ca.key is kept; then, {}", file.display(), hand_over(member))]
+    #[error("{} is for {found}, not for member {member} of fleet {callsign}: make one, DIR being where the fleet's ca.key is kept: flagship pki add-member --fleet {callsign} --member {member} --out DIR; then {}", file.display(), hand_over(member, file.parent()))]
     WrongIdentity {
         /// Which file.
         file: PathBuf,
@@ -58,17 +58,21 @@ pub enum TlsError {
     NotSigned(PathBuf),
 }
 
-/// How a daemon gets the files that flagship pki wrote.
-fn hand_over(member: &MemberName) -> String {
+/// How a daemon gets the files that flagship pki wrote; `to` is where it reads them, unless it is another's. Every
+/// command in these sentences ends with a semicolon or the sentence, so that it can be copied.
+fn hand_over(member: &impl Display, to: Option<&Path>) -> String {
+    let to =
+        to.map_or("the directory that its daemon reads (--tls-dir)".into(), |to| to.display().to_string());
     format!(
-        "in a cluster: kubectl --context CONTEXT apply -f DIR/{member}/secret.yaml, else: flagship run --tls-dir DIR/{member}"
+        "copy DIR/{member}/* to {to}; for a pod instead: kubectl --context CONTEXT apply -f DIR/{member}/secret.yaml; if that pod is not in kube-vip-multi-cluster-system, the command before needs --namespace NAMESPACE, too. No restart is needed"
     )
 }
 
-/// The command that makes a member's certificate anew, and what to do with it.
-pub(crate) fn renewal(callsign: impl Display, member: impl Display) -> String {
+/// The command that makes a member's certificate anew, and what to do with it; `to` as in [`hand_over`].
+pub(crate) fn renewal(callsign: impl Display, member: impl Display, to: Option<&Path>) -> String {
     format!(
-        "flagship pki add-member --fleet {callsign} --member {member} --out DIR --force, then kubectl --context CONTEXT apply -f DIR/{member}/secret.yaml; DIR is where the fleet's ca.key is kept, and no restart is needed"
+        "flagship pki add-member --fleet {callsign} --member {member} --out DIR --force; DIR is where the fleet's ca.key is kept. Then {}",
+        hand_over(&member, to)
     )
 }
 
@@ -136,4 +140,53 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
         ));
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands in a sentence, as somebody copies them.
+    fn commands(sentence: &str) -> Vec<&str> {
+        let starts = ["flagship pki ", "kubectl "].iter().flat_map(|word| sentence.match_indices(word));
+        let command = |(at, _): (usize, &str)| sentence[at..].split(';').next().unwrap_or_default();
+        starts.map(command).filter(|command| command.contains(" -")).collect()
+    }
+
+    fn check(sentence: &str, count: usize) {
+        let commands = commands(sentence);
+        assert_eq!(commands.len(), count, "{sentence}");
+        for command in commands {
+            let clean = |word: &str| !word.ends_with([',', '.', ':']) && !word.contains(['(', ')', '*']);
+            assert!(command.split(' ').all(clean), "{command:?} in {sentence}");
+            let last = command.rsplit(' ').next().unwrap();
+            assert!(["DIR", "--force"].contains(&last) || last.ends_with("/secret.yaml"), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn commands_work_as_printed() {
+        let (callsign, member): (Callsign, MemberName) =
+            ("federation".parse().unwrap(), "newyork".parse().unwrap());
+        let file: PathBuf = "/srv/tls/tls.crt".into();
+        let missing =
+            TlsError::Missing { file: file.clone(), callsign: callsign.clone(), member: member.clone() };
+        check(&missing.to_string(), 3);
+        let other = TlsError::WrongIdentity {
+            file,
+            found: "x".into(),
+            callsign: callsign.clone(),
+            member: member.clone(),
+        };
+        check(&other.to_string(), 2);
+        let ours = renewal(&callsign, &member, Some(Path::new("/srv/tls")));
+        check(&ours, 2);
+        let theirs = renewal(&callsign, "ITS-NAME", None);
+        check(&theirs, 2);
+        for sentence in [missing.to_string(), other.to_string(), ours] {
+            assert!(sentence.contains("copy DIR/newyork/* to /srv/tls; for a pod"), "{sentence}");
+        }
+        assert!(theirs.contains("copy DIR/ITS-NAME/* to the directory that its daemon reads"), "{theirs}");
+        check(&super::super::certificate::LeafError::Rsa.to_string(), 1);
+    }
 }

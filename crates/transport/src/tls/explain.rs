@@ -1,6 +1,5 @@
 //! TLS failures in sentences that say what to do.
 
-use std::fmt::Display;
 use std::io;
 
 use flagship_node::RefusalReason;
@@ -9,6 +8,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 use super::certificate::LeafError;
 use super::directory::renewal;
+use super::material::CertificateInfo;
 
 /// A failed handshake, for people and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,17 +17,18 @@ pub(crate) struct Explanation {
     pub(crate) sentence: String,
 }
 
-/// Explains to this member of this fleet why a connection failed before the first Hello.
-pub(crate) fn explain(error: &io::Error, callsign: impl Display, member: impl Display) -> Explanation {
+/// Explains to the member with this certificate (`None`: it is not known yet who was meant) why a connection failed
+/// before the first Hello.
+pub(crate) fn explain(error: &io::Error, own: Option<&CertificateInfo>) -> Explanation {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(problem)) => certificate(problem, callsign),
-        Some(Error::AlertReceived(alert)) => alert_received(*alert, callsign, member),
+        Some(Error::InvalidCertificate(problem)) => certificate(problem, own),
+        Some(Error::AlertReceived(alert)) => alert_received(*alert, own),
         Some(tls) => Explanation { reason: RefusalReason::Tls, sentence: protocol(tls) },
         None => Explanation { reason: RefusalReason::Tls, sentence: stream(error) },
     }
 }
 
-fn certificate(problem: &CertificateError, callsign: impl Display) -> Explanation {
+fn certificate(problem: &CertificateError, own: Option<&CertificateInfo>) -> Explanation {
     let mut reason = RefusalReason::Tls;
     let sentence = match problem {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -37,7 +38,8 @@ fn certificate(problem: &CertificateError, callsign: impl Display) -> Explanatio
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             reason = RefusalReason::Expired;
-            let renewal = renewal(callsign, "ITS-NAME");
+            let callsign = own.map_or("CALLSIGN", |own| own.callsign.as_str());
+            let renewal = renewal(callsign, "ITS-NAME", None);
             format!("{problem}: its certificate has expired and the grace is over; renew it with: {renewal}")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -61,7 +63,7 @@ fn certificate(problem: &CertificateError, callsign: impl Display) -> Explanatio
     Explanation { reason, sentence }
 }
 
-fn alert_received(alert: AlertDescription, callsign: impl Display, member: impl Display) -> Explanation {
+fn alert_received(alert: AlertDescription, own: Option<&CertificateInfo>) -> Explanation {
     let mut reason = RefusalReason::Tls;
     let sentence = match alert {
         AlertDescription::UnknownCA => {
@@ -73,7 +75,7 @@ fn alert_received(alert: AlertDescription, callsign: impl Display, member: impl 
             reason = RefusalReason::Expired;
             format!(
                 "it refuses our certificate as expired or not valid yet: compare the clocks of both clusters, and renew it with: {}",
-                renewal(callsign, member)
+                own.map_or_else(|| renewal("CALLSIGN", "NAME", None), CertificateInfo::renewal)
             )
         }
         AlertDescription::CertificateRevoked => {
@@ -98,8 +100,9 @@ fn alert_received(alert: AlertDescription, callsign: impl Display, member: impl 
 }
 
 /// Whether the other end, which dialled us, failed before it showed a certificate and said nothing of ours: a probe, a
-/// scan, or a program that has nothing to do with a fleet.
-pub(crate) fn is_anonymous(error: &io::Error) -> bool {
+/// scan, or a program that has nothing to do with a fleet. Who asked for a fleet by its server name is a member, and
+/// if its connection breaks then, people should know.
+pub(crate) fn is_anonymous(error: &io::Error, asked_for_a_fleet: bool) -> bool {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(tls) => matches!(
             tls,
@@ -109,8 +112,13 @@ pub(crate) fn is_anonymous(error: &io::Error) -> bool {
                 | Error::InappropriateMessage { .. }
                 | Error::InappropriateHandshakeMessage { .. }
         ),
-        None => true,
+        None => !asked_for_a_fleet,
     }
+}
+
+/// Whether the connection broke: TLS itself found nothing wrong.
+pub(crate) fn is_broken(error: &io::Error) -> bool {
+    error.get_ref().is_none_or(|inner| !inner.is::<Error>())
 }
 
 fn protocol(error: &Error) -> String {

@@ -44,10 +44,15 @@ pub struct CertificateInfo {
 }
 
 impl CertificateInfo {
+    /// The command that makes it anew, and where its files then go.
+    pub(crate) fn renewal(&self) -> String {
+        renewal(&self.callsign, &self.member, Some(&self.dir))
+    }
+
     /// What to tell people about its age; `None` while more than 30 % of its life is left.
     pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {
         let file = self.dir.join("tls.crt");
-        let renew = format!("renew it with: {}", renewal(&self.callsign, &self.member));
+        let renew = format!("renew it with: {}", self.renewal());
         let Ok(left) = self.not_after.duration_since(now) else {
             return Some(format!(
                 "{} has expired: peers let it in for a while only; {renew}",

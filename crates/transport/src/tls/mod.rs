@@ -12,7 +12,7 @@ pub use material::CertificateInfo;
 
 pub(crate) use certificate::PeerCertificate;
 pub(crate) use directory::{TlsDirectory, TlsFiles, renewal};
-pub(crate) use explain::{Explanation, explain, is_anonymous};
+pub(crate) use explain::{Explanation, explain, is_anonymous, is_broken};
 pub(crate) use material::TlsMaterial;
 pub(crate) use trust::Usage;
 

@@ -631,6 +631,7 @@ pub enum CloseCode {
     ProtocolError = 9,
     CertificateRevoked = 10,
     Stale = 11,
+    Standby = 12,
 }
 impl CloseCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -651,6 +652,7 @@ impl CloseCode {
             Self::ProtocolError => "CLOSE_CODE_PROTOCOL_ERROR",
             Self::CertificateRevoked => "CLOSE_CODE_CERTIFICATE_REVOKED",
             Self::Stale => "CLOSE_CODE_STALE",
+            Self::Standby => "CLOSE_CODE_STANDBY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -668,6 +670,7 @@ impl CloseCode {
             "CLOSE_CODE_PROTOCOL_ERROR" => Some(Self::ProtocolError),
             "CLOSE_CODE_CERTIFICATE_REVOKED" => Some(Self::CertificateRevoked),
             "CLOSE_CODE_STALE" => Some(Self::Stale),
+            "CLOSE_CODE_STANDBY" => Some(Self::Standby),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! The certificates of one fleet for all kind clusters of a state directory, made by `flagship pki`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -12,10 +12,14 @@ use crate::install::read_objects;
 use crate::progress::say;
 
 /// The Secret of a member. Its certificate is made if there is none yet, and before the first one the authority.
-pub(super) async fn secret(pki: &Path, member: &str) -> Result<Value> {
+/// `built` is the program that makes it, if that has been built already.
+pub(super) async fn secret(pki: &Path, member: &str, built: Option<PathBuf>) -> Result<Value> {
     let file = pki.join(member).join("secret.yaml");
     if !file.is_file() {
-        let flagship = image::static_binary().await?;
+        let flagship = match built {
+            Some(path) => path,
+            None => image::static_binary().await?,
+        };
         issue(&Flagship::at(flagship), pki, member)?;
     }
     read_objects(&file)?

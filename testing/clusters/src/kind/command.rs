@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::manifests::PORT;
 use super::{Kind, Outcome, Wanted};
 use crate::fleet::{CALLSIGN, Plan};
+use crate::harness::Harness;
 use crate::progress::say;
 
 /// The flags.
@@ -88,7 +89,8 @@ async fn perform(kind: &Kind, work: &Work) -> Result<()> {
     match work {
         Work::Start(wanted) => {
             let outcome = kind.start(wanted).await?;
-            write!(std::io::stdout().lock(), "{}", explain(wanted, &outcome)).context("print")
+            write!(std::io::stdout().lock(), "{}", explain(wanted, &outcome, &elsewhere(kind)))
+                .context("print")
         }
         Work::Reload(only) => {
             let names = kind.reload(only.as_deref()).await?;
@@ -121,7 +123,17 @@ async fn remove(kind: &Kind, only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn explain(wanted: &Wanted, outcome: &Outcome) -> String {
+/// ` --state-dir DIR` for commands to type, where it is not the default.
+fn elsewhere(kind: &Kind) -> String {
+    let default = Harness::default_state_dir().ok().and_then(|dir| dir.canonicalize().ok());
+    match kind.dir.parent() {
+        Some(dir) if default.as_deref() != Some(dir) => format!(" --state-dir {}", dir.display()),
+        _ => String::new(),
+    }
+}
+
+fn explain(wanted: &Wanted, outcome: &Outcome, elsewhere: &str) -> String {
+    let run = format!("  cargo run --release -p clusters -- --provider kind{elsewhere}");
     let Wanted { name, service_address: address, .. } = wanted;
     let mut out = String::new();
     let mut line = |text: &str| {
@@ -157,9 +169,9 @@ fn explain(wanted: &Wanted, outcome: &Outcome) -> String {
         "\nThe same command again puts back whatever is missing, such as the address after a restart of the node.",
     );
     line("After a change of the code, for all clusters:\n");
-    line("  cargo run --release -p clusters -- --provider kind --reload");
+    line(&format!("{run} --reload"));
     line("\nRemove it:\n");
-    line(&format!("  cargo run --release -p clusters -- --provider kind --name {name} --force-clean"));
+    line(&format!("{run} --name {name} --force-clean"));
     out
 }
 
@@ -199,18 +211,22 @@ mod tests {
 
     #[test]
     fn the_user_is_told_what_to_type_next() {
-        let made = explain(&wanted("newyork"), &Outcome::Made);
+        let made = explain(&wanted("newyork"), &Outcome::Made, "");
         assert!(
             made.contains("kubectl --context kind-newyork apply -f testing/manifests/newyork.yaml"),
             "{made}"
         );
         assert!(!made.contains("make it"), "{made}");
-        let elsewhere = explain(&wanted("sheffield"), &Outcome::Repaired(Vec::new()));
+        let elsewhere =
+            explain(&wanted("sheffield"), &Outcome::Repaired(Vec::new()), " --state-dir /tmp/mine");
         assert!(
             elsewhere.contains("runs already") && elsewhere.contains("make it 172.18.100.100"),
             "{elsewhere}"
         );
-        let other = explain(&wanted("denver"), &Outcome::Repaired(vec!["the address".to_owned()]));
+        let reload = "-- --provider kind --state-dir /tmp/mine --reload\n";
+        assert!(elsewhere.contains(reload), "{elsewhere}");
+        assert!(made.contains("-- --provider kind --name newyork --force-clean\n"), "{made}");
+        let other = explain(&wanted("denver"), &Outcome::Repaired(vec!["the address".to_owned()]), "");
         assert!(other.contains("Put back:\n  the address\n"), "{other}");
         assert!(other.contains("a MultiCluster denver with spec.callsign federation"), "{other}");
     }

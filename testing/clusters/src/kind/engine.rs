@@ -38,6 +38,7 @@ impl Node {
 
 /// Whether `docker` and `kind` are there and the engine answers.
 pub(super) async fn check_tools() -> Result<()> {
+    docker(&["--version"]).await?;
     docker(&["version", "--format", "{{.Server.Version}}"])
         .await
         .context("the Docker engine does not answer: start it, or set DOCKER_HOST to the one to use")?;

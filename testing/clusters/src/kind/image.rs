@@ -47,14 +47,14 @@ pub(super) async fn static_binary() -> Result<PathBuf> {
     stdout.lines().find_map(executable).context("cargo named no executable for flagship")
 }
 
-/// Builds the image under this name into the Docker engine.
-pub(super) async fn build(image: &str, dir: &Path) -> Result<()> {
+/// Builds the image under this name into the Docker engine, and returns the binary that is in it.
+pub(super) async fn build(image: &str, dir: &Path) -> Result<PathBuf> {
     say(&format!("building the image {image} (the first time some minutes: a static release build)"));
     let binary = static_binary().await?;
     let context = dir.join("image");
     let built = build_in(&context, &binary, image).await;
     super::remove_dir(&context)?;
-    built
+    built.map(|()| binary)
 }
 
 async fn build_in(context: &Path, binary: &Path, image: &str) -> Result<()> {

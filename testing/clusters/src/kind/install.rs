@@ -35,7 +35,7 @@ const SECRET: &str = "flagship-tls";
 
 /// Whether a Service has been given its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Applied {
+pub(super) enum Given {
     There,
     Missing,
 }
@@ -114,17 +114,17 @@ impl<'a> Daemon<'a> {
     }
 
     /// Whether a load balancer gives the Service its address within [`ADDRESS_TIMEOUT`].
-    pub(super) async fn wait_for_address(&self, wanted: Ipv4Addr) -> Result<Applied> {
+    pub(super) async fn wait_for_address(&self, wanted: Ipv4Addr) -> Result<Given> {
         let deadline = tokio::time::Instant::now() + ADDRESS_TIMEOUT;
         loop {
             let service = self.get(&self.api::<Service>(), SERVICE).await?.unwrap_or_default();
             match given_address(&service) {
-                Some(given) if given == wanted.to_string() => return Ok(Applied::There),
+                Some(given) if given == wanted.to_string() => return Ok(Given::There),
                 Some(given) => bail!(
                     "the load balancer of {} gave the Service {given} instead of {wanted}: let it give out {wanted}, or call again with --svc-address {given}",
                     self.cluster
                 ),
-                None if tokio::time::Instant::now() >= deadline => return Ok(Applied::Missing),
+                None if tokio::time::Instant::now() >= deadline => return Ok(Given::Missing),
                 None => sleep(LOOK_EVERY).await,
             }
         }
@@ -163,7 +163,9 @@ impl<'a> Daemon<'a> {
         let waited = slowly_until(&what, AVAILABLE_TIMEOUT, async || {
             // An API server that does not answer for a moment is waited for too.
             let seen = self.get(&api, &self.install.name).await.ok().flatten();
-            Ok(seen.filter(is_available).map(drop))
+            let available = seen.as_ref().is_some_and(is_available);
+            // After a start of the node the status is still the one from before.
+            Ok((available && self.answers().await).then_some(()))
         });
         match waited.await {
             Ok(()) => Ok(()),
@@ -171,19 +173,38 @@ impl<'a> Daemon<'a> {
         }
     }
 
+    /// Whether each pod of the daemon says itself that it is ready.
+    async fn answers(&self) -> bool {
+        let Ok(pods) = self.pods().await else { return false };
+        let Install { namespace, health_port, .. } = self.install;
+        for pod in pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()) {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{health_port}/proxy/readyz");
+            let Ok(request) = http::Request::get(path).body(Vec::new()) else { return false };
+            let answer = timeout(CALL_TIMEOUT, self.client.request_text(request)).await;
+            if !answer.is_ok_and(|answer| answer.is_ok()) {
+                return false;
+            }
+        }
+        !pods.is_empty()
+    }
+
     async fn troubles(&self) -> String {
+        let pods = self.pods().await.unwrap_or_default();
+        if pods.is_empty() {
+            return "; it has no pods: see `kubectl describe` of its ReplicaSet".to_owned();
+        }
+        pods.iter().filter_map(trouble).map(|trouble| format!("; {trouble}")).collect()
+    }
+
+    async fn pods(&self) -> Result<Vec<Value>> {
         let labels = &self.install.deployment["spec"]["selector"]["matchLabels"];
         let labels = labels.as_object().into_iter().flatten();
         let selector: Vec<String> =
             labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
-        let api = self.api::<Pod>();
-        let params = ListParams::default().labels(&selector.join(","));
-        let Ok(Ok(pods)) = timeout(CALL_TIMEOUT, api.list(&params)).await else { return String::new() };
-        if pods.items.is_empty() {
-            return "; it has no pods: see `kubectl describe` of its ReplicaSet".to_owned();
-        }
-        let pods = pods.items.iter().filter_map(|pod| serde_json::to_value(pod).ok());
-        pods.filter_map(|pod| trouble(&pod)).map(|trouble| format!("; {trouble}")).collect()
+        let (api, params) = (self.api::<Pod>(), ListParams::default().labels(&selector.join(",")));
+        let pods = timeout(CALL_TIMEOUT, api.list(&params)).await.context("list the pods: no answer")??;
+        pods.items.iter().map(|pod| serde_json::to_value(pod).context("a pod")).collect()
     }
 
     async fn apply_if_missing(&self, object: &Value) -> Result<Option<String>> {

@@ -35,6 +35,8 @@ pub(super) struct Install {
     pub(super) name: String,
     /// The image that the Deployment asks for.
     pub(super) image: String,
+    /// Where a pod says whether it is ready.
+    pub(super) health_port: u64,
 }
 
 impl Install {
@@ -64,7 +66,11 @@ impl Install {
             let found = deployment.pointer(pointer).and_then(Value::as_str);
             found.map(str::to_owned).with_context(|| format!("the Deployment has no {pointer}"))
         };
+        let ports = deployment.pointer("/spec/template/spec/containers/0/ports").and_then(Value::as_array);
+        let health = ports.into_iter().flatten().find(|port| port["name"] == "health");
+        let health = health.and_then(|port| port["containerPort"].as_u64());
         Ok(Self {
+            health_port: health.context("the Deployment has no port named health")?,
             namespace: text("/metadata/namespace")?,
             name: text("/metadata/name")?,
             image: text("/spec/template/spec/containers/0/image")?,
@@ -142,6 +148,7 @@ mod tests {
         assert_eq!(install.namespace, "kube-vip-multi-cluster-system");
         assert_eq!(install.name, "kube-vip-multi-cluster-controller-manager");
         assert!(install.image.starts_with("flagship:"), "{}", install.image);
+        assert_eq!(install.health_port, 8081);
         assert_eq!(install.before[0]["kind"], "Namespace");
         assert!(install.before.iter().any(|object| object["kind"] == "CustomResourceDefinition"));
         // Else the Service would choose no pod.
@@ -154,7 +161,7 @@ mod tests {
         let error = Install::from_objects(vec![json!({"kind": "Namespace"})]).unwrap_err().to_string();
         assert!(error.contains("expected one Deployment"), "{error}");
         let error = Install::from_objects(vec![json!({"kind": "Deployment"})]).unwrap_err().to_string();
-        assert!(error.contains("no /metadata/namespace"), "{error}");
+        assert!(error.contains("no port named health"), "{error}");
     }
 
     #[test]

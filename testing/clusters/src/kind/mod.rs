@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 pub use command::{Arguments, run};
 use engine::Node;
-use install::{Applied, Daemon};
+use install::{Daemon, Given};
 use manifests::Install;
 use record::{Record, Stage};
 
@@ -173,7 +173,7 @@ impl Kind {
         self.begun.store(true, Ordering::Relaxed);
         record.write(&self.dir)?;
         engine::ensure_network(wanted.service_address).await?;
-        image::build(&install.image, &self.dir).await?;
+        let binary = image::build(&install.image, &self.dir).await?;
 
         if engine::node(name).await?.is_some() {
             bail!("somebody else made a kind cluster {name} meanwhile");
@@ -191,7 +191,7 @@ impl Kind {
         image::load(&install.image, name, &node).await?;
         let daemon = Daemon::connect(name, &install).await?;
         daemon.wait_for_api().await?;
-        self.put_in(&daemon, wanted, &mut record, &node).await?;
+        self.put_in(&daemon, &mut record, &node, Some(binary)).await?;
         record.stage = Stage::Whole;
         record.write(&self.dir)
     }
@@ -200,27 +200,33 @@ impl Kind {
     async fn put_in(
         &self,
         daemon: &Daemon<'_>,
-        wanted: &Wanted,
         record: &mut Record,
         node: &Node,
+        binary: Option<PathBuf>,
     ) -> Result<Vec<String>> {
-        let (name, address) = (&wanted.name, wanted.service_address);
+        let (name, address) = (&record.name.clone(), record.service_address);
         let mut done = daemon.apply_missing_before_daemon().await?;
         if !daemon.has_secret().await? {
-            let secret = certificates::secret(&self.certificates(), name).await?;
+            let secret = certificates::secret(&self.certificates(), name, binary).await?;
             done.push(daemon.apply(secret).await?);
         }
         done.extend(daemon.apply_missing_daemon().await?);
-        done.extend(daemon.expose(address).await?);
-        if !record.gives_address && daemon.wait_for_address(address).await? == Applied::Missing {
+        let exposed = daemon.expose(address).await?;
+        // A load balancer that was installed since gives a new Service its address.
+        let mut gives_address = record.gives_address && exposed.is_none();
+        done.extend(exposed);
+        if daemon.wait_for_address(address).await? == Given::Missing {
             say(&format!(
                 "{name}: no load balancer gave the Service an address within {} s, so this harness gives it {address}",
                 install::ADDRESS_TIMEOUT.as_secs()
             ));
-            record.gives_address = true;
+            gives_address = true;
+        }
+        if record.gives_address != gives_address {
+            record.gives_address = gives_address;
             record.write(&self.dir)?;
         }
-        if record.gives_address {
+        if gives_address {
             done.extend(daemon.give_address(address).await?);
             done.extend(engine::ensure_address(node, address).await?);
         }
@@ -251,7 +257,7 @@ impl Kind {
             image::load(&install.image, name, &node).await?;
             done.push(format!("the image {}", install.image));
         }
-        done.extend(self.put_in(&daemon, wanted, &mut record, &node).await?);
+        done.extend(self.put_in(&daemon, &mut record, &node, None).await?);
         Ok(Outcome::Repaired(done))
     }
 
@@ -287,11 +293,13 @@ impl Kind {
 
     async fn remove_cluster(&self, name: &str) -> Result<()> {
         let record = record::read(&self.dir, name)?;
-        if let Found::HalfMade | Found::Whole(..) = Found::from(record, engine::node(name).await?) {
+        // Also where only its context is left.
+        let begun = record.as_ref().is_some_and(|record| record.stage != Stage::Preparing);
+        let ours = !matches!(Found::from(record, engine::node(name).await?), Found::Foreign);
+        if begun && ours {
             tool::delete_cluster(name).await?;
         }
-        let certificates = self.certificates().join(name);
-        remove_dir(&certificates)?;
+        remove_dir(&self.certificates().join(name))?;
         remove_file(&self.dir.join(format!("{name}.yaml")))?;
         record::remove(&self.dir, name)
     }

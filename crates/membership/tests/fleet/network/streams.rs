@@ -15,12 +15,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 impl Net {
     pub(super) fn dial(&mut self, from: usize, address: PeerAddress) {
         let to = (0..self.nodes.len()).find(|i| super::address(*i) == address);
+        let instead = to.and_then(|to| self.in_front.as_mut().and_then(|answers| answers(to)));
         let cut = |to| self.cuts.contains_key(&(from, to)) || self.cuts.contains_key(&(to, from));
         let unanswered = (CONNECT_TIMEOUT, Err(ConnectFailure::Unanswered));
         let (after, answer) = match to {
             None => unanswered,
             Some(to) if cut(to) => unanswered,
             Some(to) => match self.nodes[to].process {
+                _ if instead.is_some() => (self.one_way * 3, instead.map_or(Ok(to), Err)),
                 Process::Silent => unanswered,
                 Process::Killed => (self.one_way * 2, Err(ConnectFailure::Refused)),
                 Process::Frozen(_) => (CONNECT_TIMEOUT, Err(ConnectFailure::Unanswered)),

@@ -1,0 +1,352 @@
+//! The two clusters, the fleet in them, and what can be done to a node.
+
+use std::net::Ipv4Addr;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clusters::fleet::Plan;
+use clusters::harness::Harness;
+use clusters::kind;
+use clusters::watch::{Payload, Watch};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::probe::{Clients, Dialled};
+
+/// The namespace of `deploy/install.yaml`.
+pub const SYSTEM: &str = "kube-vip-multi-cluster-system";
+/// The daemon's Deployment in it.
+pub const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
+/// From any fault back to rest: a node that was stopped takes half a minute until its API answers.
+const SETTLE: Duration = Duration::from_secs(180);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Marks our rules among those of others.
+const RULE: &str = "flagship-kind-test";
+/// The image of the payload: an HTTP server on 8080. `KIND_WEB_IMAGE` names another one.
+const WEB_IMAGE: &str = "kindlab/web:1";
+
+/// One cluster with its member.
+pub struct Site {
+    /// Of the cluster and of the member.
+    pub name: &'static str,
+    /// Of the daemon's and of the payload's Service.
+    pub address: Ipv4Addr,
+    /// What its API server says.
+    pub watch: Watch,
+    client: Client,
+    node_address: Ipv4Addr,
+    _load_balancer: JoinSet<()>,
+}
+
+/// The clusters, their clients and their faults.
+pub struct Lab {
+    /// The standby at rest.
+    pub newyork: Site,
+    /// The leader at rest, by its rank.
+    pub sheffield: Site,
+    /// Ask both payloads all the time.
+    pub clients: Clients,
+}
+
+/// The facts that a fault without a failover must not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Of the payload's Deployment.
+    pub uid: String,
+    /// Of the fleet.
+    pub term: i64,
+    /// Of the leader's daemon: a daemon that took over or was restarted has a higher one.
+    pub epoch: i64,
+}
+
+impl Lab {
+    /// Makes the clusters or repairs those that are there, loads the daemon of this checkout into them, and applies
+    /// the two members.
+    pub async fn open() -> Result<Self> {
+        let sites = [("newyork", Ipv4Addr::new(172, 18, 100, 100)), ("sheffield", Ipv4Addr::new(172, 18, 100, 200))];
+        for (name, address) in sites {
+            harness(Some((name, address))).await?;
+        }
+        harness(None).await?;
+        load_payload_image(&sites.map(|(name, _)| name)).await?;
+        let [newyork, sheffield] = sites;
+        let lab = Self {
+            newyork: Site::open(newyork.0, newyork.1).await?,
+            sheffield: Site::open(sheffield.0, sheffield.1).await?,
+            clients: Clients::start(&[newyork.1, sheffield.1]),
+        };
+        unblock().await?;
+        for site in [&lab.newyork, &lab.sheffield] {
+            site.apply_member().await?;
+        }
+        Ok(lab)
+    }
+
+    /// Waits until sheffield alone runs the payload and both members are content.
+    pub async fn steady(&self) -> Result<Facts> {
+        let (newyork, sheffield) = (&self.newyork, &self.sheffield);
+        newyork.watch.wait("newyork stands by", SETTLE, |state| {
+            !state.present() && state.status("newyork", "role") == "Standby" && ready(state.status("newyork", "conditions"))
+        })
+        .await?;
+        sheffield.watch.wait("sheffield leads and its payload is ready", SETTLE, |state| {
+            state.deployment().is_some_and(|(_, deployment)| deployment.ready)
+                && state.status("sheffield", "role") == "Leader"
+                && ready(state.status("sheffield", "conditions"))
+        })
+        .await?;
+        until("sheffield's payload answers", SETTLE, || self.clients.answers_now(sheffield.address)).await?;
+        sheffield.facts()
+    }
+
+    /// Undoes every fault, whatever it was.
+    pub async fn mend_everything(&self) -> Result<()> {
+        unblock().await?;
+        for site in [&self.newyork, &self.sheffield] {
+            site.wake().await?;
+            site.scale(1).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what goes from one cluster to the other, as a dead network does: without a word.
+    pub async fn drop_packets(&self, from: &Site, to: &Site) -> Result<()> {
+        for source in [from.node_address, from.address] {
+            for target in [to.node_address, to.address] {
+                let (source, target) = (source.to_string(), target.to_string());
+                let rule = ["-I", "DOCKER-USER", "-s", &source, "-d", &target, "-m", "comment", "--comment", RULE];
+                run("iptables", &[&rule[..], &["-j", "DROP"]].concat()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a daemon in newyork meets when it dials sheffield's address.
+    pub async fn dial_sheffield(&self, dialled: &mut Dialled) -> Result<()> {
+        let script = format!("exec 3<>/dev/tcp/{}/9990", self.sheffield.address);
+        let output = command("docker", &["exec", &self.newyork.node(), "timeout", "2", "bash", "-c", &script]).await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        dialled.add(match output.status.code() {
+            Some(0) => "accepted",
+            Some(124) => "silence",
+            _ if said.contains("refused") => "refused",
+            _ if said.contains("No route") => "no route",
+            _ => "failed",
+        });
+        Ok(())
+    }
+}
+
+impl Site {
+    async fn open(name: &'static str, address: Ipv4Addr) -> Result<Self> {
+        let client = client(name).await?;
+        let inspect = ["inspect", "-f", "{{(index .NetworkSettings.Networks \"kind\").IPAddress}}"];
+        let node = format!("{name}-control-plane");
+        let said = run("docker", &[&inspect[..], &[node.as_str()]].concat()).await?;
+        let node_address = said.trim().parse().with_context(|| format!("the address of {node}: {said:?}"))?;
+        let payload = Payload { deployment: "web".into(), pod_labels: "app=web".into(), ..Payload::default() };
+        let mut load_balancer = JoinSet::new();
+        load_balancer.spawn(give_addresses(client.clone(), address));
+        let watch = Watch::over(client.clone(), &payload);
+        Ok(Self { name, address, watch, client, node_address, _load_balancer: load_balancer })
+    }
+
+    /// The container that is its node.
+    pub fn node(&self) -> String {
+        format!("{}-control-plane", self.name)
+    }
+
+    /// The member of `testing/manifests`, with a payload that runs without a registry and is reached over HTTP.
+    async fn apply_member(&self) -> Result<()> {
+        let mut plan = Plan::from_manifest(self.name)?;
+        plan.set("payload", json!(payload(self.name)));
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "default", &kind);
+        let params = PatchParams::apply("kind-test").force();
+        let call = api.patch(self.name, &params, &Patch::Apply(&plan.object));
+        timeout(CALL_TIMEOUT, call).await.context("apply a member: no answer")??;
+        Ok(())
+    }
+
+    /// What its API server says of the payload and the member now.
+    pub fn facts(&self) -> Result<Facts> {
+        let state = self.watch.state();
+        let (uid, _) = state.deployment().context("no payload")?;
+        let number = |field| state.status(self.name, field).as_i64().unwrap_or_default();
+        Ok(Facts { uid: uid.to_owned(), term: number("term"), epoch: number("epoch") })
+    }
+
+    /// Runs the container of the node again, with everything that it lost by a stop.
+    pub async fn wake(&self) -> Result<()> {
+        let node = self.node();
+        let state = run("docker", &["inspect", "-f", "{{.State.Status}}", &node]).await?;
+        match state.trim() {
+            "running" => return Ok(()),
+            "paused" => drop(run("docker", &["unpause", &node]).await?),
+            _ => drop(run("docker", &["start", &node]).await?),
+        }
+        // A stop takes the address from the node, which no load balancer of a cloud would lose.
+        harness(Some((self.name, self.address))).await
+    }
+
+    /// Scales the daemon, and waits until all replicas are there.
+    pub async fn scale(&self, replicas: i32) -> Result<()> {
+        let replicas = format!("--replicas={replicas}");
+        self.kubectl(&["-n", SYSTEM, "scale", "deployment", DEPLOYMENT, &replicas]).await?;
+        self.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", DEPLOYMENT, "--timeout=55s"]).await?;
+        Ok(())
+    }
+
+    /// The pod whose daemon serves the member.
+    pub async fn active_pod(&self) -> Result<String> {
+        let lease = format!("flagship.default.{}", self.name);
+        let holder =
+            self.kubectl(&["-n", SYSTEM, "get", "lease", &lease, "-o", "jsonpath={.spec.holderIdentity}"]).await?;
+        let pods = r#"jsonpath={range .items[*]}{.metadata.uid} {.metadata.name}{"\n"}{end}"#;
+        let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "-o", pods]).await?;
+        let found = pods.lines().find_map(|line| line.strip_prefix(holder.trim()));
+        Ok(found.with_context(|| format!("no pod with uid {holder:?} among: {pods}"))?.trim().to_owned())
+    }
+
+    /// `kubectl` as its administrator.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let context = format!("kind-{}", self.name);
+        run("kubectl", &[&["--context", &context], args].concat()).await
+    }
+}
+
+/// Makes or repairs a cluster; without one loads the daemon of this checkout into both.
+async fn harness(cluster: Option<(&str, Ipv4Addr)>) -> Result<()> {
+    let arguments = kind::Arguments {
+        state_dir: Harness::default_state_dir()?,
+        name: cluster.map(|(name, _)| name.to_owned()),
+        svc_address: cluster.map(|(_, address)| address),
+        node_image: std::env::var("FLAGSHIP_NODE_IMAGE").ok(),
+        reload: cluster.is_none(),
+        nodes: 1,
+        ..kind::Arguments::default()
+    };
+    kind::run(arguments).await.map(drop)
+}
+
+async fn load_payload_image(clusters: &[&str]) -> Result<()> {
+    for name in clusters {
+        run("kind", &["load", "docker-image", &web_image(), "--name", name]).await?;
+    }
+    Ok(())
+}
+
+fn web_image() -> String {
+    std::env::var("KIND_WEB_IMAGE").unwrap_or_else(|_| WEB_IMAGE.to_owned())
+}
+
+/// A Deployment and the LoadBalancer Service before it. Its pods need a moment to end, as those of a database do.
+fn payload(cluster: &str) -> String {
+    let labels = json!({"app": "web"});
+    let container = json!({
+        "name": "web", "image": web_image(), "imagePullPolicy": "IfNotPresent", "args": ["serve"],
+        "env": [{"name": "CLUSTER", "value": cluster}],
+        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "labels": labels},
+        "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]}
+        }}
+    });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": labels},
+        "spec": {"type": "LoadBalancer", "selector": labels, "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]}
+    });
+    format!("{deployment}\n---\n{service}\n")
+}
+
+async fn client(name: &str) -> Result<Client> {
+    let text = run("kind", &["get", "kubeconfig", "--name", name]).await?;
+    let kubeconfig = Kubeconfig::from_yaml(&text).context("what `kind get kubeconfig` printed")?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(Duration::from_secs(2));
+    // A watch on a node that was stopped ends with this.
+    config.read_timeout = Some(Duration::from_secs(60));
+    config.default_retry = false;
+    Client::try_from(config).context("make a client")
+}
+
+/// The load balancer before the payload: gives each Service that wants an address the cluster's own, on which the node
+/// listens already. One that is installed in the cluster comes first or agrees.
+async fn give_addresses(client: Client, address: Ipv4Addr) {
+    let api: Api<Service> = Api::namespaced(client, "default");
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address.to_string(), "ipMode": "VIP"}]}}});
+    loop {
+        let services = timeout(CALL_TIMEOUT, api.list(&ListParams::default())).await;
+        for service in services.ok().and_then(Result::ok).into_iter().flatten() {
+            if wants_address(&service) {
+                let patch = Patch::Merge(&status);
+                let params = PatchParams::default();
+                let call = api.patch_status(service.metadata.name.as_deref().unwrap_or_default(), &params, &patch);
+                // Refused or lost: the next look tries again.
+                let _ = timeout(CALL_TIMEOUT, call).await;
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn wants_address(service: &Service) -> bool {
+    let wanted = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+    let given = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    wanted && given.and_then(|given| given.ingress.as_ref()).is_none_or(Vec::is_empty) && !service.name_any().is_empty()
+}
+
+fn ready(conditions: &Value) -> bool {
+    let all = conditions.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// Takes all our rules out again.
+async fn unblock() -> Result<()> {
+    let rules = run("iptables", &["-S", "DOCKER-USER"]).await?;
+    for rule in rules.lines().filter(|rule| rule.contains(RULE)) {
+        let rule = rule.replacen("-A", "-D", 1);
+        let args: Vec<_> = rule.split_whitespace().collect();
+        run("iptables", &args).await?;
+    }
+    Ok(())
+}
+
+/// Waits for something that nobody announces.
+pub async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !holds() {
+        ensure!(begun.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// What a command printed; an error if it failed.
+pub async fn run(program: &str, args: &[&str]) -> Result<String> {
+    let output = command(program, args).await?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn command(program: &str, args: &[&str]) -> Result<Output> {
+    let ran = Command::new(program).args(args).kill_on_drop(true).output();
+    let output = timeout(COMMAND_TIMEOUT, ran).await.with_context(|| format!("{program}: no end"))?;
+    output.with_context(|| format!("start {program}"))
+}

@@ -1,0 +1,55 @@
+//! Faults on two real kind clusters: kubelets, pods, a LoadBalancer Service before each daemon and one before the
+//! payload. Not part of `cargo test --workspace`, as it needs a Docker engine and a node image:
+//!
+//! ```text
+//! FLAGSHIP_NODE_IMAGE=… cargo test --release -p flagship-e2e --features kind --test kind -- --nocapture
+//! ```
+//!
+//! It makes the clusters newyork and sheffield with the harness, or uses those that it made before, and prints one
+//! table. `KIND_FAULTS=cut,paused` runs only the faults whose name contains one of these words.
+
+mod fault;
+mod lab;
+mod probe;
+mod table;
+
+use anyhow::{Result, bail};
+
+use crate::fault::Fault;
+use crate::lab::Lab;
+use crate::table::{Row, Table};
+
+#[test]
+fn the_payload_survives_every_fault_of_real_clusters() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if let Err(error) = runtime.block_on(all_faults()) {
+        panic!("{error:?}");
+    }
+}
+
+async fn all_faults() -> Result<()> {
+    let wanted = std::env::var("KIND_FAULTS").unwrap_or_default();
+    let chosen = |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|word| fault.name().contains(word));
+    let faults: Vec<Fault> = Fault::ALL.into_iter().filter(chosen).collect();
+    if faults.is_empty() {
+        let names: Vec<_> = Fault::ALL.iter().map(Fault::name).collect();
+        bail!("KIND_FAULTS={wanted:?} names none of: {}", names.join(", "));
+    }
+    let lab = Lab::open().await?;
+    let mut table = Table::default();
+    for fault in faults {
+        let row = one(&lab, fault).await;
+        lab.mend_everything().await?;
+        table.add(fault, row);
+    }
+    println!("\n{table}");
+    table.verdict()
+}
+
+/// From the steady state through the fault and back to the steady state.
+async fn one(lab: &Lab, fault: Fault) -> Result<Row> {
+    println!("== {}", fault.name());
+    let before = lab.steady().await?;
+    let measured = fault.strike(lab, &before).await?;
+    Ok(measured)
+}

@@ -1,0 +1,92 @@
+//! One line for each fault, and what is wrong about it.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::fault::Fault;
+use crate::probe::Dialled;
+
+/// What one fault did.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// Who led while the fault lasted, as far as anybody could ask.
+    pub leader: String,
+    /// From the fault to the payload's Deployment on the other cluster's API server; `None`: it never came there.
+    pub created: Option<Duration>,
+    /// From the fault to the first HTTP answer of the other cluster's payload.
+    pub answered: Option<Duration>,
+    /// The longest time in which neither cluster's payload answered.
+    pub interruption: Duration,
+    /// For how long both clusters' payloads answered while the fault lasted.
+    pub twice_during: Duration,
+    /// The same from the fault's end on.
+    pub twice_after: Duration,
+    /// What a dial to the struck cluster's daemon met while the fault lasted.
+    pub dialled: Dialled,
+    /// Who led in the end.
+    pub leader_after: String,
+}
+
+/// All lines, and the faults that did not go as they must.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<(&'static str, Row)>,
+    failures: Vec<String>,
+}
+
+impl Table {
+    /// Adds what a fault did, or why that is not known.
+    pub fn add(&mut self, fault: Fault, row: Result<Row>) {
+        let name = fault.name();
+        match row {
+            Ok(row) => {
+                self.failures.extend(fault.objections(&row).into_iter().map(|what| format!("{name}: {what}")));
+                println!("{row:?}");
+                self.rows.push((name, row));
+            }
+            Err(error) => {
+                println!("FAILED: {error:?}");
+                self.failures.push(format!("{name}: {error:#}"));
+            }
+        }
+    }
+
+    /// An error with everything that did not go as it must.
+    pub fn verdict(&self) -> Result<()> {
+        if !self.failures.is_empty() {
+            bail!("{}", self.failures.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| fault on sheffield, which leads | leads meanwhile | payload created elsewhere | first answer there | nobody answered | both answered: during, after | a dial to its daemon | leads in the end |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+        for (name, row) in &self.rows {
+            writeln!(
+                f,
+                "| {name} | {} | {} | {} | {} | {}, {} | {} | {} |",
+                row.leader,
+                seconds(row.created),
+                seconds(row.answered),
+                seconds(Some(row.interruption)),
+                seconds(Some(row.twice_during)),
+                seconds(Some(row.twice_after)),
+                row.dialled,
+                row.leader_after
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(time: Option<Duration>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
+}
