@@ -55,7 +55,7 @@ pub(crate) fn judge(readings: &[Reading], holder: Option<&str>, everywhere: bool
         return Some(Renewal::Recent);
     }
     if held().any(|reading| reading.sign == Sign::Open) {
-        return Some(Renewal::Old(None));
+        return None;
     }
     if renewed().next().is_some() {
         return Some(Renewal::TakenOver);

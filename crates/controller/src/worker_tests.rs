@@ -184,9 +184,11 @@ async fn a_replica_that_finds_the_lease_free_does_not_answer_first() {
     let Bench { joiner, edit: _edit, lease: _lease, gone, worker } = bench("");
     let running = tokio::spawn(worker.run());
     until(&joiner, |asked| !asked.joined.is_empty()).await;
-    let asked = joiner.0.lock().unwrap();
-    assert_eq!((asked.waited.len(), asked.joined[0]), (0, None));
-    drop(asked);
+    let seen = {
+        let asked = joiner.0.lock().unwrap();
+        (asked.waited.len(), asked.joined[0])
+    };
+    assert_eq!(seen, (0, None));
     gone.cancel();
     running.await.unwrap();
 }

@@ -15,7 +15,7 @@ pub struct SecretSettings {
 
 impl Default for SecretSettings {
     fn default() -> Self {
-        Self { namespace: "flagship-system".into(), name: "flagship-tls".into() }
+        Self { namespace: "kube-vip-multi-cluster-system".into(), name: "flagship-tls".into() }
     }
 }
 
