@@ -43,7 +43,7 @@ fn init_writes_what_the_daemon_and_kubectl_read() {
         secret
             .contains("type: kubernetes.io/tls\nstringData:\n  ca.crt: |\n    -----BEGIN CERTIFICATE-----\n")
     );
-    assert!(secret.contains("namespace: flagship-system"));
+    assert!(secret.contains("namespace: kube-vip-multi-cluster-system"));
     assert!(
         fs::read_dir(dir.path()).unwrap().all(|e| !e
             .unwrap()

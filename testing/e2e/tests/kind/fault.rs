@@ -22,7 +22,7 @@ const UNTOUCHED: Duration = Duration::from_secs(2);
 
 /// A fault of sheffield.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     PodDeleted,
     ProcessKilled,
     Rolled,
@@ -35,7 +35,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::PodDeleted,
         Self::ProcessKilled,
         Self::Rolled,
@@ -47,7 +47,7 @@ impl Fault {
         Self::CutInbound,
     ];
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::PodDeleted => "daemon's pod deleted",
             Self::ProcessKilled => "daemon's process killed",
@@ -67,13 +67,16 @@ impl Fault {
     }
 
     /// What must not have happened, or must have.
-    pub fn objections(self, row: &Row) -> Vec<String> {
+    pub(crate) fn objections(self, row: &Row) -> Vec<String> {
         let mut objections = Vec::new();
         let mut object = |wrong: bool, what: String| objections.extend(wrong.then_some(what));
         object(row.leader_after != "sheffield", format!("{} leads in the end", row.leader_after));
         if self.moves_the_lead() {
             object(row.leader != "newyork", format!("{} leads meanwhile", row.leader));
-            object(row.created.is_none_or(|took| took > FAILOVER), format!("payload created: {:?}", row.created));
+            object(
+                row.created.is_none_or(|took| took > FAILOVER),
+                format!("payload created: {:?}", row.created),
+            );
         } else {
             object(row.created.is_some(), "newyork created the payload, too".to_owned());
             object(row.interruption > UNTOUCHED, format!("nobody answered for {:?}", row.interruption));
@@ -84,8 +87,12 @@ impl Fault {
     }
 
     /// Lets it happen, watches what comes of it, and returns when all is as before.
-    pub async fn strike(self, lab: &Lab, before: &Facts) -> Result<Row> {
-        if self.moves_the_lead() { self.with_failover(lab).await } else { self.without_failover(lab, before).await }
+    pub(crate) async fn strike(self, lab: &Lab, before: &Facts) -> Result<Row> {
+        if self.moves_the_lead() {
+            self.with_failover(lab).await
+        } else {
+            self.without_failover(lab, before).await
+        }
     }
 
     async fn with_failover(self, lab: &Lab) -> Result<Row> {
@@ -178,7 +185,8 @@ impl Fault {
             }
             Self::ReplicaKilled => {
                 let pod = sheffield.active_pod().await?;
-                let force = ["-n", SYSTEM, "delete", "pod", &pod, "--grace-period=0", "--force", "--wait=false"];
+                let force =
+                    ["-n", SYSTEM, "delete", "pod", &pod, "--grace-period=0", "--force", "--wait=false"];
                 sheffield.kubectl(&force).await?;
             }
             Self::Paused => drop(run("docker", &["pause", &node]).await?),

@@ -22,9 +22,9 @@ use tokio::time::{sleep, timeout};
 use crate::probe::{Clients, Dialled};
 
 /// The namespace of `deploy/install.yaml`.
-pub const SYSTEM: &str = "kube-vip-multi-cluster-system";
+pub(crate) const SYSTEM: &str = "kube-vip-multi-cluster-system";
 /// The daemon's Deployment in it.
-pub const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
+pub(crate) const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
 /// From any fault back to rest: a node that was stopped takes half a minute until its API answers.
 const SETTLE: Duration = Duration::from_secs(180);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,44 +36,45 @@ const RULE: &str = "flagship-kind-test";
 const WEB_IMAGE: &str = "kindlab/web:1";
 
 /// One cluster with its member.
-pub struct Site {
+pub(crate) struct Site {
     /// Of the cluster and of the member.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Of the daemon's and of the payload's Service.
-    pub address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// What its API server says.
-    pub watch: Watch,
+    pub(crate) watch: Watch,
     client: Client,
     node_address: Ipv4Addr,
     _load_balancer: JoinSet<()>,
 }
 
 /// The clusters, their clients and their faults.
-pub struct Lab {
+pub(crate) struct Lab {
     /// The standby at rest.
-    pub newyork: Site,
+    pub(crate) newyork: Site,
     /// The leader at rest, by its rank.
-    pub sheffield: Site,
+    pub(crate) sheffield: Site,
     /// Ask both payloads all the time.
-    pub clients: Clients,
+    pub(crate) clients: Clients,
 }
 
 /// The facts that a fault without a failover must not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Of the payload's Deployment.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Of the fleet.
-    pub term: i64,
+    pub(crate) term: i64,
     /// Of the leader's daemon: a daemon that took over or was restarted has a higher one.
-    pub epoch: i64,
+    pub(crate) epoch: i64,
 }
 
 impl Lab {
     /// Makes the clusters or repairs those that are there, loads the daemon of this checkout into them, and applies
     /// the two members.
-    pub async fn open() -> Result<Self> {
-        let sites = [("newyork", Ipv4Addr::new(172, 18, 100, 100)), ("sheffield", Ipv4Addr::new(172, 18, 100, 200))];
+    pub(crate) async fn open() -> Result<Self> {
+        let sites =
+            [("newyork", Ipv4Addr::new(172, 18, 100, 100)), ("sheffield", Ipv4Addr::new(172, 18, 100, 200))];
         for (name, address) in sites {
             harness(Some((name, address))).await?;
         }
@@ -93,24 +94,30 @@ impl Lab {
     }
 
     /// Waits until sheffield alone runs the payload and both members are content.
-    pub async fn steady(&self) -> Result<Facts> {
+    pub(crate) async fn steady(&self) -> Result<Facts> {
         let (newyork, sheffield) = (&self.newyork, &self.sheffield);
-        newyork.watch.wait("newyork stands by", SETTLE, |state| {
-            !state.present() && state.status("newyork", "role") == "Standby" && ready(state.status("newyork", "conditions"))
-        })
-        .await?;
-        sheffield.watch.wait("sheffield leads and its payload is ready", SETTLE, |state| {
-            state.deployment().is_some_and(|(_, deployment)| deployment.ready)
-                && state.status("sheffield", "role") == "Leader"
-                && ready(state.status("sheffield", "conditions"))
-        })
-        .await?;
+        newyork
+            .watch
+            .wait("newyork stands by", SETTLE, |state| {
+                !state.present()
+                    && state.status("newyork", "role") == "Standby"
+                    && ready(state.status("newyork", "conditions"))
+            })
+            .await?;
+        sheffield
+            .watch
+            .wait("sheffield leads and its payload is ready", SETTLE, |state| {
+                state.deployment().is_some_and(|(_, deployment)| deployment.ready)
+                    && state.status("sheffield", "role") == "Leader"
+                    && ready(state.status("sheffield", "conditions"))
+            })
+            .await?;
         until("sheffield's payload answers", SETTLE, || self.clients.answers_now(sheffield.address)).await?;
         sheffield.facts()
     }
 
     /// Undoes every fault, whatever it was.
-    pub async fn mend_everything(&self) -> Result<()> {
+    pub(crate) async fn mend_everything(&self) -> Result<()> {
         unblock().await?;
         for site in [&self.newyork, &self.sheffield] {
             site.wake().await?;
@@ -120,11 +127,12 @@ impl Lab {
     }
 
     /// Drops what goes from one cluster to the other, as a dead network does: without a word.
-    pub async fn drop_packets(&self, from: &Site, to: &Site) -> Result<()> {
+    pub(crate) async fn drop_packets(&self, from: &Site, to: &Site) -> Result<()> {
         for source in [from.node_address, from.address] {
             for target in [to.node_address, to.address] {
                 let (source, target) = (source.to_string(), target.to_string());
-                let rule = ["-I", "DOCKER-USER", "-s", &source, "-d", &target, "-m", "comment", "--comment", RULE];
+                let rule =
+                    ["-I", "DOCKER-USER", "-s", &source, "-d", &target, "-m", "comment", "--comment", RULE];
                 run("iptables", &[&rule[..], &["-j", "DROP"]].concat()).await?;
             }
         }
@@ -132,9 +140,10 @@ impl Lab {
     }
 
     /// What a daemon in newyork meets when it dials sheffield's address.
-    pub async fn dial_sheffield(&self, dialled: &mut Dialled) -> Result<()> {
+    pub(crate) async fn dial_sheffield(&self, dialled: &mut Dialled) -> Result<()> {
         let script = format!("exec 3<>/dev/tcp/{}/9990", self.sheffield.address);
-        let output = command("docker", &["exec", &self.newyork.node(), "timeout", "2", "bash", "-c", &script]).await?;
+        let output =
+            command("docker", &["exec", &self.newyork.node(), "timeout", "2", "bash", "-c", &script]).await?;
         let said = String::from_utf8_lossy(&output.stderr);
         dialled.add(match output.status.code() {
             Some(0) => "accepted",
@@ -154,7 +163,8 @@ impl Site {
         let node = format!("{name}-control-plane");
         let said = run("docker", &[&inspect[..], &[node.as_str()]].concat()).await?;
         let node_address = said.trim().parse().with_context(|| format!("the address of {node}: {said:?}"))?;
-        let payload = Payload { deployment: "web".into(), pod_labels: "app=web".into(), ..Payload::default() };
+        let payload =
+            Payload { deployment: "web".into(), pod_labels: "app=web".into(), ..Payload::default() };
         let mut load_balancer = JoinSet::new();
         load_balancer.spawn(give_addresses(client.clone(), address));
         let watch = Watch::over(client.clone(), &payload);
@@ -162,7 +172,7 @@ impl Site {
     }
 
     /// The container that is its node.
-    pub fn node(&self) -> String {
+    pub(crate) fn node(&self) -> String {
         format!("{}-control-plane", self.name)
     }
 
@@ -173,13 +183,14 @@ impl Site {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "default", &kind);
         let params = PatchParams::apply("kind-test").force();
-        let call = api.patch(self.name, &params, &Patch::Apply(&plan.object));
+        let member = Patch::Apply(&plan.object);
+        let call = api.patch(self.name, &params, &member);
         timeout(CALL_TIMEOUT, call).await.context("apply a member: no answer")??;
         Ok(())
     }
 
     /// What its API server says of the payload and the member now.
-    pub fn facts(&self) -> Result<Facts> {
+    pub(crate) fn facts(&self) -> Result<Facts> {
         let state = self.watch.state();
         let (uid, _) = state.deployment().context("no payload")?;
         let number = |field| state.status(self.name, field).as_i64().unwrap_or_default();
@@ -187,7 +198,7 @@ impl Site {
     }
 
     /// Runs the container of the node again, with everything that it lost by a stop.
-    pub async fn wake(&self) -> Result<()> {
+    pub(crate) async fn wake(&self) -> Result<()> {
         let node = self.node();
         let state = run("docker", &["inspect", "-f", "{{.State.Status}}", &node]).await?;
         match state.trim() {
@@ -200,7 +211,7 @@ impl Site {
     }
 
     /// Scales the daemon, and waits until all replicas are there.
-    pub async fn scale(&self, replicas: i32) -> Result<()> {
+    pub(crate) async fn scale(&self, replicas: i32) -> Result<()> {
         let replicas = format!("--replicas={replicas}");
         self.kubectl(&["-n", SYSTEM, "scale", "deployment", DEPLOYMENT, &replicas]).await?;
         self.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", DEPLOYMENT, "--timeout=55s"]).await?;
@@ -208,10 +219,11 @@ impl Site {
     }
 
     /// The pod whose daemon serves the member.
-    pub async fn active_pod(&self) -> Result<String> {
+    pub(crate) async fn active_pod(&self) -> Result<String> {
         let lease = format!("flagship.default.{}", self.name);
-        let holder =
-            self.kubectl(&["-n", SYSTEM, "get", "lease", &lease, "-o", "jsonpath={.spec.holderIdentity}"]).await?;
+        let holder = self
+            .kubectl(&["-n", SYSTEM, "get", "lease", &lease, "-o", "jsonpath={.spec.holderIdentity}"])
+            .await?;
         let pods = r#"jsonpath={range .items[*]}{.metadata.uid} {.metadata.name}{"\n"}{end}"#;
         let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "-o", pods]).await?;
         let found = pods.lines().find_map(|line| line.strip_prefix(holder.trim()));
@@ -219,7 +231,7 @@ impl Site {
     }
 
     /// `kubectl` as its administrator.
-    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let context = format!("kind-{}", self.name);
         run("kubectl", &[&["--context", &context], args].concat()).await
     }
@@ -288,14 +300,16 @@ async fn client(name: &str) -> Result<Client> {
 /// listens already. One that is installed in the cluster comes first or agrees.
 async fn give_addresses(client: Client, address: Ipv4Addr) {
     let api: Api<Service> = Api::namespaced(client, "default");
-    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address.to_string(), "ipMode": "VIP"}]}}});
+    let status =
+        json!({"status": {"loadBalancer": {"ingress": [{"ip": address.to_string(), "ipMode": "VIP"}]}}});
     loop {
         let services = timeout(CALL_TIMEOUT, api.list(&ListParams::default())).await;
         for service in services.ok().and_then(Result::ok).into_iter().flatten() {
             if wants_address(&service) {
                 let patch = Patch::Merge(&status);
                 let params = PatchParams::default();
-                let call = api.patch_status(service.metadata.name.as_deref().unwrap_or_default(), &params, &patch);
+                let call =
+                    api.patch_status(service.metadata.name.as_deref().unwrap_or_default(), &params, &patch);
                 // Refused or lost: the next look tries again.
                 let _ = timeout(CALL_TIMEOUT, call).await;
             }
@@ -307,7 +321,9 @@ async fn give_addresses(client: Client, address: Ipv4Addr) {
 fn wants_address(service: &Service) -> bool {
     let wanted = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
     let given = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    wanted && given.and_then(|given| given.ingress.as_ref()).is_none_or(Vec::is_empty) && !service.name_any().is_empty()
+    wanted
+        && given.and_then(|given| given.ingress.as_ref()).is_none_or(Vec::is_empty)
+        && !service.name_any().is_empty()
 }
 
 fn ready(conditions: &Value) -> bool {
@@ -327,7 +343,7 @@ async fn unblock() -> Result<()> {
 }
 
 /// Waits for something that nobody announces.
-pub async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
+pub(crate) async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !holds() {
         ensure!(begun.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
@@ -337,7 +353,7 @@ pub async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool)
 }
 
 /// What a command printed; an error if it failed.
-pub async fn run(program: &str, args: &[&str]) -> Result<String> {
+pub(crate) async fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = command(program, args).await?;
     if !output.status.success() {
         bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());

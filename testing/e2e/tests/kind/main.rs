@@ -13,6 +13,8 @@ mod lab;
 mod probe;
 mod table;
 
+use std::io::Write as _;
+
 use anyhow::{Result, bail};
 
 use crate::fault::Fault;
@@ -29,7 +31,8 @@ fn the_payload_survives_every_fault_of_real_clusters() {
 
 async fn all_faults() -> Result<()> {
     let wanted = std::env::var("KIND_FAULTS").unwrap_or_default();
-    let chosen = |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|word| fault.name().contains(word));
+    let chosen =
+        |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|word| fault.name().contains(word));
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(chosen).collect();
     if faults.is_empty() {
         let names: Vec<_> = Fault::ALL.iter().map(Fault::name).collect();
@@ -42,13 +45,18 @@ async fn all_faults() -> Result<()> {
         lab.mend_everything().await?;
         table.add(fault, row);
     }
-    println!("\n{table}");
+    tell(&format!("\n{table}"));
     table.verdict()
+}
+
+/// A line for whoever waits for the end of this.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// From the steady state through the fault and back to the steady state.
 async fn one(lab: &Lab, fault: Fault) -> Result<Row> {
-    println!("== {}", fault.name());
+    tell(&format!("== {}", fault.name()));
     let before = lab.steady().await?;
     let measured = fault.strike(lab, &before).await?;
     Ok(measured)

@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Asks the payload at several addresses for its page until it is dropped.
 #[derive(Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     answers: Arc<Mutex<Vec<(Instant, Ipv4Addr)>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Clients {
     /// Begins to ask on port 80 of each address.
-    pub fn start(addresses: &[Ipv4Addr]) -> Self {
+    pub(crate) fn start(addresses: &[Ipv4Addr]) -> Self {
         let answers = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
         for &address in addresses {
@@ -40,18 +40,18 @@ impl Clients {
     }
 
     /// Whether this address has answered within the last few attempts.
-    pub fn answers_now(&self, address: Ipv4Addr) -> bool {
+    pub(crate) fn answers_now(&self, address: Ipv4Addr) -> bool {
         let recent = Instant::now().checked_sub(PATIENCE).unwrap_or_else(Instant::now);
         self.since(recent).iter().any(|(_, from)| *from == address)
     }
 
     /// When this address answered first, from a time on.
-    pub fn first(&self, address: Ipv4Addr, since: Instant) -> Option<Instant> {
+    pub(crate) fn first(&self, address: Ipv4Addr, since: Instant) -> Option<Instant> {
         self.since(since).into_iter().find(|(_, from)| *from == address).map(|(at, _)| at)
     }
 
     /// The longest time without an answer of anybody, between two times.
-    pub fn longest_silence(&self, from: Instant, to: Instant) -> Duration {
+    pub(crate) fn longest_silence(&self, from: Instant, to: Instant) -> Duration {
         let mut last = from;
         let mut longest = Duration::ZERO;
         for (at, _) in self.since(from).into_iter().filter(|(at, _)| *at <= to) {
@@ -63,7 +63,7 @@ impl Clients {
 
     /// For how long between two times both addresses answered: counted in slots of a quarter of a second, as answers
     /// never come at the same instant.
-    pub fn both(&self, from: Instant, to: Instant) -> Duration {
+    pub(crate) fn both(&self, from: Instant, to: Instant) -> Duration {
         const SLOT: Duration = Duration::from_millis(250);
         let mut slots: BTreeMap<u128, Vec<Ipv4Addr>> = BTreeMap::new();
         for (at, address) in self.since(from).into_iter().filter(|(at, _)| *at <= to) {
@@ -90,11 +90,11 @@ async fn ask(address: Ipv4Addr, answers: Arc<Mutex<Vec<(Instant, Ipv4Addr)>>>) {
 
 /// How dials to a daemon's address ended, and how often.
 #[derive(Debug, Default, Clone)]
-pub struct Dialled(BTreeMap<&'static str, usize>);
+pub(crate) struct Dialled(BTreeMap<&'static str, usize>);
 
 impl Dialled {
     /// Counts one more.
-    pub fn add(&mut self, outcome: &'static str) {
+    pub(crate) fn add(&mut self, outcome: &'static str) {
         *self.0.entry(outcome).or_default() += 1;
     }
 }

@@ -7,54 +7,56 @@ use anyhow::{Result, bail};
 
 use crate::fault::Fault;
 use crate::probe::Dialled;
+use crate::tell;
 
 /// What one fault did.
 #[derive(Debug, Default)]
-pub struct Row {
+pub(crate) struct Row {
     /// Who led while the fault lasted, as far as anybody could ask.
-    pub leader: String,
+    pub(crate) leader: String,
     /// From the fault to the payload's Deployment on the other cluster's API server; `None`: it never came there.
-    pub created: Option<Duration>,
+    pub(crate) created: Option<Duration>,
     /// From the fault to the first HTTP answer of the other cluster's payload.
-    pub answered: Option<Duration>,
+    pub(crate) answered: Option<Duration>,
     /// The longest time in which neither cluster's payload answered.
-    pub interruption: Duration,
+    pub(crate) interruption: Duration,
     /// For how long both clusters' payloads answered while the fault lasted.
-    pub twice_during: Duration,
+    pub(crate) twice_during: Duration,
     /// The same from the fault's end on.
-    pub twice_after: Duration,
+    pub(crate) twice_after: Duration,
     /// What a dial to the struck cluster's daemon met while the fault lasted.
-    pub dialled: Dialled,
+    pub(crate) dialled: Dialled,
     /// Who led in the end.
-    pub leader_after: String,
+    pub(crate) leader_after: String,
 }
 
 /// All lines, and the faults that did not go as they must.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<(&'static str, Row)>,
     failures: Vec<String>,
 }
 
 impl Table {
     /// Adds what a fault did, or why that is not known.
-    pub fn add(&mut self, fault: Fault, row: Result<Row>) {
+    pub(crate) fn add(&mut self, fault: Fault, row: Result<Row>) {
         let name = fault.name();
         match row {
             Ok(row) => {
-                self.failures.extend(fault.objections(&row).into_iter().map(|what| format!("{name}: {what}")));
-                println!("{row:?}");
+                self.failures
+                    .extend(fault.objections(&row).into_iter().map(|what| format!("{name}: {what}")));
+                tell(&format!("{row:?}"));
                 self.rows.push((name, row));
             }
             Err(error) => {
-                println!("FAILED: {error:?}");
+                tell(&format!("FAILED: {error:?}"));
                 self.failures.push(format!("{name}: {error:#}"));
             }
         }
     }
 
     /// An error with everything that did not go as it must.
-    pub fn verdict(&self) -> Result<()> {
+    pub(crate) fn verdict(&self) -> Result<()> {
         if !self.failures.is_empty() {
             bail!("{}", self.failures.join("\n"));
         }
