@@ -57,7 +57,7 @@ fn tell(line: &str) {
 /// From the steady state through the fault and back to the steady state.
 async fn one(lab: &Lab, fault: Fault) -> Result<Row> {
     tell(&format!("== {}", fault.name()));
-    let before = lab.steady().await?;
+    let before = lab.steady_with_fresh_standby().await?;
     let measured = fault.strike(lab, &before).await?;
     Ok(measured)
 }
