@@ -33,6 +33,8 @@ await() {
   now=$(date +%s%N)
   printf '# %s: after %s.%03d s\n' "$what" $(((now - begun) / 1000000000)) $(((now - begun) / 1000000 % 1000))
 }
+# The payload's Deployment, and nothing else, is there or not; an API that does not answer is neither.
+payload() { printf 'test "$(kubectl --context kind-%s get deployment nginx-deployment2 --ignore-not-found -o name || echo error)" = "%s"' "$1" "${2:+deployment.apps/nginx-deployment2}"; }
 leads() { printf 'test "$(kubectl --context kind-%s get mc %s -o jsonpath={.status.role})" = Leader' "$1" "$1"; }
 address() { case $1 in newyork) echo 172.18.100.100 ;; sheffield) echo 172.18.100.200 ;; esac; }
 
@@ -76,12 +78,12 @@ run "kubectl --context kind-newyork get mc newyork -o jsonpath='{.status.conditi
 say 'Certificates: the one step that the proof of concept did not have'
 run "target/$(rustc -vV | sed -n 's/^host: //p')/release/flagship pki init --fleet federation --member newyork --member sheffield --out $work/pki"
 for name in newyork sheffield; do run "kubectl --context kind-$name apply -f $work/pki/$name/secret.yaml"; done
+await 'newyork has its certificate and leads (the kubelet takes up to 90 s to bring a Secret in)' 150 "$(leads newyork)"
+await 'its payload is there' 20 "$(payload newyork there)"
 run 'kubectl --context kind-sheffield apply -f testing/manifests/sheffield.yaml'
-await 'newyork has its certificate and leads, or did until sheffield joined' 120 \
-  'test -n "$(kubectl --context kind-newyork get mc newyork -o jsonpath={.status.leader})"'
 await 'sheffield leads, as its rank is higher' 120 "$(leads sheffield)"
-await 'its payload is there' 20 'kubectl --context kind-sheffield get deployment nginx-deployment2'
-await 'and nowhere else' 20 '! kubectl --context kind-newyork get deployment nginx-deployment2'
+await 'its payload is there' 20 "$(payload sheffield there)"
+await 'and nowhere else' 20 "$(payload newyork)"
 status="target/$(rustc -vV | sed -n 's/^host: //p')/release/flagship status --context kind-newyork --context kind-sheffield"
 run "$status"
 run "${status/status/check}"
@@ -89,7 +91,7 @@ run "${status/status/check}"
 say 'A cluster dies'
 run 'docker stop -t 0 sheffield-control-plane'
 await 'newyork leads' 30 "$(leads newyork)"
-await 'its payload is there' 20 'kubectl --context kind-newyork get deployment nginx-deployment2'
+await 'its payload is there' 20 "$(payload newyork there)"
 run 'kubectl --context kind-newyork get mc -A'
 run "kubectl --context kind-newyork describe mc newyork | sed -n '/^Events/,\$p'"
 
@@ -101,13 +103,13 @@ if [ -n "${LOAD_BALANCER:-}" ]; then
   bash -c "$LOAD_BALANCER" load-balancer kind-sheffield "$(address sheffield)"
 fi
 await 'sheffield leads again' 180 "$(leads sheffield)"
-await 'newyork has stopped its payload' 30 '! kubectl --context kind-newyork get deployment nginx-deployment2'
+await 'newyork has stopped its payload' 30 "$(payload newyork)"
 run "$status"
 
 say 'Remove: the standby, then the leader with its payload'
 run 'kubectl --context kind-newyork delete mc newyork --timeout=60s'
 run 'kubectl --context kind-sheffield delete mc sheffield --timeout=60s'
-run '! kubectl --context kind-sheffield get deployment nginx-deployment2'
+await 'no payload is left' 5 "$(payload sheffield) && $(payload newyork)"
 for name in newyork sheffield; do
   run "kubectl config use-context kind-$name"
   run 'make uninstall'

@@ -40,6 +40,20 @@ pub(super) enum Given {
     Missing,
 }
 
+/// A client with the administrator's rights in a kind cluster, which waits so long for the next word of an answer.
+///
+/// # Errors
+/// If kind does not know the cluster.
+pub async fn client(cluster: &str, read_timeout: Duration) -> Result<Client> {
+    let text = cluster_kubeconfig(cluster).await?;
+    let document = Kubeconfig::from_yaml(&text).context("the kubeconfig that kind printed")?;
+    let mut config = Config::from_custom_kubeconfig(document, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(read_timeout);
+    config.default_retry = false;
+    Client::try_from(config).context("make a client")
+}
+
 /// The daemon of one cluster.
 pub(super) struct Daemon<'a> {
     cluster: &'a str,
@@ -50,13 +64,7 @@ pub(super) struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     /// Makes a client with the administrator's rights. Nothing is asked yet.
     pub(super) async fn connect(cluster: &'a str, install: &'a Install) -> Result<Self> {
-        let text = cluster_kubeconfig(cluster).await?;
-        let document = Kubeconfig::from_yaml(&text).context("the kubeconfig that kind printed")?;
-        let mut config = Config::from_custom_kubeconfig(document, &KubeConfigOptions::default()).await?;
-        config.connect_timeout = Some(Duration::from_secs(5));
-        config.read_timeout = Some(CALL_TIMEOUT);
-        config.default_retry = false;
-        let client = Client::try_from(config).context("make a client")?;
+        let client = client(cluster, CALL_TIMEOUT).await?;
         Ok(Self { cluster, install, client })
     }
 

@@ -21,9 +21,11 @@ use tokio::time::sleep;
 
 pub use command::{Arguments, run};
 use engine::Node;
+pub use install::client;
 use install::{Daemon, Given};
 use manifests::Install;
 use record::{Record, Stage};
+pub use tool::output;
 
 use crate::progress::say;
 use crate::record::check_name;

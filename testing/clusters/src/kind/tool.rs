@@ -26,7 +26,10 @@ const NODE_READY: &str = "180s";
 const TAIL_LINES: usize = 30;
 
 /// Runs a program to its end and returns what it printed.
-pub(super) async fn output<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration) -> Result<String> {
+///
+/// # Errors
+/// If it fails or takes longer than `limit`: with what it said.
+pub async fn output<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration) -> Result<String> {
     let mut command = command(program, args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| not_started(program, error))?;

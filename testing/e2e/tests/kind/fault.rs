@@ -2,17 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use clusters::watch::overlap;
 use tokio::time::sleep;
 
-use crate::lab::{DEPLOYMENT, Facts, Lab, SYSTEM, run, until};
+use crate::lab::{DEPLOYMENT, Facts, Lab, SYSTEM, holds, run};
 use crate::probe::Dialled;
 use crate::table::Row;
 
 /// A leader that is cut off is replaced within 5.5 s; a machine that makes pods at the same time takes longer.
-const FAILOVER: Duration = Duration::from_secs(20);
+const FAILOVER: Duration = Duration::from_secs(15);
 /// Pods are pulled up, and the load balancer gives their Service an address.
 const ANSWER: Duration = Duration::from_secs(60);
+/// A node that was stopped takes the lead back as soon as its API answers; what makes its pods takes longer.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// Two leaders that meet agree within a second; the loser's pods have 5 s to end.
+const HEAL: Duration = Duration::from_secs(12);
 /// A pod is replaced.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long a fault goes on after its effect, and how long nothing may happen after one without.
@@ -27,6 +32,7 @@ pub(crate) enum Fault {
     ProcessKilled,
     Rolled,
     ReplicaKilled,
+    ReplicaHangs,
     Paused,
     Stopped,
     CutOff,
@@ -35,11 +41,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::PodDeleted,
         Self::ProcessKilled,
         Self::Rolled,
         Self::ReplicaKilled,
+        Self::ReplicaHangs,
         Self::Paused,
         Self::Stopped,
         Self::CutOff,
@@ -53,6 +60,7 @@ impl Fault {
             Self::ProcessKilled => "daemon's process killed",
             Self::Rolled => "Deployment rolled",
             Self::ReplicaKilled => "the active of two replicas killed",
+            Self::ReplicaHangs => "the active of two replicas hangs",
             Self::Paused => "node paused, unpaused",
             Self::Stopped => "node stopped, started",
             Self::CutOff => "cut off both ways, healed",
@@ -77,11 +85,17 @@ impl Fault {
                 row.created.is_none_or(|took| took > FAILOVER),
                 format!("payload created: {:?}", row.created),
             );
+            object(row.interruption > OUTAGE, format!("nobody answered for {:?}", row.interruption));
+            object(row.twice_after > HEAL, format!("both answered for {:?} after its end", row.twice_after));
+            object(
+                row.overlap_after > HEAL,
+                format!("both had pods for {:?} after its end", row.overlap_after),
+            );
         } else {
             object(row.created.is_some(), "newyork created the payload, too".to_owned());
             object(row.interruption > UNTOUCHED, format!("nobody answered for {:?}", row.interruption));
-            let twice = row.twice_during + row.twice_after;
-            object(!twice.is_zero(), format!("both answered for {twice:?}"));
+            let twice = row.twice_during + row.twice_after + row.overlap_after;
+            object(!twice.is_zero(), format!("both had the payload for {twice:?}"));
         }
         objections
     }
@@ -108,7 +122,7 @@ impl Fault {
         });
         let created = created.await?.deployment_created_since(struck);
         let what = "newyork's payload answers";
-        until(what, ANSWER, || lab.clients.first(newyork.address, struck).is_some()).await?;
+        holds(what, ANSWER, || lab.clients.first(newyork.address, struck).is_some()).await?;
         let answered = lab.clients.first(newyork.address, struck);
         let leader = text(newyork.watch.state().status("newyork", "leader"));
         sleep(LINGER).await;
@@ -123,6 +137,7 @@ impl Fault {
             interruption: lab.clients.longest_silence(struck, now),
             twice_during: lab.clients.both(struck, healed),
             twice_after: lab.clients.both(healed, now),
+            overlap_after: overlap(&newyork.watch.state(), &lab.sheffield.watch.state(), healed),
             dialled,
             leader_after: text(lab.sheffield.watch.state().status("sheffield", "leader")),
         })
@@ -130,9 +145,11 @@ impl Fault {
 
     async fn without_failover(self, lab: &Lab, before: &Facts) -> Result<Row> {
         let sheffield = &lab.sheffield;
-        if self == Self::ReplicaKilled {
+        let replicas = matches!(self, Self::ReplicaKilled | Self::ReplicaHangs);
+        if replicas {
             sheffield.scale(2).await?;
         }
+        let active = sheffield.active_pod().await?;
         let struck = Instant::now();
         self.begin(lab).await?;
         let mut dialled = Dialled::default();
@@ -144,6 +161,8 @@ impl Fault {
             state.status("sheffield", "epoch").as_i64().is_some_and(|epoch| epoch > before.epoch)
         });
         next.await?;
+        let kept = active == sheffield.active_pod().await?;
+        ensure!(!(replicas && kept), "{active} serves the member again, not the other replica");
         sleep(LINGER).await;
         let leader = text(sheffield.watch.state().status("sheffield", "leader"));
         let after = lab.steady().await?;
@@ -160,6 +179,7 @@ impl Fault {
             interruption: lab.clients.longest_silence(struck, now),
             twice_during: lab.clients.both(struck, now),
             twice_after: Duration::ZERO,
+            overlap_after: overlap(&lab.newyork.watch.state(), &sheffield.watch.state(), struck),
             dialled,
             leader_after: text(sheffield.watch.state().status("sheffield", "leader")),
         })
@@ -175,19 +195,26 @@ impl Fault {
             }
             Self::ProcessKilled => {
                 // On the node, as nothing in the image could.
-                let found = run("docker", &["exec", &node, "pgrep", "-x", "flagship"]).await?;
-                let pid = found.lines().next().context("the daemon's process")?;
-                run("docker", &["exec", &node, "kill", "-9", pid]).await?;
+                let (_, pid) = sheffield.active_process().await?;
+                sheffield.signal(&pid, "-KILL").await?;
             }
             Self::Rolled => {
                 let deployment = format!("deployment/{DEPLOYMENT}");
                 sheffield.kubectl(&["-n", SYSTEM, "rollout", "restart", &deployment]).await?;
             }
             Self::ReplicaKilled => {
-                let pod = sheffield.active_pod().await?;
+                let (pod, pid) = sheffield.active_process().await?;
+                // Stopped first, so that it hears of no SIGTERM and announces nothing; its pod is deleted, so that no
+                // container with the same uid takes the Lease again.
+                sheffield.signal(&pid, "-STOP").await?;
                 let force =
                     ["-n", SYSTEM, "delete", "pod", &pod, "--grace-period=0", "--force", "--wait=false"];
                 sheffield.kubectl(&force).await?;
+                sheffield.signal(&pid, "-KILL").await?;
+            }
+            Self::ReplicaHangs => {
+                let (_, pid) = sheffield.active_process().await?;
+                sheffield.signal(&pid, "-STOP").await?;
             }
             Self::Paused => drop(run("docker", &["pause", &node]).await?),
             // Without a grace period: as a machine that loses its power.

@@ -1,21 +1,21 @@
 //! The two clusters, the fleet in them, and what can be done to a node.
 
 use std::net::Ipv4Addr;
-use std::process::Output;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use clusters::fleet::Plan;
-use clusters::harness::Harness;
 use clusters::kind;
+use clusters::readiness::until;
 use clusters::watch::{Payload, Watch};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Config, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -70,7 +70,7 @@ pub(crate) struct Facts {
 }
 
 impl Lab {
-    /// Makes the clusters or repairs those that are there, loads the daemon of this checkout into them, and applies
+    /// Makes the clusters or repairs those that a run with `KIND_KEEP=1` left, loads the daemon of this checkout into them, and applies
     /// the two members.
     pub(crate) async fn open() -> Result<Self> {
         let sites =
@@ -87,9 +87,10 @@ impl Lab {
             clients: Clients::start(&[newyork.1, sheffield.1]),
         };
         unblock().await?;
-        for site in [&lab.newyork, &lab.sheffield] {
-            site.apply_member().await?;
-        }
+        lab.newyork.apply_member(None).await?;
+        // By name, so that the static binary has to resolve it inside of its pod: without that the two never meet.
+        lab.sheffield.name_in_dns("newyork-fleet", newyork.1).await?;
+        lab.sheffield.apply_member(Some("newyork-fleet.default.svc.cluster.local:9990")).await?;
         Ok(lab)
     }
 
@@ -112,7 +113,7 @@ impl Lab {
                     && ready(state.status("sheffield", "conditions"))
             })
             .await?;
-        until("sheffield's payload answers", SETTLE, || self.clients.answers_now(sheffield.address)).await?;
+        holds("sheffield's payload answers", SETTLE, || self.clients.answers_now(sheffield.address)).await?;
         sheffield.facts()
     }
 
@@ -124,8 +125,16 @@ impl Lab {
         let before = newyork.epoch();
         newyork.kubectl(&["-n", SYSTEM, "rollout", "restart", &format!("deployment/{DEPLOYMENT}")]).await?;
         newyork.scale(1).await?;
-        until("newyork's new daemon serves it", SETTLE, || newyork.epoch() > before).await?;
+        holds("newyork's new daemon serves it", SETTLE, || newyork.epoch() > before).await?;
         self.steady().await
+    }
+
+    /// Removes the clusters.
+    pub(crate) async fn remove(self) -> Result<()> {
+        drop(self);
+        let arguments =
+            kind::Arguments { state_dir: state_dir(), force_clean: true, ..kind::Arguments::default() };
+        kind::run(arguments).await.map(drop)
     }
 
     /// Undoes every fault, whatever it was.
@@ -154,23 +163,35 @@ impl Lab {
     /// What a daemon in newyork meets when it dials sheffield's address.
     pub(crate) async fn dial_sheffield(&self, dialled: &mut Dialled) -> Result<()> {
         let script = format!("exec 3<>/dev/tcp/{}/9990", self.sheffield.address);
-        let output =
-            command("docker", &["exec", &self.newyork.node(), "timeout", "2", "bash", "-c", &script]).await?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        dialled.add(match output.status.code() {
-            Some(0) => "accepted",
-            Some(124) => "silence",
-            _ if said.contains("refused") => "refused",
-            _ if said.contains("No route") => "no route",
+        let script = format!("timeout 2 bash -c '{script}' 2>&1; echo ended with $?");
+        let said = run("docker", &["exec", &self.newyork.node(), "bash", "-c", &script]).await?;
+        dialled.add(match said.as_str() {
+            said if said.contains("ended with 0") => "accepted",
+            said if said.contains("ended with 124") => "silence",
+            said if said.contains("refused") => "refused",
+            said if said.contains("No route") => "no route",
             _ => "failed",
         });
         Ok(())
     }
 }
 
+impl Drop for Lab {
+    /// However the test ends, no rule and no paused node stays.
+    fn drop(&mut self) {
+        let script = format!(
+            "iptables -S DOCKER-USER | grep {RULE} | sed 's/^-A/-D/' | xargs -r -L1 iptables; \
+             docker unpause newyork-control-plane sheffield-control-plane"
+        );
+        // What there is nothing to undo of fails.
+        let _ = Command::new("sh").args(["-c", &script]).output();
+    }
+}
+
 impl Site {
     async fn open(name: &'static str, address: Ipv4Addr) -> Result<Self> {
-        let client = client(name).await?;
+        // A watch on a node that was stopped ends with this.
+        let client = kind::client(name, Duration::from_secs(60)).await?;
         let inspect = ["inspect", "-f", "{{(index .NetworkSettings.Networks \"kind\").IPAddress}}"];
         let node = format!("{name}-control-plane");
         let said = run("docker", &[&inspect[..], &[node.as_str()]].concat()).await?;
@@ -189,15 +210,39 @@ impl Site {
     }
 
     /// The member of `testing/manifests`, with a payload that runs without a registry and is reached over HTTP.
-    async fn apply_member(&self) -> Result<()> {
+    async fn apply_member(&self, seed: Option<&str>) -> Result<()> {
         let mut plan = Plan::from_manifest(self.name)?;
+        if let Some(seed) = seed {
+            plan.set("fleet", json!([seed]));
+        }
         plan.set("payload", json!(payload(self.name)));
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
+        self.put(kind, &plan.object).await
+    }
+
+    /// Makes a name of the cluster's DNS stand for an address outside of it.
+    async fn name_in_dns(&self, name: &str, address: Ipv4Addr) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"clusterIP": "None", "ports": [{"name": "fleet", "port": 9990, "protocol": "TCP"}]}
+        });
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+            "ports": [{"name": "fleet", "port": 9990, "protocol": "TCP"}]
+        });
+        self.put(ApiResource::erase::<Service>(&()), &service).await?;
+        self.put(ApiResource::erase::<EndpointSlice>(&()), &slice).await
+    }
+
+    async fn put(&self, kind: ApiResource, object: &Value) -> Result<()> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "default", &kind);
         let params = PatchParams::apply("kind-test").force();
-        let member = Patch::Apply(&plan.object);
-        let call = api.patch(self.name, &params, &member);
-        timeout(CALL_TIMEOUT, call).await.context("apply a member: no answer")??;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let patch = Patch::Apply(object);
+        let call = api.patch(name, &params, &patch);
+        timeout(CALL_TIMEOUT, call).await.with_context(|| format!("apply {name}: no answer"))??;
         Ok(())
     }
 
@@ -247,6 +292,25 @@ impl Site {
         Ok(found.with_context(|| format!("no pod with uid {holder:?} among: {pods}"))?.trim().to_owned())
     }
 
+    /// Name of the pod whose daemon serves the member, and the daemon's process on the node.
+    pub(crate) async fn active_process(&self) -> Result<(String, String)> {
+        let pod = self.active_pod().await?;
+        let uid = self.kubectl(&["-n", SYSTEM, "get", "pod", &pod, "-o", "jsonpath={.metadata.uid}"]).await?;
+        // The name of its control group has the pod's uid, with dashes or underscores.
+        let script = format!(
+            "for pid in $(pgrep -x flagship); do tr _ - </proc/$pid/cgroup | grep -q {uid} && echo $pid; done; true"
+        );
+        let found = run("docker", &["exec", &self.node(), "bash", "-c", &script]).await?;
+        let pid =
+            found.lines().next().with_context(|| format!("no process of pod {pod} on {}", self.node()))?;
+        Ok((pod, pid.to_owned()))
+    }
+
+    /// Sends a signal to a process of its node.
+    pub(crate) async fn signal(&self, pid: &str, signal: &str) -> Result<()> {
+        run("docker", &["exec", &self.node(), "kill", signal, pid]).await.map(drop)
+    }
+
     /// `kubectl` as its administrator.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let context = format!("kind-{}", self.name);
@@ -254,10 +318,15 @@ impl Site {
     }
 }
 
+/// Not the user's own clusters: a cluster newyork of theirs is refused, never touched.
+fn state_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind")
+}
+
 /// Makes or repairs a cluster; without one loads the daemon of this checkout into both.
 async fn harness(cluster: Option<(&str, Ipv4Addr)>) -> Result<()> {
     let arguments = kind::Arguments {
-        state_dir: Harness::default_state_dir()?,
+        state_dir: state_dir(),
         name: cluster.map(|(name, _)| name.to_owned()),
         svc_address: cluster.map(|(_, address)| address),
         node_image: std::env::var("FLAGSHIP_NODE_IMAGE").ok(),
@@ -300,17 +369,6 @@ fn payload(cluster: &str) -> String {
         "spec": {"type": "LoadBalancer", "selector": labels, "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]}
     });
     format!("{deployment}\n---\n{service}\n")
-}
-
-async fn client(name: &str) -> Result<Client> {
-    let text = run("kind", &["get", "kubeconfig", "--name", name]).await?;
-    let kubeconfig = Kubeconfig::from_yaml(&text).context("what `kind get kubeconfig` printed")?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.connect_timeout = Some(Duration::from_secs(2));
-    // A watch on a node that was stopped ends with this.
-    config.read_timeout = Some(Duration::from_secs(60));
-    config.default_retry = false;
-    Client::try_from(config).context("make a client")
 }
 
 /// The load balancer before the payload: gives each Service that wants an address the cluster's own, on which the node
@@ -360,26 +418,11 @@ async fn unblock() -> Result<()> {
 }
 
 /// Waits for something that nobody announces.
-pub(crate) async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
-    let begun = Instant::now();
-    while !holds() {
-        ensure!(begun.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
-        sleep(LOOK_EVERY).await;
-    }
-    Ok(())
+pub(crate) async fn holds(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
+    until(what, limit, async || Ok(condition().then_some(()))).await
 }
 
 /// What a command printed; an error if it failed.
 pub(crate) async fn run(program: &str, args: &[&str]) -> Result<String> {
-    let output = command(program, args).await?;
-    if !output.status.success() {
-        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-async fn command(program: &str, args: &[&str]) -> Result<Output> {
-    let ran = Command::new(program).args(args).kill_on_drop(true).output();
-    let output = timeout(COMMAND_TIMEOUT, ran).await.with_context(|| format!("{program}: no end"))?;
-    output.with_context(|| format!("start {program}"))
+    kind::output(program, args, COMMAND_TIMEOUT).await
 }

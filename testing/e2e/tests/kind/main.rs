@@ -5,8 +5,9 @@
 //! FLAGSHIP_NODE_IMAGE=… cargo test --release -p flagship-e2e --features kind --test kind -- --nocapture
 //! ```
 //!
-//! It makes the clusters newyork and sheffield with the harness, or uses those that it made before, and prints one
-//! table. `KIND_FAULTS=cut,paused` runs only the faults whose name contains one of these words.
+//! It makes the clusters newyork and sheffield with the harness, in a state directory of its own, prints one table, and
+//! removes them; with `KIND_KEEP=1` they stay, and the next run uses them. `KIND_FAULTS=cut,paused` runs only the faults
+//! whose name contains one of these words. It needs root for the cuts, and the image `$KIND_WEB_IMAGE` for the payload.
 
 mod fault;
 mod lab;
@@ -30,6 +31,13 @@ fn the_payload_survives_every_fault_of_real_clusters() {
 }
 
 async fn all_faults() -> Result<()> {
+    tokio::select! {
+        done = strike_all() => done,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; the clusters stay, run it again"),
+    }
+}
+
+async fn strike_all() -> Result<()> {
     let wanted = std::env::var("KIND_FAULTS").unwrap_or_default();
     let chosen =
         |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|word| fault.name().contains(word));
@@ -42,10 +50,16 @@ async fn all_faults() -> Result<()> {
     let mut table = Table::default();
     for fault in faults {
         let row = one(&lab, fault).await;
-        lab.mend_everything().await?;
         table.add(fault, row);
+        if let Err(error) = lab.mend_everything().await {
+            tell(&format!("\n{table}"));
+            return Err(error.context(format!("mend after: {}", fault.name())));
+        }
     }
     tell(&format!("\n{table}"));
+    if std::env::var_os("KIND_KEEP").is_none() {
+        lab.remove().await?;
+    }
     table.verdict()
 }
 

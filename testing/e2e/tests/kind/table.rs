@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) twice_during: Duration,
     /// The same from the fault's end on.
     pub(crate) twice_after: Duration,
+    /// For how long both API servers had something of the payload, from the fault's end on.
+    pub(crate) overlap_after: Duration,
     /// What a dial to the struck cluster's daemon met while the fault lasted.
     pub(crate) dialled: Dialled,
     /// Who led in the end.
@@ -68,19 +70,20 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| fault on sheffield, which leads | leads meanwhile | payload created elsewhere | first answer there | nobody answered | both answered: during, after | a dial to its daemon | leads in the end |"
+            "| fault on sheffield, which leads | leads meanwhile | payload created elsewhere | first answer there | nobody answered | both answered: during, after | both had pods after | a dial to its daemon | leads in the end |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
         for (name, row) in &self.rows {
             writeln!(
                 f,
-                "| {name} | {} | {} | {} | {} | {}, {} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {}, {} | {} | {} | {} |",
                 row.leader,
                 seconds(row.created),
                 seconds(row.answered),
                 seconds(Some(row.interruption)),
                 seconds(Some(row.twice_during)),
                 seconds(Some(row.twice_after)),
+                seconds(Some(row.overlap_after)),
                 row.dialled,
                 row.leader_after
             )?;
