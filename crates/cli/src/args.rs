@@ -227,6 +227,9 @@ pub struct IssueArgs {
     /// Namespace of the Secret manifests: where the daemon runs
     #[arg(long, value_name = "NAMESPACE", default_value = "kube-vip-multi-cluster-system")]
     pub namespace: String,
+    /// Name of the Secret manifests. Another one for each further fleet whose member the same daemon serves
+    #[arg(long, value_name = "NAME", default_value = "flagship-tls")]
+    pub secret_name: String,
     /// How many days the members' certificates are valid
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,

@@ -13,9 +13,6 @@ use crate::exit::{Exit, Stop};
 use crate::out::print;
 use crate::style::{Style, Tone, printable};
 
-/// The Secret that the daemon mounts.
-const SECRET: &str = "flagship-tls";
-
 impl From<PkiError> for Stop {
     fn from(error: PkiError) -> Self {
         let exit = match error {
@@ -35,7 +32,7 @@ pub(crate) fn run(command: &PkiCommand) -> Result<Exit, Stop> {
 }
 
 fn secret(args: &IssueArgs) -> SecretSettings {
-    SecretSettings { namespace: args.namespace.clone(), name: SECRET.into() }
+    SecretSettings { namespace: args.namespace.clone(), name: args.secret_name.clone() }
 }
 
 fn init(args: &PkiInitArgs) -> Result<Exit, Stop> {
@@ -120,8 +117,9 @@ fn next_steps(written: &Written, dir: &Path, issue: &IssueArgs, made: Option<&Ca
     }
     let _ = writeln!(
         out,
-        "(the contexts are guessed from the names; the Secret goes to namespace {})",
-        issue.namespace
+        "(the contexts are guessed from the names; the Secret {} goes to namespace {}; for a further fleet in the same \
+         daemon give another --secret-name)",
+        issue.secret_name, issue.namespace
     );
     if let Some(fleet) = made {
         let _ = writeln!(
@@ -182,7 +180,12 @@ mod tests {
     #[test]
     fn the_next_command_names_the_fleet() {
         let fleet: Callsign = "federation".parse().unwrap();
-        let issue = IssueArgs { namespace: "kube-vip".into(), days: 365, force: false };
+        let issue = IssueArgs {
+            namespace: "kube-vip".into(),
+            secret_name: "flagship-tls-blue".into(),
+            days: 365,
+            force: false,
+        };
         let written = Written { members: Vec::new(), files: Vec::new() };
         let next = next_steps(&written, Path::new("pki"), &issue, Some(&fleet));
         assert!(
