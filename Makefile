@@ -22,7 +22,7 @@ docker-build-scratch: ## Build the image IMG with this machine's Rust, without a
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) --bin flagship
 	tar -c -C deploy Dockerfile.scratch -C ../$(STATIC) flagship | $(DOCKER) build -f Dockerfile.scratch -t $(IMG) -
 
-docker-build-quick: ## Build, load into the kind clusters of the harness, recreate the objects
+docker-build-quick: ## Build, load into the harness's kind clusters, roll the daemons; objects stay as they are
 	cargo run --release -p clusters -- --provider kind --reload
 
 docker-push: ## Push the image IMG

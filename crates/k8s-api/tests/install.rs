@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use flagship_types::{Callsign, MemberIdentity, MemberName, TrustDomain};
 use serde_json::{Value, json};
 
 const HEAD: &str = "\
@@ -197,6 +198,7 @@ fn uninstall_deletes_nothing_when_it_cannot_ask() {
     for kubectl in [
         "*) echo no connection >&2; exit 1 ;;",
         "'get crd'*) echo customresourcedefinition/x ;;\n*) echo forbidden >&2; exit 1 ;;",
+        "'get crd'*) ;;\n*) echo bindings are forbidden >&2; exit 1 ;;",
     ] {
         let (output, deleted) = uninstall(kubectl);
         assert_eq!((output.status.success(), deleted.as_str()), (false, ""), "{kubectl}");
@@ -214,4 +216,95 @@ fn uninstall_deletes_the_crd_last() {
         let order = ["/manager.yaml", "/rbac.yaml", "/namespace.yaml", "/crds/multiclusters.yaml"].map(at);
         assert!(order.is_sorted(), "{deleted}");
     }
+}
+
+#[test]
+fn uninstall_takes_the_daemons_rights_in_all_namespaces_and_shows_those_that_it_leaves() {
+    let account = "kube-vip-multi-cluster-controller-manager";
+    let (output, deleted) = uninstall(&format!(
+        "'get crd'*) ;;\n\
+         'get rolebindings'*) echo kube-vip-multi-cluster-system {account}; echo shop extra; \
+           echo shop kube-vip-multi-cluster-payloads; echo default kube-vip-multi-cluster-payloads ;;\n\
+         'get clusterrolebindings'*) echo {account}; echo kinds-everywhere ;;"
+    ));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for namespace in ["shop", "default"] {
+        let line =
+            format!("rolebinding --ignore-not-found --namespace {namespace} kube-vip-multi-cluster-payloads");
+        assert!(deleted.contains(&line), "{deleted}");
+    }
+    let left: Vec<&str> = said.lines().filter_map(|line| line.split(" delete ").nth(1)).collect();
+    assert_eq!(left, ["rolebinding --namespace shop extra", "clusterrolebinding kinds-everywhere"]);
+    assert!(!deleted.contains("extra") && !deleted.contains("kinds-everywhere"), "{deleted}");
+}
+
+#[test]
+fn uninstall_leaves_the_crd_to_a_multicluster_that_was_made_meanwhile() {
+    // There is a log when something has been deleted.
+    let (output, deleted) = uninstall(
+        "'get crd'*) echo customresourcedefinition/x ;;\n\
+         'get multiclusters'*) if [ -e \"${0%kubectl}log\" ]; then echo shop late; fi ;;",
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the CRD stays") && said.contains("\n  shop late\n"), "{said}");
+    assert!(deleted.contains("/namespace.yaml") && !deleted.contains("/crds/"), "{deleted}");
+}
+
+/// Durations as cert-manager takes them, in hours.
+fn hours(duration: &Value) -> u32 {
+    let text = duration.as_str().and_then(|text| text.strip_suffix('h')).expect("hours");
+    text.parse().expect("a number of hours")
+}
+
+/// As far as can be said without cert-manager; docs/install.md says what was tried with it.
+#[test]
+fn the_cert_manager_example_makes_what_the_daemon_wants() {
+    let all = documents(&read("deploy/examples/cert-manager.yaml"));
+    let one = |kind: &str, name: &str| {
+        let found =
+            all.iter().find(|document| document["kind"] == kind && document["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    for document in &all {
+        assert_eq!(document["apiVersion"], "cert-manager.io/v1");
+        assert_eq!(document["metadata"]["namespace"], of_kind("Deployment")["metadata"]["namespace"]);
+    }
+    let (authority, member) = (one("Certificate", "flagship-ca"), one("Certificate", "flagship-tls"));
+    for certificate in [authority, member] {
+        let key = &certificate["spec"]["privateKey"];
+        assert_eq!((&key["algorithm"], &key["size"]), (&json!("ECDSA"), &json!(256)));
+        let issuer = &certificate["spec"]["issuerRef"];
+        assert_eq!((&issuer["kind"], &issuer["group"]), (&json!("Issuer"), &json!("cert-manager.io")));
+        one("Issuer", issuer["name"].as_str().expect("a name"));
+    }
+    assert_eq!(authority["spec"]["isCA"], true);
+    assert_eq!(authority["spec"]["privateKey"]["rotationPolicy"], "Never", "both CAs would not be trusted");
+    let issuer = one("Issuer", member["spec"]["issuerRef"]["name"].as_str().expect("a name"));
+    assert_eq!(issuer["spec"]["ca"]["secretName"], authority["spec"]["secretName"]);
+
+    // The URI is what `flagship pki` writes for the member of testing/manifests.
+    let object = &documents(&read("testing/manifests/newyork.yaml"))[0];
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let identity = MemberIdentity {
+        trust_domain: TrustDomain::new("flagship").expect("a trust domain"),
+        callsign: Callsign::new(&text(&object["spec"]["callsign"])).expect("a callsign"),
+        member: MemberName::new(&text(&object["metadata"]["name"])).expect("a name"),
+    };
+    assert_eq!(member["spec"]["uris"], json!([identity.to_string()]));
+    for usage in ["digital signature", "client auth", "server auth"] {
+        assert!(member["spec"]["usages"].as_array().expect("usages").contains(&json!(usage)), "{usage}");
+    }
+    let mounted =
+        &of_kind("Deployment")["spec"]["template"]["spec"]["volumes"][0]["projected"]["sources"][0]["secret"];
+    assert_eq!(member["spec"]["secretName"], mounted["name"]);
+    // Renewed before the daemon warns, at 30 % of its life.
+    let spec = &member["spec"];
+    assert!(hours(&spec["renewBefore"]) * 10 > hours(&spec["duration"]) * 3, "{spec}");
+}
+
+#[test]
+fn an_upgrade_keeps_the_number_of_replicas() {
+    assert_eq!(of_kind("Deployment")["spec"].get("replicas"), None, "kubectl apply would reset it");
 }

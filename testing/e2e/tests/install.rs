@@ -1,19 +1,19 @@
 //! What `deploy/install.yaml` does to a real cluster: which rights it gives, that its pod is let in, that applying it
-//! again changes nothing, and that deleting it deletes no payload.
+//! again changes nothing, and that deleting it deletes no payload, but lets another member start it a second time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clusters::cluster::Cluster;
 use clusters::fleet::{Member, Plan};
-use flagship_e2e::e2e;
+use flagship_e2e::{World, e2e};
 use k8s_openapi::api::authorization::v1::{
     SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectRulesReviewStatus,
 };
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config, ResourceExt};
@@ -23,6 +23,8 @@ use tokio::time::timeout;
 const MINUTE: Duration = Duration::from_secs(60);
 const CALL: Duration = Duration::from_secs(10);
 const SYSTEM: &str = "kube-vip-multi-cluster-system";
+/// How long a fleet waits for a daemon that announced its end.
+const AWAY: Duration = Duration::from_secs(30);
 
 fn one() -> Result<Vec<Plan>> {
     Ok(vec![Plan::from_manifest("newyork")?])
@@ -176,6 +178,13 @@ fn the_pod_is_admitted_as_restricted_and_a_second_apply_changes_nothing() {
             };
             ensure!(part(&before) == part(&after), "the second apply changed {} {name}", document["kind"]);
         }
+        // Nor what `kubectl scale` has set.
+        let deployment = of_kind("Deployment")?;
+        let (name, api) = api_of(&client, &deployment)?;
+        let two = Patch::Merge(json!({"spec": {"replicas": 2}}));
+        timeout(CALL, api.patch_scale(&name, &PatchParams::default(), &two)).await.context("scale")??;
+        let applied = apply(&client, &deployment, false).await?;
+        ensure!(applied.data["spec"]["replicas"] == 2, "an upgrade reset the number of replicas");
         Ok(())
     });
 }
@@ -194,10 +203,19 @@ async fn delete_install_yaml(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// A member's object, by an administrator.
-async fn object(member: &Member) -> Result<Api<DynamicObject>> {
+/// MultiClusters in a namespace, by an administrator.
+async fn objects(member: &Member, namespace: &str) -> Result<Api<DynamicObject>> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
-    Ok(Api::namespaced_with(member.cluster.client().await?, "default", &kind))
+    Ok(Api::namespaced_with(member.cluster.client().await?, namespace, &kind))
+}
+
+/// That the member's object is asked to go and cannot.
+async fn in_deletion(member: &Member, namespace: &str) -> Result<()> {
+    let objects = objects(member, namespace).await?;
+    let left = timeout(CALL, objects.get(member.name())).await.context("get: no answer")??;
+    ensure!(left.metadata.deletion_timestamp.is_some(), "the CRD was not deleted with its objects");
+    ensure!(left.finalizers().iter().any(|finalizer| finalizer == "kube-vip.io/payload"));
+    Ok(())
 }
 
 #[test]
@@ -207,17 +225,109 @@ fn deleting_install_yaml_under_a_running_daemon_deletes_no_payload() {
         newyork.apply().await?;
         newyork.wait_leading(MINUTE).await?;
         let before = world.facts("newyork")?;
-        let client = newyork.cluster.client().await?;
-        delete_install_yaml(&client).await?;
+        delete_install_yaml(&newyork.cluster.client().await?).await?;
         // The object is asked to go, its finalizer keeps it, and the daemon may not touch anything any more.
         world.nothing_moves("newyork", &before, Duration::from_secs(20)).await?;
-        let objects = object(newyork).await?;
-        let left = timeout(CALL, objects.get("newyork")).await.context("get: no answer")??;
-        ensure!(left.metadata.deletion_timestamp.is_some(), "the CRD was not deleted with its objects");
-        ensure!(left.finalizers().iter().any(|finalizer| finalizer == "kube-vip.io/payload"));
+        in_deletion(newyork, "default").await?;
         // docs/install.md: how the payload is kept for good.
         newyork.patch(&json!({"metadata": {"finalizers": []}})).await?;
         newyork.watch.wait("the object is gone", MINUTE, |state| state.members.is_empty()).await?;
         world.nothing_moves("newyork", &before, Duration::from_secs(2)).await
+    });
+}
+
+/// Uid and generation of what a payload is made of, in a namespace.
+async fn payload_in(client: &Client, namespace: &str) -> Result<BTreeSet<(String, Option<i64>)>> {
+    let mut found = BTreeSet::new();
+    for (group, kind) in [("apps", "Deployment"), ("", "Pod")] {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let all = timeout(CALL, api.list(&ListParams::default())).await.context("list: no answer")??;
+        for object in all {
+            ensure!(object.metadata.deletion_timestamp.is_none(), "{kind} {} is deleted", object.name_any());
+            found.insert((object.uid().unwrap_or_default(), object.metadata.generation));
+        }
+    }
+    Ok(found)
+}
+
+/// There the daemon keeps its right to delete, as `kubectl delete -f` does not know the RoleBinding. What it may not
+/// do any more is to note that it stops, and it deletes nothing before that is noted.
+#[test]
+fn deleting_install_yaml_deletes_no_payload_where_the_daemon_keeps_its_rights() {
+    let name = "deleting_install_yaml_deletes_no_payload_where_the_daemon_keeps_its_rights";
+    e2e(name, one(), async |world| {
+        let (namespace, binding) = ("shop", "kube-vip-multi-cluster-payloads");
+        let newyork = world.member("newyork");
+        let client = newyork.cluster.client().await?;
+        let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        apply(&client, &made, false).await?;
+        // The command of docs/install.md for another namespace makes what install.yaml has for `default`.
+        let is_binding = |document: &Value| document["metadata"]["name"] == binding;
+        let mut rights = installed()?.into_iter().find(is_binding).context("the RoleBinding for default")?;
+        rights["metadata"]["namespace"] = json!(namespace);
+        apply(&client, &rights, false).await?;
+        let mut object = newyork.plan.object.clone();
+        object["metadata"]["namespace"] = json!(namespace);
+        apply(&client, &object, false).await?;
+
+        let objects = objects(newyork, namespace).await?;
+        let deadline = Instant::now() + MINUTE;
+        loop {
+            let member = timeout(CALL, objects.get("newyork")).await.context("get: no answer")??;
+            // The Deployment and its three pods.
+            let whole = payload_in(&client, namespace).await?.len() == 4;
+            if whole && member.data["status"]["leading"] == true {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "no payload in {namespace}: {}", member.data["status"]);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        // Until nobody writes to it any more.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = payload_in(&client, namespace).await?;
+        delete_install_yaml(&client).await?;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        ensure!(payload_in(&client, namespace).await? == before, "the payload was touched");
+        in_deletion(newyork, namespace).await?;
+        let (_, bindings) = api_of(&client, &rights)?;
+        timeout(CALL, bindings.get(binding)).await.context("get: no answer")?.context("its rights there")?;
+        Ok(())
+    });
+}
+
+/// newyork leads, sheffield stands by.
+fn two() -> Result<Vec<Plan>> {
+    let mut plans = World::two()?;
+    plans[1].set("rank", json!(1));
+    Ok(plans)
+}
+
+/// A warning that docs/install.md gives, not something to wish for: the payload runs twice.
+#[test]
+fn warning_deleting_install_yaml_lets_another_member_start_the_payload_a_second_time() {
+    let name = "warning_deleting_install_yaml_lets_another_member_start_the_payload_a_second_time";
+    e2e(name, two(), async |world| {
+        let (newyork, sheffield) = (world.member("newyork"), world.member("sheffield"));
+        newyork.apply().await?;
+        newyork.wait_leading(MINUTE).await?;
+        sheffield.apply().await?;
+        let follows = |state: &clusters::watch::State| state.status("sheffield", "leader") == "newyork";
+        sheffield.watch.wait("sheffield follows", MINUTE, follows).await?;
+        let before = world.facts("newyork")?;
+        let client = newyork.cluster.client().await?;
+        let uids = payload_in(&client, "default").await?;
+
+        delete_install_yaml(&client).await?;
+        // The Deployment goes with the rest, and this happens to its pod.
+        newyork.daemon.terminate(&newyork.cluster, MINUTE).await?;
+        let ended = Instant::now();
+        // Nobody takes over while it may come back.
+        world.nothing_moves("newyork", &before, AWAY - Duration::from_secs(8)).await?;
+        sheffield.wait_created(ended, MINUTE).await?;
+        sheffield.wait_leading(MINUTE).await?;
+        ensure!(world.overlap("newyork", "sheffield", ended) > Duration::ZERO, "the warning is out of date");
+        ensure!(payload_in(&client, "default").await? == uids, "the payload here was touched");
+        in_deletion(newyork, "default").await
     });
 }

@@ -97,9 +97,6 @@ async fn perform(kind: &Kind, work: &Work) -> Result<()> {
             for name in &names {
                 say(&format!("{name}: runs the new image"));
             }
-            if names.is_empty() {
-                say("No kind clusters of this harness: nothing to load the image into.");
-            }
             Ok(())
         }
         Work::Remove(only) => remove(kind, only.as_deref()).await,
@@ -124,7 +121,7 @@ async fn remove(kind: &Kind, only: Option<&str>) -> Result<()> {
 }
 
 /// ` --state-dir DIR` for commands to type, where it is not the default.
-fn elsewhere(kind: &Kind) -> String {
+pub(super) fn elsewhere(kind: &Kind) -> String {
     let default = Harness::default_state_dir().ok().and_then(|dir| dir.canonicalize().ok());
     match kind.dir.parent() {
         Some(dir) if default.as_deref() != Some(dir) => format!(" --state-dir {}", dir.display()),

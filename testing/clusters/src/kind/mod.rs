@@ -129,7 +129,7 @@ impl Kind {
     }
 
     /// Builds the image of this checkout, loads it into the clusters and rolls their Deployments, one cluster after
-    /// the other, so that the fleet never misses two members at once. Returns their names.
+    /// the other, so that the fleet never misses two members at once. Returns their names; having none is an error.
     pub(crate) async fn reload(&self, only: Option<&str>) -> Result<Vec<String>> {
         engine::check_tools().await?;
         let _lock = self.lock().await?;
@@ -137,6 +137,12 @@ impl Kind {
             Some(name) => vec![name.to_owned()],
             None => self.names()?,
         };
+        if names.is_empty() {
+            bail!(
+                "no kind cluster of this harness is there to reload; this makes one: cargo run --release -p clusters -- --provider kind{} --name newyork --svc-address 172.18.100.100",
+                command::elsewhere(self)
+            );
+        }
         let mut nodes = Vec::new();
         for name in &names {
             let Found::Whole(_, node) = self.find(name).await? else {
@@ -151,9 +157,6 @@ impl Kind {
                 );
             }
             nodes.push(node);
-        }
-        if names.is_empty() {
-            return Ok(names);
         }
         let install = Install::read()?;
         image::build(&install.image, &self.dir).await?;
