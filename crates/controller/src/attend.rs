@@ -180,8 +180,12 @@ impl Tenure {
 
     /// The object is being deleted.
     async fn remove(&mut self, member: &Member, attention: &mut Attention) -> Option<Outcome> {
-        let policy = self.object.borrow().spec.apply.deletion_policy;
-        match removal(policy.unwrap_or(DeletionPolicy::Delete), &member.node.snapshot()) {
+        if attention.departure.as_ref().is_some_and(|departure| departure.why == Why::Removal) {
+            // Decided once: what the others do meanwhile does not change what was begun.
+            return None;
+        }
+        let policy = self.object.borrow().spec.apply.deletion_policy.unwrap_or(DeletionPolicy::Delete);
+        match removal(policy, &member.node.snapshot(), self.chronicle.inventory().len()) {
             Removal::Depart => {
                 self.stall = self.stall.take().filter(|stall| stall.reason != CANNOT_ORPHAN);
                 self.depart(Why::Removal, ResignReason::Removal, member, attention).await;

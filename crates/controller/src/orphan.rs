@@ -3,7 +3,7 @@
 use flagship_k8s_api::{DeletionPolicy, MultiCluster, MultiClusterStatus};
 use flagship_node::{Directive, Snapshot, State};
 use flagship_payload::Inventory;
-use flagship_types::MemberName;
+use flagship_types::{MemberName, Role};
 use tracing::{info, warn};
 
 use crate::events::Notice;
@@ -16,6 +16,10 @@ use crate::worker::End;
 
 /// Names listed in one sentence; the members list has the rest.
 const MAX_NAMED: usize = 5;
+/// Why nothing is done while the payload is on its way.
+const UNDER_WAY: &str = "the object is being deleted and spec.apply.deletionPolicy is Orphan, but the payload is just \
+    moving to another member or is claimed by none: it is decided when one of them runs it, or set \
+    spec.apply.deletionPolicy to Delete";
 
 /// What follows from the deletion of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,23 +32,32 @@ pub(crate) enum Removal {
     Blocked(String),
 }
 
-/// What becomes of a member whose object is being deleted. A payload that stays behind and a fleet that goes on would
-/// be two payloads, so it stays only if nobody is left: members that are down may come back, or lead behind a cut.
-pub(crate) fn removal(policy: DeletionPolicy, snapshot: &Snapshot) -> Removal {
+/// What becomes of a member whose object is being deleted and of whose payload so many objects are here. A payload that
+/// stays behind and a fleet that goes on would be two payloads, so it stays only if nobody is left: members that are
+/// down may come back, or lead behind a cut. And a payload that is about to start elsewhere is not there yet: who gives
+/// up its name in the middle of a handover gives up the way back, too.
+pub(crate) fn removal(policy: DeletionPolicy, snapshot: &Snapshot, here: usize) -> Removal {
+    if policy == DeletionPolicy::Delete {
+        return Removal::Depart;
+    }
     let others = snapshot.members.iter().filter(|other| other.name != snapshot.member);
     let mut others: Vec<_> =
         others.filter(|other| other.state != State::Left).map(|other| other.name.clone()).collect();
     // Another process of this very name.
     others.extend(snapshot.name_in_use.then(|| snapshot.member.clone()));
-    match (policy, others.is_empty(), &snapshot.directive) {
-        (DeletionPolicy::Delete, _, _) => Removal::Depart,
-        (DeletionPolicy::Orphan, true, _) => Removal::Orphan,
-        // It runs elsewhere, or is about to: there is nothing here that could stay.
-        (DeletionPolicy::Orphan, false, Directive::Absent | Directive::Stop { .. }) => Removal::Depart,
-        (DeletionPolicy::Orphan, false, Directive::Run { .. } | Directive::Hold) => {
-            Removal::Blocked(cannot_orphan(&others))
-        }
+    match &snapshot.directive {
+        Directive::Run { .. } | Directive::Hold if others.is_empty() => Removal::Orphan,
+        Directive::Run { .. } | Directive::Hold => Removal::Blocked(cannot_orphan(&others)),
+        Directive::Absent if here == 0 && (others.is_empty() || leads_elsewhere(snapshot)) => Removal::Depart,
+        Directive::Absent | Directive::Stop { .. } => Removal::Blocked(UNDER_WAY.to_owned()),
     }
+}
+
+/// Whether another member runs the payload, or is about to with nothing in its way.
+fn leads_elsewhere(snapshot: &Snapshot) -> bool {
+    let leader = snapshot.leader.as_ref().filter(|leader| **leader != snapshot.member);
+    let leader = leader.and_then(|leader| snapshot.members.iter().find(|other| other.name == *leader));
+    leader.is_some_and(|leader| leader.state == State::Alive && leader.role == Some(Role::Leader))
 }
 
 /// Why the payload cannot stay behind.
@@ -103,26 +116,61 @@ impl Tenure {
 mod tests {
     use super::*;
     use crate::fixtures::{peer, snapshot, spec};
+    use flagship_types::Term;
 
     #[test]
     fn a_payload_stays_behind_only_if_nobody_could_run_it_a_second_time() {
         use DeletionPolicy::{Delete, Orphan};
         let mut leader = snapshot();
-        assert_eq!(removal(Delete, &leader), Removal::Depart);
-        assert_eq!(removal(Orphan, &leader), Removal::Orphan, "the last member");
+        assert_eq!(removal(Delete, &leader, 1), Removal::Depart);
+        assert_eq!(removal(Orphan, &leader, 1), Removal::Orphan, "the last member");
         leader.members.push(peer("sheffield", State::Left));
-        assert_eq!(removal(Orphan, &leader), Removal::Orphan, "who left does not come back");
+        assert_eq!(removal(Orphan, &leader, 1), Removal::Orphan, "who left does not come back");
         for state in [State::Alive, State::Suspect, State::Away, State::Down] {
             leader.members.pop();
             leader.members.push(peer("sheffield", state));
-            let Removal::Blocked(why) = removal(Orphan, &leader) else { panic!("{state:?}") };
+            let Removal::Blocked(why) = removal(Orphan, &leader, 1) else { panic!("{state:?}") };
             assert!(why.contains("sheffield") && why.contains("deletionPolicy to Delete"), "{why}");
-            assert_eq!(removal(Delete, &leader), Removal::Depart);
+            assert_eq!(removal(Delete, &leader, 1), Removal::Depart);
         }
         leader.directive = Directive::Hold;
-        assert!(matches!(removal(Orphan, &leader), Removal::Blocked(_)), "nobody can say who leads");
-        leader.directive = Directive::Absent;
-        assert_eq!(removal(Orphan, &leader), Removal::Depart, "nothing is here");
+        for here in [0, 1] {
+            // What is here may not have been found yet.
+            assert!(
+                matches!(removal(Orphan, &leader, here), Removal::Blocked(_)),
+                "nobody can say who leads"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_decided_while_the_payload_is_on_its_way() {
+        let stop = Directive::Stop { term: Term(7), reason: flagship_node::ResignReason::Handover };
+        let mut one = snapshot();
+        one.directive = stop.clone();
+        assert!(
+            matches!(removal(DeletionPolicy::Orphan, &one, 1), Removal::Blocked(_)),
+            "half of it is here"
+        );
+        assert_eq!(removal(DeletionPolicy::Delete, &one, 1), Removal::Depart);
+        one.members.push(peer("sheffield", State::Alive));
+        for here in [0, 1] {
+            let blocked = removal(DeletionPolicy::Orphan, &one, here);
+            assert!(matches!(blocked, Removal::Blocked(_)), "sheffield may give up instead of starting it");
+        }
+        // As the standby sees it: the other one stops, nobody runs it, somebody does.
+        one.directive = Directive::Absent;
+        one.leader = None;
+        assert!(matches!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Blocked(_)));
+        one.leader = Some("sheffield".parse().unwrap());
+        assert!(matches!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Blocked(_)), "it leads no more");
+        one.members[1].role = Some(Role::Leader);
+        assert_eq!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Depart);
+        assert!(matches!(removal(DeletionPolicy::Orphan, &one, 1), Removal::Blocked(_)), "first this goes");
+        one.members[1].state = State::Down;
+        assert!(matches!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Blocked(_)));
+        one.members.pop();
+        assert_eq!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Depart, "it was never here");
     }
 
     #[test]

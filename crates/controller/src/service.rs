@@ -278,8 +278,11 @@ fn port(ports: &[ServicePort], own: u16) -> Option<u16> {
     };
     let may_lead_to_own =
         |port: &ServicePort| port.port == own && !matches!(port.target_port, Some(IntOrString::Int(_)));
+    // The only one, unless it says in numbers that it leads elsewhere: another fleet may listen there.
+    let is_only_one =
+        |port: &ServicePort| tcp.len() == 1 && matches!(port.target_port, Some(IntOrString::String(_)));
     let rules: [&dyn Fn(&ServicePort) -> bool; 4] =
-        [&leads_to_own, &is_named, &may_lead_to_own, &|_| tcp.len() == 1];
+        [&leads_to_own, &is_named, &may_lead_to_own, &is_only_one];
     let found = rules.into_iter().find_map(|rule| tcp.iter().find(|port| rule(port)))?;
     u16::try_from(found.port).ok().filter(|port| *port > 0)
 }

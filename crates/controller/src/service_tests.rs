@@ -61,7 +61,18 @@ fn the_port_that_leads_to_the_daemon_is_found() {
     assert_eq!(of(json!([web(), {"name": "fleet", "port": 443, "targetPort": "f"}])), is(443));
     assert_eq!(of(json!([web(), {"port": 9990, "targetPort": "f"}])), is(9990));
     assert_eq!(of(json!([{"port": 9990, "targetPort": 1}, {"port": 443, "targetPort": 9990}])), is(443));
-    assert_eq!(of(json!([{"port": 443, "targetPort": 8443}])), is(443), "the only one");
+    assert_eq!(of(json!([{"port": 443, "targetPort": "x"}])), is(443), "the only one");
+    for elsewhere in [
+        json!({"port": 443, "targetPort": 8443}),
+        json!({"port": 443}),
+        json!({"port": 9991, "targetPort": 9991}),
+    ] {
+        assert_eq!(
+            of(json!([elsewhere])),
+            None,
+            "it says in numbers that it leads to somebody else: {elsewhere}"
+        );
+    }
     let udp = json!({"port": 9990, "targetPort": 9990, "protocol": "UDP"});
     assert_eq!(of(json!([udp, {"port": 443, "targetPort": "x", "protocol": "TCP"}])), is(443));
 }
