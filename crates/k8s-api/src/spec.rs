@@ -133,7 +133,8 @@ const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 const OPTIONAL_DNS_LABEL: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$";
 
 /// A Service of type LoadBalancer. Of its ports the one is taken whose targetPort is spec.port, else the one that is
-/// named fleet (itself or its targetPort), else the one that is spec.port, else the only one.
+/// named fleet (itself or its targetPort), else the one that is spec.port, else the only one
+/// unless it names another number.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ServiceRef {
     /// The Service's name.
