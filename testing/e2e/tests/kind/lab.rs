@@ -142,7 +142,11 @@ impl Lab {
         unblock().await?;
         for site in [&self.newyork, &self.sheffield] {
             site.wake().await?;
+            site.end_stopped_processes().await?;
             site.scale(1).await?;
+            // Until then the status is the last word of a daemon that is no more.
+            let what = format!("a pod that is there serves {}", site.name);
+            until(&what, SETTLE, async || Ok(site.active_pod().await.ok())).await?;
         }
         Ok(())
     }
@@ -304,6 +308,12 @@ impl Site {
         let pid =
             found.lines().next().with_context(|| format!("no process of pod {pod} on {}", self.node()))?;
         Ok((pod, pid.to_owned()))
+    }
+
+    /// Ends daemons that were stopped, so that the kubelet starts them again.
+    async fn end_stopped_processes(&self) -> Result<()> {
+        let script = "pkill -KILL -r T -x flagship; true";
+        run("docker", &["exec", &self.node(), "bash", "-c", script]).await.map(drop)
     }
 
     /// Sends a signal to a process of its node.
