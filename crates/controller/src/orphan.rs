@@ -48,7 +48,7 @@ pub(crate) fn removal(policy: DeletionPolicy, snapshot: &Snapshot, here: usize) 
     match &snapshot.directive {
         Directive::Run { .. } | Directive::Hold if others.is_empty() => Removal::Orphan,
         Directive::Run { .. } | Directive::Hold => Removal::Blocked(cannot_orphan(&others)),
-        Directive::Absent if here == 0 && (others.is_empty() || leads_elsewhere(snapshot)) => Removal::Depart,
+        Directive::Absent if here == 0 && leads_elsewhere(snapshot) => Removal::Depart,
         Directive::Absent | Directive::Stop { .. } => Removal::Blocked(UNDER_WAY.to_owned()),
     }
 }
@@ -82,6 +82,9 @@ pub(crate) fn keeps(
 ) -> Result<bool, String> {
     if inventory.is_empty() || object.spec.apply.deletion_policy != Some(DeletionPolicy::Orphan) {
         return Ok(false);
+    }
+    if status.stopping.is_some() {
+        return Err(UNDER_WAY.to_owned());
     }
     let others: Vec<_> = known_members(status, own).into_iter().map(|other| other.name).collect();
     if others.is_empty() { Ok(true) } else { Err(cannot_orphan(&others)) }
@@ -170,7 +173,8 @@ mod tests {
         one.members[1].state = State::Down;
         assert!(matches!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Blocked(_)));
         one.members.pop();
-        assert_eq!(removal(DeletionPolicy::Orphan, &one, 0), Removal::Depart, "it was never here");
+        let last = removal(DeletionPolicy::Orphan, &one, 0);
+        assert!(matches!(last, Removal::Blocked(_)), "it may have been here, and deleted for who left since");
     }
 
     #[test]
@@ -192,6 +196,9 @@ mod tests {
         };
         status.members = vec![member("newyork", "Alive"), member("sheffield", "Left")];
         assert_eq!(keeps(&object, &status, &own, &some), Ok(true));
+        status.stopping = Some(7);
+        assert!(keeps(&object, &status, &own, &some).is_err(), "half of it is deleted");
+        status.stopping = None;
         status.members.push(member("denver", "Down"));
         assert!(keeps(&object, &status, &own, &some).unwrap_err().contains("denver"));
         assert_eq!(keeps(&object, &status, &own, &Inventory::default()), Ok(false), "nothing could stay");
