@@ -3,11 +3,22 @@
 use std::sync::Arc;
 
 use flagship_k8s_api::{MultiClusterSpec, Settings};
-use flagship_node::{Directive, MemberSnapshot, Snapshot, State};
-use flagship_types::{Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term};
+use flagship_node::{
+    Directive, DurableRecord, LinkId, Links, LocalHello, MemberSnapshot, PeerMessage, Snapshot, State, Store,
+    StoreError,
+};
+use flagship_types::{
+    CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term,
+};
 use kube::Client;
 use kube::client::Body;
+use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::{Joiner, NoObserver};
+use crate::supervisor::{OnShutdown, Options};
+use crate::worker::Context;
 
 /// The spec of the member newyork, as in testing/manifests.
 pub(crate) fn spec() -> MultiClusterSpec {
@@ -48,6 +59,40 @@ pub(crate) fn peer(who: &str, state: State) -> MemberSnapshot {
         health: Health::default(),
         epoch: Epoch(4711),
     }
+}
+
+/// Nobody is linked.
+pub(crate) struct NoLinks;
+
+impl Links for NoLinks {
+    fn connect(&self, _: &PeerAddress) {}
+    fn send(&self, _: LinkId, _: PeerMessage) {}
+    fn close(&self, _: LinkId, _: CloseCode) {}
+    fn set_hello(&self, _: LocalHello) {}
+}
+
+/// Everything is durable at once.
+pub(crate) struct NoStore;
+
+#[async_trait::async_trait]
+impl Store for NoStore {
+    async fn persist(&self, _: &DurableRecord) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// What the workers of a daemon share that is the replica `pod-1`.
+pub(crate) fn context(client: Client, joiner: Arc<dyn Joiner>) -> Context {
+    let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
+    let options = Options {
+        namespace: None,
+        lease_namespace: None,
+        allow_cross_namespace: false,
+        holder: "pod-1".into(),
+        on_shutdown: OnShutdown::Hold,
+    };
+    let shutdown = CancellationToken::new();
+    Context { client, options, joiner, observer: Arc::new(NoObserver), recorder, shutdown }
 }
 
 /// newyork, alone in its fleet, leads under term 7.

@@ -4,21 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use flagship_k8s_api::{MultiCluster, PayloadSource};
-use flagship_node::{
-    DurableRecord, ElectionRecord, LinkId, Links, LocalHello, PeerMessage, Restored, Store, StoreError, Vote,
-};
-use flagship_types::{CloseCode, Epoch, Health, PeerAddress, Term};
+use flagship_node::{ElectionRecord, Restored, Vote};
+use flagship_types::{Epoch, Health, Term};
 use kube::client::Body;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{refusal, settings};
+use crate::fixtures::{NoLinks, NoStore, context, refusal, settings};
 use crate::member::machine_config;
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe, Waiting};
 use crate::status_writer::StatusWriter;
-use crate::supervisor::{OnShutdown, Options};
 
 const OBJECT: &str = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters/newyork";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -126,24 +122,6 @@ impl Joiner for NoJoiner {
     }
 }
 
-struct NoLinks;
-
-impl Links for NoLinks {
-    fn connect(&self, _: &PeerAddress) {}
-    fn send(&self, _: LinkId, _: PeerMessage) {}
-    fn close(&self, _: LinkId, _: CloseCode) {}
-    fn set_hello(&self, _: LocalHello) {}
-}
-
-struct NoStore;
-
-#[async_trait::async_trait]
-impl Store for NoStore {
-    async fn persist(&self, _: &DurableRecord) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 /// A worker that steps only when the test says so.
 struct Bench {
     maps: Maps,
@@ -166,22 +144,7 @@ const GOOD: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata
 async fn bench(leads: bool) -> Bench {
     let maps = Maps::default();
     let client = api_server(Arc::clone(&maps));
-    let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
-    let options = Options {
-        namespace: None,
-        lease_namespace: None,
-        allow_cross_namespace: false,
-        holder: "pod-1".into(),
-        on_shutdown: OnShutdown::Hold,
-    };
-    let context = Arc::new(Context {
-        client: client.clone(),
-        options,
-        joiner: Arc::new(NoJoiner),
-        observer: Arc::new(NoObserver),
-        recorder,
-        shutdown: CancellationToken::new(),
-    });
+    let context = Arc::new(context(client.clone(), Arc::new(NoJoiner)));
     let caller = Caller::new(Arc::new(NoObserver));
     let api: Api<MultiCluster> = Api::namespaced(client, "default");
     let (status, _) = StatusWriter::open(api, caller.clone(), "newyork", "u-1", "pod-1").await.unwrap();

@@ -2,19 +2,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flagship_k8s_api::MultiClusterStatus;
-use flagship_node::{
-    DurableRecord, LinkEvent, LinkId, Links, LocalHello, PeerHello, PeerMessage, Store, StoreError,
-};
-use flagship_types::{CloseCode, Epoch, PeerAddress, Verified};
+use flagship_node::{LinkEvent, LinkId, PeerHello};
+use flagship_types::{Epoch, Verified};
 use kube::Resource;
-use kube::runtime::events::{Recorder, Reporter};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::fixtures::{Services, api_server, put, service, service_api, spec};
+use crate::fixtures::{NoLinks, NoStore, Services, api_server, context, put, service, service_api, spec};
 use crate::ports::{JoinError, Joiner, NoObserver, Probe, Waiting};
-use crate::supervisor::{OnShutdown, Options};
 
 /// Refuses to join anew for as long as it is told to.
 #[derive(Default)]
@@ -36,25 +32,6 @@ impl Joiner for FakeJoiner {
     async fn probe(&self, _: Probe) -> Result<(), JoinError> {
         self.probed.fetch_add(1, Ordering::Relaxed);
         self.refuses.lock().unwrap().clone().map_or(Ok(()), Err)
-    }
-}
-
-/// Nobody is linked.
-struct NoLinks;
-
-impl Links for NoLinks {
-    fn connect(&self, _: &PeerAddress) {}
-    fn send(&self, _: LinkId, _: PeerMessage) {}
-    fn close(&self, _: LinkId, _: CloseCode) {}
-    fn set_hello(&self, _: LocalHello) {}
-}
-
-struct NoStore;
-
-#[async_trait::async_trait]
-impl Store for NoStore {
-    async fn persist(&self, _: &DurableRecord) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 
@@ -87,28 +64,13 @@ fn bench() -> Bench {
 pub(crate) fn bench_over(client: kube::Client) -> Bench {
     let joiner = Arc::new(FakeJoiner::default());
     let (object_out, seen) = watch::channel(object(9990, 1));
-    let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
-    let options = Options {
-        namespace: None,
-        lease_namespace: None,
-        allow_cross_namespace: false,
-        holder: "pod-1".into(),
-        on_shutdown: OnShutdown::Hold,
-    };
-    let context = Context {
-        client,
-        options,
-        joiner: Arc::clone(&joiner) as Arc<dyn Joiner>,
-        observer: Arc::new(NoObserver),
-        recorder: recorder.clone(),
-        shutdown: CancellationToken::new(),
-    };
+    let context = context(client, Arc::clone(&joiner) as Arc<dyn Joiner>);
     let identity = Identity::of(&seen.borrow()).unwrap();
     let about = seen.borrow().object_ref(&());
     let worker =
         Worker { context: Arc::new(context), identity, object: seen, gone: CancellationToken::new() };
     let caller = Caller::new(Arc::new(NoObserver));
-    let events = Publisher::spawn(recorder, caller.clone(), about);
+    let events = Publisher::spawn(worker.context.recorder.clone(), caller.clone(), about);
     let (lost_out, lost) = watch::channel(None);
     let interruption = Interruption {
         gone: CancellationToken::new(),

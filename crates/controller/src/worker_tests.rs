@@ -1,12 +1,10 @@
 use std::sync::Mutex;
 
-use kube::runtime::events::Reporter;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{api_server, refusal};
-use crate::ports::{JoinError, Joined, MemberStart, NoObserver};
-use crate::supervisor::OnShutdown;
+use crate::fixtures::{api_server, context, refusal};
+use crate::ports::{JoinError, Joined, MemberStart};
 
 /// What a worker asked its joiner for.
 #[derive(Default)]
@@ -120,22 +118,7 @@ fn bench(holder: &str) -> Bench {
     });
     let joiner = FakeJoiner::default();
     let (edit, seen) = watch::channel(read(object(9990)));
-    let options = Options {
-        namespace: None,
-        lease_namespace: None,
-        allow_cross_namespace: false,
-        holder: "pod-1".into(),
-        on_shutdown: OnShutdown::Hold,
-    };
-    let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
-    let context = Context {
-        client,
-        options,
-        joiner: Arc::new(joiner.clone()),
-        observer: Arc::new(NoObserver),
-        recorder,
-        shutdown: CancellationToken::new(),
-    };
+    let context = context(client, Arc::new(joiner.clone()));
     let identity = Identity::of(&seen.borrow()).unwrap();
     let gone = CancellationToken::new();
     let worker = Worker { context: Arc::new(context), identity, object: seen, gone: gone.clone() };
