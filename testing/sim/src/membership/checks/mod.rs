@@ -1,0 +1,238 @@
+//! The invariants of DESIGN section 4 as checkers. They are fed what views show, what passes by on the wire and
+//! what truly happened, and know nothing else of the core.
+//!
+//! | invariant | checker |
+//! |---|---|
+//! | 1 incarnation raised only by the owner | [`owners`] |
+//! | 2 a member's record only grows | [`owners`] |
+//! | 3 no Down without a majority, Leave, expired Away or rule 5 | [`ballots`] |
+//! | 4 no Down in the view of members connected to a majority of the subject's timely observers | [`truth`] |
+//! | 5 every crash is Down at every survivor within the computed bound | [`settling`] |
+//! | 6 views equal after quiet | [`settling`] |
+//! | 7 refutation wins | [`ballots`] |
+//! | 8 a healed partition returns full views | [`settling`] |
+//! | 9 links and queues bounded | [`settling`] |
+//! | 10 replayed or late frames never extend life | [`truth`] |
+//! | 11 a slow observer causes no Down between healthy members | [`truth`] |
+//! | 12 same seed, same trace | [`super::run`] (two runs) |
+//! | 13 no frame of one member changes another's record or makes it Down | [`owners`], [`truth`] |
+
+pub mod ballots;
+pub mod owners;
+pub mod settling;
+pub mod truth;
+
+use flagship_membership::{Evidence, Input, Membership, Message, SelfState, State};
+use flagship_types::MemberName;
+
+use super::clock::{Nanos, nanos};
+use super::fault::{Host, Plan};
+use super::names::Names;
+use super::world::World;
+use ballots::{Ballots, Rule};
+use owners::Owners;
+use truth::Truth;
+
+/// What one member's view shows of another, after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub at: Nanos,
+    /// Whose view.
+    pub viewer: Host,
+    /// Of whom.
+    pub subject: Host,
+    /// The subject's epoch.
+    pub epoch: u64,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Its state.
+    pub state: State,
+    /// The term in its metadata: what it last said of itself.
+    pub term: Option<u64>,
+    /// What a suspicion or Down rests on.
+    pub evidence: Option<Evidence>,
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number in DESIGN section 4; 0: the run itself is wrong (a fault did not strike, no boot).
+    pub invariant: u8,
+    /// When.
+    pub at: Nanos,
+    /// What was seen.
+    pub text: String,
+}
+
+/// More are not kept.
+const MAX_VIOLATIONS: usize = 32;
+
+/// All checkers that run along.
+pub struct Checks {
+    pub(super) truth: Truth,
+    owners: Owners,
+    ballots: Ballots,
+    found: Vec<Violation>,
+}
+
+impl Checks {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            truth: Truth::new(plan.members, Rule::of(plan).drift_permille),
+            owners: Owners::new(plan.members),
+            ballots: Ballots::default(),
+            found: Vec::new(),
+        }
+    }
+
+    /// What was found so far.
+    pub fn found(&self) -> &[Violation] {
+        &self.found
+    }
+
+    fn add(&mut self, found: impl IntoIterator<Item = Violation>) {
+        for violation in found {
+            if self.found.len() < MAX_VIOLATIONS {
+                self.found.push(violation);
+            }
+        }
+    }
+
+    // What truly happens.
+
+    pub(super) fn started(&mut self, host: Host, epoch: u64, now: Nanos) {
+        self.truth.started(host, now);
+        self.owners.started(host, epoch);
+        self.ballots.restarted(host);
+    }
+
+    pub(super) fn stopped(&mut self, host: Host, now: Nanos) {
+        self.truth.stopped(host, now);
+    }
+
+    pub(super) fn resumed(&mut self, host: Host, now: Nanos) {
+        self.truth.started(host, now);
+    }
+
+    pub(super) fn lies(&mut self, host: Host) {
+        self.owners.lies(host);
+    }
+
+    pub(super) fn is_liar(&self, host: Host) -> bool {
+        self.owners.is_liar(host)
+    }
+
+    pub(super) fn said_good_bye(&mut self, host: Host, input: &Input, _now: Nanos) {
+        match input {
+            Input::Leave => self.owners.said_left(host),
+            Input::Away { .. } => self.owners.said_away(host),
+            _ => {}
+        }
+    }
+
+    pub(super) fn said_term(&mut self, host: Host, term: u64) {
+        self.owners.said_term(host, term);
+    }
+
+    pub(super) fn owner_is_at(&mut self, host: Host, epoch: u64, incarnation: u32) {
+        self.owners.is_at(host, epoch, incarnation);
+    }
+
+    // What passes by.
+
+    pub(super) fn sent(
+        &mut self,
+        names: &Names,
+        (from, _to): (Host, Host),
+        honest: bool,
+        message: &Message,
+        now: Nanos,
+    ) {
+        if let Message::Query { id, subject, .. } = message
+            && honest
+            && let Some(subject) = names.host(subject)
+        {
+            self.ballots.asked(from, subject, *id, now);
+        }
+    }
+
+    pub(super) fn delivered(
+        &mut self,
+        names: &Names,
+        (from, to): (Host, Host),
+        reads: bool,
+        message: &Message,
+        now: Nanos,
+    ) {
+        match message {
+            Message::Answer { id, subject, verdict } => {
+                if let Some(subject) = names.host(subject) {
+                    self.ballots.answered((from, to), subject, *id, *verdict);
+                }
+            }
+            Message::Accuse(accusation) => {
+                if let Some(subject) = names.host(&accusation.subject) {
+                    let what = (accusation.epoch.0, accusation.incarnation.0);
+                    self.ballots.accused((from, to), subject, what, now);
+                }
+            }
+            Message::Record(record) if reads => {
+                if let Some(owner) = names.host(&record.member) {
+                    let what = (record.epoch.0, record.incarnation.0);
+                    let honest = !self.owners.is_liar(owner);
+                    self.ballots.record(to, owner, what, honest);
+                    if let SelfState::Away { grace } = record.status {
+                        self.ballots.away(to, owner, now + nanos(grace));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A core has dealt with the frame that was delivered last.
+    pub(super) fn handled(&mut self, world: &World, host: Host) {
+        let Some((subject, epoch, incarnation)) = self.ballots.expected.take() else { return };
+        let Some(view) = world.core(host).and_then(|core| core.member(world.names.name(subject))) else { return };
+        let now = (view.epoch.0, view.incarnation.0, view.state);
+        if !self.owners.is_liar(host) {
+            let found = ballots::refutation_held((host, subject), (epoch, incarnation), now, world.now);
+            self.add(found);
+        }
+    }
+
+    pub(super) fn heard(&mut self, viewer: Host, subject: Host, when: Nanos, now: Nanos) {
+        self.ballots.heard(viewer, subject, when);
+        if !self.owners.is_liar(viewer) && !self.owners.is_liar(subject) {
+            let found = self.truth.proves_life(viewer, subject, when, now);
+            self.add(found);
+        }
+    }
+
+    // What views show.
+
+    /// A view shows somebody who does not exist.
+    pub(super) fn ghost(&mut self, viewer: Host, core: Option<&Membership>, name: &MemberName) {
+        let shown = core.is_some_and(|core| core.member(name).is_some());
+        if shown && !self.owners.is_liar(viewer) {
+            let text = format!("m{viewer} believes in {name}, who does not exist");
+            self.add([Violation { invariant: 13, at: 0, text }]);
+        }
+    }
+
+    pub(super) fn seen(&mut self, world: &World, seen: Seen) {
+        if self.owners.is_liar(seen.viewer) {
+            return;
+        }
+        let found = self.owners.seen(seen);
+        self.add(found);
+        let rule = Rule::of(&world.plan);
+        let found = self.ballots.seen(seen, rule);
+        self.add(found);
+        if seen.state == State::Down && !self.owners.is_liar(seen.subject) {
+            let found = truth::wrongly_down(self, world, seen);
+            self.add(found);
+        }
+    }
+}

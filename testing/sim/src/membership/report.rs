@@ -1,0 +1,1 @@
+//! The report of DESIGN section 11, its virtual-time part.
