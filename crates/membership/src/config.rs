@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use flagship_types::{Epoch, MemberName, PeerAddress};
 
+use crate::{Record, Signed};
+
 /// What the core is built with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -32,7 +34,7 @@ impl Config {
 
 /// A member known from before the start (from the object's status): it is dialled, and it is Down if it does
 /// not show up, as if it had last been heard at the start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KnownMember {
     /// Its name.
     pub name: MemberName,
@@ -40,6 +42,8 @@ pub struct KnownMember {
     pub epoch: Epoch,
     /// Where it was found last.
     pub address: Option<PeerAddress>,
+    /// What it said of itself last.
+    pub record: Option<Signed<Record>>,
 }
 
 /// Full mesh ends here, this member included: every member observes every other. More are refused with

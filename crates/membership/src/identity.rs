@@ -3,7 +3,7 @@
 use flagship_types::{Epoch, Incarnation, Instant, MemberName, Metadata, PeerAddress};
 
 use crate::config::{AWAY_CAP, MAX_EPOCH_AHEAD_MS, MAX_INCARNATION_JUMP, REFUTE_INTERVAL};
-use crate::{CloseCode, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, State};
+use crate::{CloseCode, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, Signed, State};
 
 /// Whether this member takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +21,14 @@ pub(crate) enum Standing {
 impl Membership {
     /// This member's record as it is now.
     pub(crate) fn own_record(&self) -> Message {
-        Message::Record(Record {
+        Message::Record(Signed::unsigned(Record {
             member: self.config.name.clone(),
             epoch: self.epoch,
             incarnation: self.incarnation,
             version: self.version,
             status: self.status,
             metadata: self.metadata.clone(),
-        })
+        }))
     }
 
     pub(crate) fn set_metadata(&mut self, metadata: Metadata) {

@@ -11,6 +11,7 @@ mod io;
 mod join;
 mod links;
 mod members;
+mod signed;
 mod stats;
 mod suspicion;
 
@@ -28,6 +29,7 @@ pub use io::{
 };
 use links::Link;
 pub use members::MemberView;
+pub use signed::{Proof, Signed, SignedStatement, Statement};
 use members::{Member, view_hash};
 pub use stats::Stats;
 
@@ -122,6 +124,7 @@ impl Membership {
                 self.dials.set_seeds(seeds);
                 self.dials_dirty = true;
             }
+            Input::SetRequired(_) | Input::Signed(_) => {}
             Input::Leave => self.leave(),
             Input::Away { grace } => self.go_away(grace),
             Input::Forget(name) => self.forget(&name, now),
@@ -246,7 +249,7 @@ impl Membership {
             return;
         }
         match message {
-            Message::Beat { seq, echo, view_hash: _ } => {
+            Message::Beat { seq, echo, acked: _, view_hash: _ } => {
                 if self.receive(id, seq, now) {
                     self.stats.beats_received += 1;
                     match echo {
@@ -273,9 +276,10 @@ impl Membership {
                 }
             }
             Message::Accuse(accusation) => self.accused(id, &accusation, now),
-            Message::Record(record) => self.record(id, record, now),
+            Message::Record(record) => self.record(id, (*record).clone(), now),
             Message::Known { epoch, incarnation, state } => self.told(id, epoch, incarnation, state, now),
             Message::Addresses(addresses) => self.addresses(addresses),
+            Message::Delta { .. } | Message::Digest { .. } | Message::Unobserve => {}
         }
     }
 

@@ -353,7 +353,7 @@ impl Membership {
         link.last_beat = now;
         link.next_beat = next_in_phase(origin, h, link.phase, now);
         self.stats.beats_sent += 1;
-        self.send(id, Message::Beat { seq, echo, view_hash });
+        self.send(id, Message::Beat { seq, echo, acked: None, view_hash });
     }
 
     pub(crate) fn ping(&mut self, id: LinkId, now: Instant) {

@@ -9,7 +9,7 @@ use crate::config::{
     ANSWER_MARGIN, EXIT_DIALS, MAX_PENDING_ANSWERS, PROOF_BEATS, QUERY_DEADLINE_CAP, QUERY_EXTRA,
 };
 use crate::members::Member;
-use crate::{Accusation, Event, Evidence, LinkId, Membership, Message, State, Verdict};
+use crate::{Accusation, Event, Evidence, LinkId, Membership, Message, Signed, State, Verdict};
 
 /// A question to the co-observers that is under way.
 #[derive(Debug)]
@@ -273,7 +273,9 @@ impl Membership {
         self.stats.suspicions += 1;
         self.become_state(name, State::Suspect, Some(evidence), now);
         let subject = name.clone();
-        self.send_all(&Message::Accuse(Accusation { subject, epoch, incarnation, evidence }));
+        let accuser = self.config.name.clone();
+        let accusation = Accusation { accuser, subject, epoch, incarnation, evidence };
+        self.send_all(&Message::Accuse(Signed::unsigned(accusation)));
         self.ask_during_window(name, now);
     }
 
