@@ -19,6 +19,7 @@ pub use statement::{
     signing_input, statement_bytes,
 };
 
+use flagship_membership::{Proof, Record, Signed};
 use flagship_types::MemberName;
 
 /// The generated messages and the gRPC client and server of the service `flagship.v1.Fleet`.
@@ -38,6 +39,33 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
+    /// Leaves out the statements that `keep` refuses, by kind, owner (who signs: the member of a record, the accuser)
+    /// and proof. `None` if nothing is left to tell.
+    pub fn keep_statements(
+        self,
+        mut keep: impl FnMut(StatementKind, &MemberName, Option<&Proof>) -> bool,
+    ) -> Option<Self> {
+        use flagship_membership::Message;
+        let mut record =
+            |record: &Signed<Record>| keep(StatementKind::Record, &record.member, record.proof());
+        match self {
+            Self::Membership(Message::Record(content)) => {
+                record(&content).then_some(Self::Membership(Message::Record(content)))
+            }
+            Self::Membership(Message::Delta { mut records, mut accusations }) => {
+                records.retain(record);
+                accusations.retain(|a| keep(StatementKind::Accusation, &a.accuser, a.proof()));
+                let is_empty = records.is_empty() && accusations.is_empty();
+                (!is_empty).then_some(Self::Membership(Message::Delta { records, accusations }))
+            }
+            Self::Membership(Message::Accuse(a)) => {
+                let kept = keep(StatementKind::Accusation, &a.accuser, a.proof());
+                kept.then_some(Self::Membership(Message::Accuse(a)))
+            }
+            other => Some(other),
+        }
+    }
+
     /// The oldest protocol whose speakers understand this from `sender`. Protocol 1 takes statements from their owner
     /// only and closes the link over anything that it does not know.
     pub fn protocol(&self, sender: &MemberName) -> u32 {
