@@ -10,7 +10,7 @@ use crate::checks::{Change, false_downs, shrinking_records};
 use crate::network::{Net, Process, at, ms, name};
 
 /// Crashes the last `crashed` members and measures until every survivor holds all of them Down.
-fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Duration {
+pub(crate) fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Duration {
     let mut net = Net::settled(n, seed);
     let offset = net.draw(ms(1000));
     net.run_for(offset);
@@ -27,7 +27,7 @@ fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Durati
     took
 }
 
-fn quantiles(n: usize, crashed: usize, process: Process, runs: u64) -> (Duration, Duration, Duration) {
+pub(crate) fn quantiles(n: usize, crashed: usize, process: Process, runs: u64) -> (Duration, Duration, Duration) {
     let mut times: Vec<_> = (0..runs).map(|seed| time_to_down(n, crashed, process, seed)).collect();
     times.sort();
     let last = times.len() - 1;
