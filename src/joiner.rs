@@ -32,10 +32,10 @@ impl Joiner for TransportJoiner {
         };
         let listen = Listen { address: listen_address(start.listen.as_ref())?, port: start.port };
         let endpoint = Endpoint { hello, listen };
-        let Attachment { links, events, local, detach } =
+        let Attachment { links, signer, events, local, detach } =
             self.transport.attach(endpoint).await.map_err(|error| join_error(&error))?;
         tracing::info!(callsign = %machine.callsign, member = %machine.member, %local, "listening");
-        let (node, told, task) = flagship_node::spawn(start.machine, links, events, start.store);
+        let (node, told, task) = flagship_node::spawn(start.machine, links, signer, events, start.store);
         let ended = tokio::spawn(async move {
             if let Err(error) = task.await {
                 tracing::error!(%error, "the node ended badly");

@@ -153,6 +153,8 @@ fn show_links(telemetry: &Telemetry, transport: &Transport) {
                     sums
                 },
             ),
+            statements_verified: stats.statements_verified,
+            statements_refused: stats.statements_refused,
         }
     });
 }

@@ -71,6 +71,11 @@ impl Links for NoLinks {
     fn set_hello(&self, _: LocalHello) {}
 }
 
+/// Nobody has to believe it.
+pub(crate) fn unsigned(_: &flagship_node::Statement) -> Option<flagship_node::Proof> {
+    None
+}
+
 /// Everything is durable at once.
 pub(crate) struct NoStore;
 

@@ -62,7 +62,7 @@ pub(crate) fn known_members(status: &MultiClusterStatus, own: &MemberName) -> Ve
         let epoch = Epoch(member.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0));
         // An address in the status always carries its port.
         let address = member.address.as_deref().and_then(|address| PeerAddress::parse(address, 9990).ok());
-        Some(KnownMember { name, epoch, address })
+        Some(KnownMember { name, epoch, address, record: None })
     });
     known.take(MultiClusterStatus::MAX_MEMBERS).collect()
 }

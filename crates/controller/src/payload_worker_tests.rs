@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{NoLinks, NoStore, context, refusal, settings};
+use crate::fixtures::{NoLinks, NoStore, context, refusal, settings, unsigned};
 use crate::member::machine_config;
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe, Waiting};
 use crate::status_writer::StatusWriter;
@@ -187,7 +187,8 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
     };
     machine.restored = Restored { record: Some(record), ..Default::default() };
     let (links, link_events) = mpsc::channel(8);
-    let (node, _, _) = flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
+    let (node, _, _) =
+        flagship_node::spawn(machine, Arc::new(NoLinks), Arc::new(unsigned), link_events, Arc::new(NoStore));
     let fit = Health { api: true, payload_valid: true, payload_ready: false };
     node.tell(flagship_node::Command::Health(fit)).await;
     let mut directive = node.directive();

@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::fixtures::{NoLinks, NoStore, Services, api_server, context, put, service, service_api, spec};
+use crate::fixtures::{
+    NoLinks, NoStore, Services, api_server, context, put, service, service_api, spec, unsigned,
+};
 use crate::ports::{JoinError, Joiner, NoObserver, Probe, Waiting};
 
 /// Refuses to join anew for as long as it is told to.
@@ -86,7 +88,7 @@ pub(crate) fn bench_over(client: kube::Client) -> Bench {
     let machine = machine_config(&settings, tenure.member(), epoch, &MultiClusterStatus::default(), None);
     let (links, link_events) = mpsc::channel(8);
     let (node, events, ended) =
-        flagship_node::spawn(machine, Arc::new(NoLinks), link_events, Arc::new(NoStore));
+        flagship_node::spawn(machine, Arc::new(NoLinks), Arc::new(unsigned), link_events, Arc::new(NoStore));
     let (progress_out, progress) = watch::channel(Progress::default());
     let (happenings_out, happenings) = mpsc::channel(1);
     let (target, _) = watch::channel(Target { generation: 1, settings: settings.clone() });
@@ -152,7 +154,8 @@ async fn another_fleet_is_joined_without_asking_whether_that_works() {
 async fn a_name_in_use_is_asked_for_again() {
     let Bench { joiner, mut tenure, mut member, object: _object, links, .. } = bench();
     let epoch = Epoch(flagship_node::wall_ms() - 60_000);
-    let hello = PeerHello { member: tenure.member().clone(), epoch, address: None, view_hash: 0 };
+    let hello =
+        PeerHello { member: tenure.member().clone(), epoch, address: None, view_hash: 0, protocol: 2 };
     let up = LinkEvent::Up { link: LinkId(1), hello: Verified::first_hand(hello), dialled: None };
     links.send(up).await.unwrap();
     // The node's clock is the machine's.
@@ -194,7 +197,8 @@ async fn a_node_that_ends_is_started_again() {
 async fn what_a_node_tells_at_its_end_is_heard() {
     let Bench { mut tenure, member, object: _object, links, .. } = bench();
     let epoch = Epoch(flagship_node::wall_ms() - 60_000);
-    let hello = PeerHello { member: tenure.member().clone(), epoch, address: None, view_hash: 0 };
+    let hello =
+        PeerHello { member: tenure.member().clone(), epoch, address: None, view_hash: 0, protocol: 2 };
     let up = LinkEvent::Up { link: LinkId(1), hello: Verified::first_hand(hello), dialled: None };
     links.send(up).await.unwrap();
     while !member.node.snapshot().name_in_use {
@@ -294,6 +298,7 @@ async fn a_payload_does_not_stay_behind_beside_another_member() {
         epoch: Epoch(flagship_node::wall_ms()),
         address: None,
         view_hash: 0,
+        protocol: 2,
     };
     let up = LinkEvent::Up { link: LinkId(1), hello: Verified::first_hand(hello), dialled: None };
     links.send(up).await.unwrap();

@@ -1,5 +1,6 @@
 //! The standby that waits for the lead, and the candidate that asks for it: pre-claim, claim, retry.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flagship_types::{Instant, MemberName, Role, Term};
@@ -13,6 +14,9 @@ use crate::stage::{Campaign, Lead, Phase, Stage};
 
 /// How much longer each candidate waits than the next better one, which campaigns at once.
 pub const FALLBACK_DELAY: Duration = Duration::from_secs(1);
+
+/// Links asked for at once: all electors, and a batch of those whose records or answers are still missing.
+pub const MAX_NEEDED: usize = 32;
 
 /// A claim is state and repeated; one round trip is far shorter.
 const CLAIM_EVERY: Duration = Duration::from_millis(500);
@@ -190,6 +194,28 @@ impl Election {
             p.is_present() && (Some(p.name()) == leader || p.metadata().is_none() || p.is_candidate())
         };
         select(self.peers.values().filter(counts).map(|p| (p.name(), p.rank())), leader)
+    }
+
+    /// Members that this one has to be linked to whatever else links it: those whose grants it needs, the leader, and
+    /// those it has to ask first. At most [`MAX_NEEDED`]. Who never leads asks nobody and needs nobody; whoever needs
+    /// it dials.
+    pub fn needed(&self) -> BTreeSet<MemberName> {
+        let is_interrupted = self.is_interrupted();
+        let holds = is_interrupted || matches!(self.role(), Role::Leader | Role::Stopping);
+        if !self.is_eligible() && !holds && self.released.is_none() {
+            return BTreeSet::new();
+        }
+        let leader = self.leader.iter().filter(|leader| **leader != self.me).cloned();
+        let mut needed: BTreeSet<_> = self.electors().into_iter().chain(leader).collect();
+        let is_asked =
+            |p: &&Peer| p.is_present() && ((!self.may_vote && !p.told) || (is_interrupted && p.unconfirmed));
+        for peer in self.peers.values().filter(is_asked) {
+            if needed.len() >= MAX_NEEDED {
+                break;
+            }
+            needed.insert(peer.name().clone());
+        }
+        needed
     }
 
     fn step_round(&mut self, campaign: Campaign) {

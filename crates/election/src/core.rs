@@ -266,7 +266,7 @@ impl Election {
             }
         }
         let name = view.name.clone();
-        if !self.peers.contains_key(&name) && !self.make_room() {
+        if !self.peers.contains_key(&name) && !self.make_room(&view) {
             self.stats.peers_refused += 1;
             return;
         }
@@ -287,14 +287,21 @@ impl Election {
         peer.update(view, now);
     }
 
-    /// Room for one more peer, if need be at the cost of one that left or is down.
-    fn make_room(&mut self) -> bool {
+    /// Room for one more peer, if need be at the cost of one that left or is down; for one that may lead also of one
+    /// that only watches.
+    fn make_room(&mut self, newcomer: &PeerView) -> bool {
         if self.peers.len() < MAX_PEERS {
             return true;
         }
         let of =
             |presence| self.peers.values().find(|p| p.view.presence == presence).map(|p| p.name().clone());
+        let is_followed = |p: &Peer| [&self.leader, &self.former].contains(&&Some(p.name().clone()));
+        let watches =
+            |p: &&Peer| p.metadata().is_some() && !p.is_candidate() && !p.says_it_holds() && !is_followed(p);
+        let watcher = || self.peers.values().find(watches).map(|p| p.name().clone());
+        let counts = newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
         let gone = of(Presence::Left).or_else(|| of(Presence::Down));
+        let gone = gone.or_else(|| counts.then(watcher).flatten());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }
 

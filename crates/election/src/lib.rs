@@ -20,7 +20,7 @@ mod standing;
 mod voter;
 
 pub use crate::core::{Election, FOUNDING_WAIT};
-pub use campaign::FALLBACK_DELAY;
+pub use campaign::{FALLBACK_DELAY, MAX_NEEDED};
 pub use electors::{ABSTAIN_AFTER, MAX_OTHER_ELECTORS};
 pub use handover::RESERVATION;
 pub use io::{

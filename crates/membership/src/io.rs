@@ -1,8 +1,11 @@
 //! What goes into the core and what comes out of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flagship_types::{CloseCode, Epoch, Incarnation, Instant, MemberName, Metadata, PeerAddress, Verified};
+
+use crate::{Signed, SignedStatement, Statement};
 
 /// One stream to a peer, numbered by the transport; never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +48,11 @@ pub enum Input {
     SetMetadata(Metadata),
     /// Addresses to join by (`spec.fleet`). Replaces the earlier ones.
     SetSeeds(Vec<PeerAddress>),
+    /// Members to keep a link to whatever the rings say: voters and electors. Replaces the earlier ones; at most
+    /// `MAX_REQUIRED` are kept.
+    SetRequired(BTreeSet<MemberName>),
+    /// The answer to [`Output::Sign`].
+    Signed(SignedStatement),
     /// Tells everyone that this member leaves for good.
     Leave,
     /// Tells everyone that this member will be gone for up to `grace`.
@@ -69,6 +77,8 @@ pub struct PeerHello {
     pub address: Option<PeerAddress>,
     /// Its view hash.
     pub view_hash: u32,
+    /// The newest protocol that both speak: 1 before there were signed records and rings, 2 with them.
+    pub protocol: u32,
 }
 
 /// How a stream ended.
@@ -113,6 +123,9 @@ pub enum Output {
         /// What.
         message: Message,
     },
+    /// Sign this and give it back with [`Input::Signed`], before any other input. If it cannot be signed it is
+    /// given back unsigned.
+    Sign(Statement),
     /// Something others want to know.
     Event(Event),
 }
@@ -185,12 +198,15 @@ pub enum Evidence {
 /// One frame's worth of membership.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
-    /// Every beat interval, in both directions in a full mesh.
+    /// Every beat interval, from a subject to each of its observers; both ways where both need it.
     Beat {
-        /// Counts up per link.
+        /// Counts up per link, shared with pings.
         seq: u64,
-        /// The newest sequence number heard from the receiver, and how long ago.
+        /// The newest beat or ping received from the receiver, and how long ago.
         echo: Option<Echo>,
+        /// Where the receiver only echoes: its newest echo, named by the sender's own number that it carried, and how
+        /// long ago it came. The receiver knows when it sent that.
+        acked: Option<Echo>,
         /// Hash of the sender's view.
         view_hash: u32,
     },
@@ -199,7 +215,7 @@ pub enum Message {
         /// Counts up per link, shared with beats.
         seq: u64,
     },
-    /// Answers a `Ping`.
+    /// Answers a `Ping`, and a `Beat` where the receiver sends none itself.
     Echo(Echo),
     /// Do you hear the subject? Wants an `Answer` within the deadline.
     Query {
@@ -221,10 +237,28 @@ pub enum Message {
         /// What the answerer knows first-hand.
         verdict: Verdict,
     },
-    /// The sender, an observer, does not hear the subject and a majority agreed.
-    Accuse(Accusation),
-    /// The sender's own record.
-    Record(Record),
+    /// An observer does not hear a member, and a majority of those that answered agreed.
+    Accuse(Signed<Accusation>),
+    /// What a member says of itself: the sender, or, signed, anybody.
+    Record(Signed<Record>),
+    /// Several statements at once: a snapshot for who joins, what is new in batches, what a digest showed to differ.
+    Delta {
+        /// Records.
+        records: Vec<Signed<Record>>,
+        /// Accusations that are in force.
+        accusations: Vec<Signed<Accusation>>,
+    },
+    /// Hashes of parts of the view, to find where two views differ.
+    Digest {
+        /// The view is cut into 2^bits buckets by the hash of the name.
+        bits: u8,
+        /// An answer names the buckets that differ and wants no digest back.
+        answer: bool,
+        /// Number and hash of buckets.
+        buckets: Vec<(u16, u32)>,
+    },
+    /// The sender does not take the receiver for its observer any more and will stop its beats.
+    Unobserve,
     /// What the receiver is believed to be, told so that it can refute or go on from there.
     Known {
         /// The receiver's epoch in the sender's view.
@@ -261,6 +295,8 @@ pub enum Verdict {
 /// An observer's word that it does not hear a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accusation {
+    /// Who does not hear it.
+    pub accuser: MemberName,
     /// Who is not heard.
     pub subject: MemberName,
     /// Its epoch.
@@ -274,7 +310,7 @@ pub struct Accusation {
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Whose. Must be the sender.
+    /// Whose.
     pub member: MemberName,
     /// Its start.
     pub epoch: Epoch,

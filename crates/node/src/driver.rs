@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, info, warn};
 use crate::clock::{PauseDetector, boot_now, wall_ms};
 use crate::handle::{Command, NodeEvent, NodeHandle};
 use crate::machine::{Machine, MachineConfig, MachineOutput};
-use crate::ports::{DurableRecord, LinkEvent, Links, RefusalReason, Store};
+use crate::ports::{DurableRecord, LinkEvent, Links, RefusalReason, Signer, Store};
 use crate::snapshot::Snapshot;
 
 /// The loop turns at least this often, so that a pause is noticed soon after it ended.
@@ -31,12 +31,13 @@ const PICTURE_INTERVAL: Duration = Duration::from_secs(1);
 pub fn spawn(
     config: MachineConfig,
     links: Arc<dyn Links>,
+    signer: Arc<dyn Signer>,
     link_events: mpsc::Receiver<LinkEvent>,
     store: Arc<dyn Store>,
 ) -> (NodeHandle, broadcast::Receiver<NodeEvent>, JoinHandle<()>) {
     let span = tracing::info_span!("node", callsign = %config.callsign, member = %config.member);
     let now = boot_now();
-    let machine = Machine::new(config, now);
+    let machine = Machine::new(config, signer, now);
     let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
     let (events, from_the_start) = broadcast::channel(EVENT_QUEUE);
     let (directive, directive_seen) = watch::channel(machine.directive().clone());

@@ -2,7 +2,7 @@ use flagship_membership::LinkId;
 use flagship_types::PeerAddress;
 
 use super::*;
-use crate::machine::tests::founder_config;
+use crate::machine::tests::{founder_config, unsigned};
 use crate::ports::{LinkWarning, LocalHello, StoreError};
 
 struct Nobody;
@@ -27,7 +27,8 @@ async fn what_is_told_before_anybody_subscribes_is_heard() {
     let (links, link_events) = mpsc::channel(1);
     let warning = LinkWarning { peer: None, sentence: "tls.crt expires in 2 d".into() };
     links.send(LinkEvent::Warning(warning.clone())).await.unwrap();
-    let (_node, mut events, ended) = spawn(founder_config(), Arc::new(Nobody), link_events, Arc::new(Nobody));
+    let (_node, mut events, ended) =
+        spawn(founder_config(), Arc::new(Nobody), Arc::new(unsigned), link_events, Arc::new(Nobody));
     // The node ends with its links, before anybody looks.
     drop(links);
     ended.await.unwrap();

@@ -1,5 +1,5 @@
 //! One member: a task that feeds links and a clock into the two cores and carries out what they ask for. It
-//! defines the ports (links, durable store, leadership) and knows neither gRPC nor Kubernetes.
+//! defines the ports (links, signer, durable store, leadership) and knows neither gRPC nor Kubernetes.
 
 mod clock;
 mod driver;
@@ -15,12 +15,14 @@ pub use flagship_election::{
     Directive, Event as ElectionEvent, Record as ElectionRecord, Refusal, ResignReason, Restored,
     Spec as ElectionSpec, Vote,
 };
-pub use flagship_membership::{ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, State};
+pub use flagship_membership::{
+    ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, Proof, State, Statement,
+};
 pub use flagship_wire::PeerMessage;
 pub use handle::{Command, NodeEvent, NodeHandle, NodeSpec};
 pub use machine::{Machine, MachineConfig, MachineOutput};
 pub use ports::{
     Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose,
-    RefusalReason, Store, StoreError, WritePermit,
+    RefusalReason, Signer, Store, StoreError, WritePermit,
 };
 pub use snapshot::{MemberSnapshot, Snapshot};

@@ -1,18 +1,22 @@
 //! The two cores of one member, joined, without IO: what the driver runs on a real clock and real links, and
 //! the simulator in virtual time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
-use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
+use flagship_membership::{
+    self as membership, Evidence, KnownMember, MemberView, Membership, Signed, SignedStatement, State,
+    Statement,
+};
 use flagship_types::{
     Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
 };
 use flagship_wire::PeerMessage;
 
 use crate::handle::{NodeEvent, NodeSpec};
-use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, WritePermit};
+use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, Signer, WritePermit};
 
 /// What a member starts with.
 #[derive(Debug, Clone)]
@@ -65,6 +69,11 @@ pub struct Machine {
     pub(crate) membership: Membership,
     pub(crate) election: Election,
     pub(crate) metadata: Metadata,
+    signer: Arc<dyn Signer>,
+    /// The members that election needs links to, as membership was last told.
+    required: BTreeSet<MemberName>,
+    /// The election took in something that may have changed whom it needs.
+    needs_changed: bool,
     record: Option<election::Record>,
     /// The last state told of each member, so that an event names what changed. As many as there are members.
     told: std::collections::BTreeMap<MemberName, State>,
@@ -79,7 +88,7 @@ pub struct Machine {
 
 impl Machine {
     /// Starts a member. Nothing is sent before the first [`Machine::poll_output`].
-    pub fn new(config: MachineConfig, now: Instant) -> Self {
+    pub fn new(config: MachineConfig, signer: Arc<dyn Signer>, now: Instant) -> Self {
         let metadata = Metadata {
             address: config.spec.address.clone(),
             rank: config.spec.election.rank,
@@ -114,6 +123,9 @@ impl Machine {
             membership,
             election,
             metadata,
+            signer,
+            required: BTreeSet::new(),
+            needs_changed: true,
             record,
             told: std::collections::BTreeMap::new(),
             silence_floor: config.silence_floor,
@@ -150,12 +162,13 @@ impl Machine {
     fn message(&mut self, link: flagship_membership::LinkId, message: Verified<PeerMessage>, now: Instant) {
         match message.into_inner() {
             PeerMessage::Membership(message) => {
-                let message = Verified::first_hand(message);
+                let message = Verified::checked(message);
                 self.membership.handle(membership::Input::Message { link, message }, now);
             }
             // A stream that membership gave up has no peer any more, and no say in an election.
             PeerMessage::Election(message) => {
                 if let Some(from) = self.membership.peer_of(link).cloned() {
+                    self.needs_changed = true;
                     self.election.handle(election::Input::Message { from, message }, now);
                 }
             }
@@ -240,6 +253,7 @@ impl Machine {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.membership.handle_timeout(now);
         self.settle(now);
+        self.needs_changed |= self.election.next_timeout().is_some_and(|at| at <= now);
         self.election.handle_timeout(now);
         self.settle(now);
     }
@@ -316,6 +330,7 @@ impl Machine {
     }
 
     fn tell_election(&mut self, input: election::Input, now: Instant) {
+        self.needs_changed = true;
         self.election.handle(input, now);
         self.settle(now);
     }
@@ -328,11 +343,37 @@ impl Machine {
                 self.route_membership(output, now);
             } else if let Some(output) = self.election.poll_output() {
                 self.route_election(output, now);
+            } else if std::mem::take(&mut self.needs_changed) {
+                self.require_links(now);
             } else {
                 break;
             }
         }
         self.widen_with_caution(now);
+    }
+
+    /// Tells membership whom election needs, if that changed.
+    fn require_links(&mut self, now: Instant) {
+        let needed = self.election.needed();
+        if needed != self.required {
+            self.required.clone_from(&needed);
+            self.membership.handle(membership::Input::SetRequired(needed), now);
+        }
+    }
+
+    fn sign(&mut self, statement: Statement, now: Instant) {
+        let proof = self.signer.sign(&statement);
+        let signed = match (statement, proof) {
+            (Statement::Record(record), Some(proof)) => SignedStatement::Record(Signed::new(record, proof)),
+            (Statement::Record(record), None) => SignedStatement::Record(Signed::unsigned(record)),
+            (Statement::Accusation(accusation), Some(proof)) => {
+                SignedStatement::Accusation(Signed::new(accusation, proof))
+            }
+            (Statement::Accusation(accusation), None) => {
+                SignedStatement::Accusation(Signed::unsigned(accusation))
+            }
+        };
+        self.membership.handle(membership::Input::Signed(signed), now);
     }
 
     fn route_membership(&mut self, output: membership::Output, now: Instant) {
@@ -343,6 +384,7 @@ impl Machine {
             Output::Send { link, message } => {
                 self.outputs.push_back(MachineOutput::Send(link, PeerMessage::Membership(message)));
             }
+            Output::Sign(statement) => self.sign(statement, now),
             Output::Event(Event::Heard { member, at }) => {
                 self.election.handle(election::Input::Heard { member, at }, now);
             }
@@ -380,6 +422,7 @@ impl Machine {
         if from != Some(to) && !self.is_forgotten(&name, to) {
             self.emit(NodeEvent::Member { member: name, from, to, evidence });
         }
+        self.needs_changed = true;
         self.election.handle(election::Input::Peer(peer), now);
     }
 

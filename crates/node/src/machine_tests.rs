@@ -9,9 +9,14 @@ fn founder(now: Instant) -> Machine {
 
 /// The same after a restart.
 fn founder_after(restored: Restored, known: Vec<KnownMember>, now: Instant) -> Machine {
-    let mut machine = Machine::new(MachineConfig { restored, known, ..founder_config() }, now);
+    let mut machine =
+        Machine::new(MachineConfig { restored, known, ..founder_config() }, Arc::new(unsigned), now);
     machine.health(Health { api: true, payload_valid: true, payload_ready: false }, now);
     machine
+}
+
+pub(crate) fn unsigned(_: &Statement) -> Option<membership::Proof> {
+    None
 }
 
 pub(crate) fn founder_config() -> MachineConfig {
@@ -94,8 +99,13 @@ fn who_was_forgotten_is_not_counted_and_has_not_left() {
     let mut now = Instant::ZERO + Duration::from_secs(1);
     let mut machine = founder(now);
     let sheffield: MemberName = "sheffield".parse().unwrap();
-    let hello =
-        membership::PeerHello { member: sheffield.clone(), epoch: Epoch(5), address: None, view_hash: 0 };
+    let hello = membership::PeerHello {
+        member: sheffield.clone(),
+        epoch: Epoch(5),
+        address: None,
+        view_hash: 0,
+        protocol: 2,
+    };
     let (link, hello) = (flagship_membership::LinkId(1), Verified::first_hand(hello));
     machine.link_event(LinkEvent::Up { link, hello, dialled: None }, now);
     machine.link_event(LinkEvent::Down { link, end: membership::LinkEnd::Lost }, now);
@@ -121,7 +131,7 @@ fn who_was_forgotten_and_was_seen_since_is_told_of_again() {
         assert!(!machine.is_forgotten(&sheffield, state), "{state:?}");
     }
     // A restart finds it in the status, where it was when this process died.
-    let known = || KnownMember { name: sheffield.clone(), epoch: Epoch(5), address: None };
+    let known = || KnownMember { name: sheffield.clone(), epoch: Epoch(5), address: None, record: None };
     let record = Some(machine.election.record().clone());
     let restored = Restored { record, ..Restored::default() };
     now = now + Duration::from_secs(1);

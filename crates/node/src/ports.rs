@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use flagship_election::Record;
-use flagship_membership::{ConnectFailure, LinkEnd, LinkId, PeerHello};
+use flagship_membership::{ConnectFailure, LinkEnd, LinkId, PeerHello, Proof, Statement};
 use flagship_types::{Callsign, CloseCode, Epoch, Instant, MemberName, PeerAddress, Term, Verified};
 use flagship_wire::PeerMessage;
 
@@ -36,6 +36,20 @@ pub trait Links: Send + Sync {
     fn set_hello(&self, hello: LocalHello);
 }
 
+/// Vouches for what this member states, so that others can pass it on. Implemented by the transport with the key of
+/// the member's certificate, and by simulators with any closure.
+pub trait Signer: Send + Sync {
+    /// The proof for a statement of this member, made now; `None` if there is no key that others would believe. Then
+    /// the statement is believed on this member's own links only.
+    fn sign(&self, statement: &Statement) -> Option<Proof>;
+}
+
+impl<F: Fn(&Statement) -> Option<Proof> + Send + Sync> Signer for F {
+    fn sign(&self, statement: &Statement) -> Option<Proof> {
+        self(statement)
+    }
+}
+
 /// What happens on the streams of one member.
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -64,7 +78,7 @@ pub enum LinkEvent {
         /// A sentence for people.
         reason: String,
     },
-    /// A message arrived.
+    /// A message arrived, all statements in it checked.
     Message {
         /// On this stream.
         link: LinkId,

@@ -113,6 +113,7 @@ metrics! {
     REFUSED_CONNECTIONS = "refused_connections" Counter None, &["reason"], "Connections refused before it was known for which fleet they were";
     FRAMES = "frames" Counter None, &["direction", "kind"], "Frames by direction (sent, received) and kind";
     FRAME_BYTES = "frame" Counter Some("bytes"), &["direction", "kind"], "Bytes of frames by direction and kind, before TLS";
+    STATEMENTS = "statements" Counter None, &["result"], "Signed records and accusations checked, each once, by result (verified, refused); a refused one was dropped";
     CERTIFICATE_EXPIRY = "certificate_expiry_timestamp" Gauge Some("seconds"), MEMBER, "When this member's certificate expires, in Unix time";
     PAYLOAD_OBJECTS = "payload_objects" Gauge None, MEMBER, "Objects of the payload that exist in this member's cluster, as far as is known";
     RECONCILE_ERRORS = "reconcile_errors" Counter None, MEMBER, "Work for this member that failed and was tried again";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::metric::{API_REQUESTS, FRAME_BYTES, FRAMES, REFUSED_CONNECTIONS};
+use crate::metric::{API_REQUESTS, FRAME_BYTES, FRAMES, REFUSED_CONNECTIONS, STATEMENTS};
 use crate::page::Page;
 
 /// What the links of the process have carried so far, all peers together.
@@ -14,6 +14,10 @@ pub struct LinkFigures {
     pub frames: Vec<FrameFigures>,
     /// Connections refused before their fleet was known, by a bounded reason.
     pub refused: Vec<(&'static str, u64)>,
+    /// Records and accusations whose signature was found good.
+    pub statements_verified: u64,
+    /// Records and accusations that were dropped because nothing good vouched for them.
+    pub statements_refused: u64,
 }
 
 /// Frames of one direction and kind.
@@ -73,5 +77,7 @@ impl Recorder {
         for (reason, count) in figures.refused {
             page.put(REFUSED_CONNECTIONS, &[reason], count);
         }
+        page.put(STATEMENTS, &["verified"], figures.statements_verified);
+        page.put(STATEMENTS, &["refused"], figures.statements_refused);
     }
 }

@@ -145,6 +145,8 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
     telemetry.recorder().links_from(|| LinkFigures {
         frames: vec![FrameFigures { sent: true, kind: "beat", frames: 300, bytes: 18_600 }],
         refused: vec![("plaintext", 2)],
+        statements_verified: 41,
+        statements_refused: 1,
     });
     settle().await;
     (telemetry, fake, guard)

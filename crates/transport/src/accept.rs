@@ -283,7 +283,7 @@ impl Arrival {
         }
         // Before the link is in the table, so that nothing can be queued ahead of it.
         outbox.push(hello_frame(&state.our_hello()), std::time::Instant::now());
-        match state.register(hello.member.clone(), self.peer.clone(), Usage::Client, outbox.clone()) {
+        match state.register(&hello, self.peer.clone(), Usage::Client, outbox.clone()) {
             Ok(handle) => {
                 self.answered.cancel();
                 announce(state, &handle, hello, None).await;

@@ -80,7 +80,11 @@ impl Failure {
         // These end by themselves or are nobody's fault.
         let quiet = matches!(
             code,
-            CloseCode::Duplicate | CloseCode::ShuttingDown | CloseCode::Leaving | CloseCode::Standby
+            CloseCode::Duplicate
+                | CloseCode::ShuttingDown
+                | CloseCode::Leaving
+                | CloseCode::Standby
+                | CloseCode::Unneeded
         );
         let refusal = (!quiet).then_some((RefusalReason::Code(code), None));
         Self { failure: ConnectFailure::Rejected(code), sentence, refusal, remote: Some(remote) }
@@ -189,7 +193,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
         }
         return Err(failure);
     }
-    match state.register(hello.member.clone(), peer, Usage::Server, outbox.clone()) {
+    match state.register(&hello, peer, Usage::Server, outbox.clone()) {
         Ok(handle) => Ok(Open { handle, hello, inbound, _connection: connection }),
         Err(code) => {
             let sentence = format!("{} takes no more links ({})", state.member, code.as_str());

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use flagship_node::{LinkEvent, LinkId, LinkRefusal, LinkWarning, Links, LocalHello, RefusalReason};
+use flagship_node::{
+    LinkEvent, LinkId, LinkRefusal, LinkWarning, Links, LocalHello, Proof, RefusalReason, Signer, Statement,
+};
 use flagship_types::{Callsign, CloseCode, MemberName, PeerAddress};
 use flagship_wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, PeerMessage, message_frame};
 use rustls::pki_types::UnixTime;
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
 pub(crate) struct LinkHandle {
     pub(crate) id: LinkId,
     pub(crate) member: MemberName,
+    /// The newest protocol that both ends speak.
+    pub(crate) protocol: u32,
     pub(crate) peer: PeerCertificate,
     /// Which end the peer is.
     pub(crate) usage: Usage,
@@ -55,6 +59,11 @@ pub(crate) struct LinkHandle {
 
 impl LinkHandle {
     fn close(&self, code: CloseCode) {
+        // The nearest that an older build knows: the link goes and nothing is wrong.
+        let code = match code {
+            CloseCode::Unneeded if self.protocol < 2 => CloseCode::Duplicate,
+            code => code,
+        };
         self.outbox.close(code, sentence(code).to_owned());
         self.ending.cancel();
     }
@@ -89,6 +98,7 @@ fn sentence(code: CloseCode) -> &'static str {
         CloseCode::CertificateRevoked => "your certificate is no longer trusted",
         CloseCode::Stale => "nothing fresh was heard for too long",
         CloseCode::Standby => STANDBY_SENTENCE,
+        CloseCode::Unneeded => "neither of us observes the other any more",
     }
 }
 
@@ -176,14 +186,16 @@ impl EndpointState {
     /// Takes a link into the table, or says with which code to refuse it.
     pub(crate) fn register(
         &self,
-        member: MemberName,
+        hello: &Hello,
         peer: PeerCertificate,
         usage: Usage,
         outbox: Arc<Outbox>,
     ) -> Result<Arc<LinkHandle>, CloseCode> {
         let id = LinkId(self.shared.next_link.fetch_add(1, Relaxed));
         let (ending, forced) = (CancellationToken::new(), OnceLock::new());
-        let handle = Arc::new(LinkHandle { id, member, peer, usage, outbox, ending, forced });
+        let (member, protocol) = (hello.member.clone(), hello.common_protocol());
+        let handle = LinkHandle { id, member, protocol, peer, usage, outbox, ending, forced };
+        let handle = Arc::new(handle);
         {
             let mut table = self.table();
             if let Some(code) = table.closed {
@@ -289,6 +301,12 @@ pub(crate) fn refused_for_all(
 /// [`Links`] of one member.
 pub(crate) struct EndpointLinks(pub(crate) Arc<EndpointState>);
 
+impl Signer for EndpointLinks {
+    fn sign(&self, statement: &Statement) -> Option<Proof> {
+        self.0.tls.load().signer.sign(statement, SystemTime::now())
+    }
+}
+
 impl Links for EndpointLinks {
     fn connect(&self, address: &PeerAddress) {
         let dial = crate::dial::dial(self.0.clone(), address.clone());
@@ -297,6 +315,11 @@ impl Links for EndpointLinks {
 
     fn send(&self, link: LinkId, message: PeerMessage) {
         let Some(handle) = self.0.table().links.get(&link).cloned() else { return };
+        if message.protocol(&self.0.member) > handle.protocol {
+            self.0.shared.counters.unspoken.fetch_add(1, Relaxed);
+            debug!(peer = %handle.member, "a message that the peer's build does not know was not sent");
+            return;
+        }
         let Some(frame) = message_frame(&message) else {
             self.0.shared.counters.oversized.fetch_add(1, Relaxed);
             warn!(peer = %handle.member, "a message does not fit into a frame and was dropped");

@@ -13,6 +13,7 @@ mod outbox;
 mod reload;
 mod resolve;
 mod session;
+mod statements;
 mod stats;
 mod tls;
 mod transport;

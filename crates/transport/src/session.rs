@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use flagship_node::{LinkEnd, LinkEvent, LinkRefusal, PeerHello, RefusalReason};
-use flagship_types::{CloseCode, PeerAddress, Verified};
-use flagship_wire::{Hello, Incoming, PeerMessage, decode, pb};
+use flagship_types::{CloseCode, MemberName, PeerAddress, Verified};
+use flagship_wire::{Hello, Incoming, decode, decode_from, pb};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
 use crate::endpoint::{EndpointState, LinkHandle};
 use crate::limits::{BROKEN_LINGER, CLOSE_LINGER};
 use crate::outbox::Outbox;
+use crate::statements::vouched;
 use crate::tls::{PeerCertificate, renewal};
 
 /// Why a Hello was refused.
@@ -82,7 +83,7 @@ pub(crate) enum First {
 }
 
 pub(crate) async fn first_frame(state: &EndpointState, inbound: &mut Streaming<pb::Frame>) -> First {
-    match next(state, inbound).await {
+    match next(state, inbound, None).await {
         Next::Frame(Incoming::Hello(hello)) => First::Hello(hello),
         Next::Frame(Incoming::Close(close)) => First::Close(close),
         Next::Frame(Incoming::Message(_)) => First::Broken("its first frame is no Hello".into()),
@@ -97,11 +98,19 @@ enum Next {
     Ended(Option<Status>),
 }
 
-async fn next(state: &EndpointState, inbound: &mut Streaming<pb::Frame>) -> Next {
+async fn next(
+    state: &EndpointState,
+    inbound: &mut Streaming<pb::Frame>,
+    sender: Option<&MemberName>,
+) -> Next {
     match inbound.message().await {
         Ok(Some(frame)) => {
             state.shared.counters.frame(false, &frame);
-            match decode(frame) {
+            let read = match sender {
+                Some(sender) => decode_from(frame, sender),
+                None => decode(frame),
+            };
+            match read {
                 Ok(incoming) => Next::Frame(incoming),
                 Err(e) => Next::Broken(format!("it sent a frame that is refused: {e}")),
             }
@@ -134,8 +143,9 @@ pub(crate) async fn announce(
         );
         state.warn("peer-expired", Some(handle.member.clone()), sentence);
     }
+    let protocol = handle.protocol;
     let Hello { member, epoch, address, view_hash, .. } = hello;
-    let hello = Verified::first_hand(PeerHello { member, epoch, address, view_hash });
+    let hello = Verified::first_hand(PeerHello { member, epoch, address, view_hash, protocol });
     // If the node is gone the link notices at its first message or at the detachment.
     let _ = state.events.send(LinkEvent::Up { link: handle.id, hello, dialled }).await;
 }
@@ -200,7 +210,7 @@ async fn receive(state: &EndpointState, handle: &LinkHandle, inbound: &mut Strea
         let next = tokio::select! {
             biased;
             () = handle.ending.cancelled() => return Ended::ByUs,
-            next = next(state, inbound) => next,
+            next = next(state, inbound, Some(&handle.member)) => next,
         };
         let message = match next {
             Next::Frame(Incoming::Message(message)) => message,
@@ -209,10 +219,8 @@ async fn receive(state: &EndpointState, handle: &LinkHandle, inbound: &mut Strea
             Next::Broken(sentence) => return Ended::Broken(sentence),
             Next::Ended(_) => return Ended::Lost,
         };
-        if !first_hand(&message, handle) {
-            return Ended::Broken("it sent the record of another member as its own".into());
-        }
-        let event = LinkEvent::Message { link: handle.id, message: Verified::first_hand(message) };
+        let Some(message) = vouched(state, &handle.member, message).await else { continue };
+        let event = LinkEvent::Message { link: handle.id, message: Verified::checked(message) };
         // Waiting here stops the reading, which pushes back on the peer through HTTP/2's window.
         tokio::select! {
             () = handle.ending.cancelled() => return Ended::ByUs,
@@ -222,11 +230,6 @@ async fn receive(state: &EndpointState, handle: &LinkHandle, inbound: &mut Strea
             },
         }
     }
-}
-
-/// Records are taken from their owner only; that is what makes them verified.
-fn first_hand(message: &PeerMessage, handle: &LinkHandle) -> bool {
-    message.record_owner().is_none_or(|owner| *owner == handle.member)
 }
 
 /// Lets the peer read the last frame: a connection dropped with unread bytes is reset, which loses it.

@@ -92,6 +92,12 @@ pub struct TransportStats {
     pub beats_coalesced: u64,
     /// Messages dropped because they would not fit into a frame.
     pub oversized: u64,
+    /// Messages not sent because the peer's protocol does not know them.
+    pub unspoken: u64,
+    /// Records and accusations whose signature was checked and found good, each once.
+    pub statements_verified: u64,
+    /// Records and accusations that were dropped because nothing good vouched for them.
+    pub statements_refused: u64,
 }
 
 #[derive(Default)]
@@ -109,6 +115,9 @@ pub(crate) struct Counters {
     pub(crate) queue_full: AtomicU64,
     pub(crate) beats_coalesced: AtomicU64,
     pub(crate) oversized: AtomicU64,
+    pub(crate) unspoken: AtomicU64,
+    pub(crate) statements_verified: AtomicU64,
+    pub(crate) statements_refused: AtomicU64,
 }
 
 impl Counters {
@@ -143,6 +152,9 @@ impl Counters {
             queue_full: self.queue_full.load(Relaxed),
             beats_coalesced: self.beats_coalesced.load(Relaxed),
             oversized: self.oversized.load(Relaxed),
+            unspoken: self.unspoken.load(Relaxed),
+            statements_verified: self.statements_verified.load(Relaxed),
+            statements_refused: self.statements_refused.load(Relaxed),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use flagship_node::{LinkEvent, Links, LocalHello};
+use flagship_node::{LinkEvent, Links, LocalHello, Signer};
 use flagship_types::{Callsign, CloseCode, Epoch, MemberName};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
@@ -95,6 +95,8 @@ fn advice(error: &io::Error) -> &'static str {
 pub struct Attachment {
     /// For the node.
     pub links: Arc<dyn Links>,
+    /// For the node: signs with the key of the certificate in use.
+    pub signer: Arc<dyn Signer>,
     /// For the node.
     pub events: mpsc::Receiver<LinkEvent>,
     /// Where it listens.
@@ -203,8 +205,10 @@ impl Transport {
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         attached.retain(|_, state| state.strong_count() > 0);
         attached.insert(callsign, Arc::downgrade(&state));
+        let links = Arc::new(EndpointLinks(state.clone()));
         Ok(Attachment {
-            links: Arc::new(EndpointLinks(state.clone())),
+            signer: links.clone(),
+            links,
             events: receiver,
             local: listener.local,
             detach: Detach { _lease: Lease::new(listener, state.clone()), state },

@@ -27,11 +27,13 @@ pub enum CloseCode {
     Stale,
     /// This replica of the member's daemon waits for another one, which may be behind the same address.
     Standby,
+    /// Neither end observes the other any more: the fleet is large and the link idle.
+    Unneeded,
 }
 
 impl CloseCode {
     /// All codes, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::WrongCallsign,
         Self::NameInUse,
         Self::IdentityMismatch,
@@ -44,6 +46,7 @@ impl CloseCode {
         Self::CertificateRevoked,
         Self::Stale,
         Self::Standby,
+        Self::Unneeded,
     ];
 
     /// A metric label.
@@ -61,6 +64,7 @@ impl CloseCode {
             Self::CertificateRevoked => "certificate_revoked",
             Self::Stale => "stale",
             Self::Standby => "standby",
+            Self::Unneeded => "unneeded",
         }
     }
 }

@@ -4,6 +4,7 @@ use flagship_types::{Callsign, CloseCode, Epoch, MemberName, PeerAddress};
 use prost::Message as _;
 
 use crate::fields::{member, optional_address, text_of};
+use crate::membership::to_message;
 use crate::pb::frame::Kind;
 use crate::{DecodeError, PeerMessage, pb};
 
@@ -14,11 +15,11 @@ pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// The longest sentence for people in a frame. Longer ones are cut.
 pub const MAX_SENTENCE_BYTES: usize = 1024;
 
-/// The oldest protocol version spoken.
+/// The oldest protocol version spoken: that of the builds before signed statements and rings.
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// The newest protocol version spoken.
-pub const PROTOCOL_MAX: u32 = 1;
+pub const PROTOCOL_MAX: u32 = 2;
 
 /// Who speaks: the first frame each way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,11 @@ impl Hello {
     pub fn speaks_our_protocol(&self) -> bool {
         self.protocol_min <= PROTOCOL_MAX && self.protocol_max >= PROTOCOL_MIN
     }
+
+    /// The newest version that both speak, if there is one.
+    pub fn common_protocol(&self) -> u32 {
+        self.protocol_max.min(PROTOCOL_MAX)
+    }
 }
 
 /// The last frame of a link that is refused or closed on purpose.
@@ -68,12 +74,22 @@ pub enum Incoming {
     Message(PeerMessage),
 }
 
-/// Reads a frame. Refuses everything that does not fit the cores' types.
+/// Reads a frame of whoever it is. Refuses everything that does not fit the cores' types.
 pub fn decode(frame: pb::Frame) -> Result<Incoming, DecodeError> {
+    read(frame, None)
+}
+
+/// Reads a frame of a link's peer, who is the accuser of an accusation that names none: one without a proof, and any
+/// of a build that speaks protocol 1. Refuses everything that does not fit the cores' types.
+pub fn decode_from(frame: pb::Frame, sender: &MemberName) -> Result<Incoming, DecodeError> {
+    read(frame, Some(sender))
+}
+
+fn read(frame: pb::Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeError> {
     Ok(match frame.kind.ok_or_else(|| DecodeError::missing("frame.kind"))? {
         Kind::Hello(hello) => Incoming::Hello(hello.try_into()?),
         Kind::Close(close) => Incoming::Close(close.try_into()?),
-        Kind::Membership(message) => Incoming::Message(PeerMessage::Membership(message.try_into()?)),
+        Kind::Membership(message) => Incoming::Message(PeerMessage::Membership(to_message(message, sender)?)),
         Kind::Election(message) => Incoming::Message(PeerMessage::Election(message.try_into()?)),
     })
 }
@@ -160,6 +176,7 @@ impl TryFrom<pb::Close> for Close {
             pb::CloseCode::CertificateRevoked => CloseCode::CertificateRevoked,
             pb::CloseCode::Stale => CloseCode::Stale,
             pb::CloseCode::Standby => CloseCode::Standby,
+            pb::CloseCode::Unneeded => CloseCode::Unneeded,
             pb::CloseCode::Unspecified => {
                 return Err(DecodeError::new("close.code", format!("{} is not a known value", close.code)));
             }
@@ -183,6 +200,7 @@ impl From<CloseCode> for pb::CloseCode {
             CloseCode::CertificateRevoked => Self::CertificateRevoked,
             CloseCode::Stale => Self::Stale,
             CloseCode::Standby => Self::Standby,
+            CloseCode::Unneeded => Self::Unneeded,
         }
     }
 }

@@ -6,13 +6,21 @@ mod error;
 mod fields;
 mod frame;
 mod membership;
+mod statement;
 
 pub use error::DecodeError;
 pub use frame::{
     Close, Hello, Incoming, MAX_FRAME_BYTES, MAX_SENTENCE_BYTES, PROTOCOL_MAX, PROTOCOL_MIN, close_frame,
-    decode, hello_frame, message_frame,
+    decode, decode_from, hello_frame, message_frame,
 };
-pub use membership::MAX_METADATA_BYTES;
+pub use membership::{MAX_DIGEST_BITS, MAX_METADATA_BYTES};
+pub use statement::{
+    MAX_LEAF_BYTES, MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, MAX_STATEMENTS, StatementKind, signed_at_ms,
+    signing_input, statement_bytes,
+};
+
+use flagship_membership::{Proof, Record, Signed};
+use flagship_types::MemberName;
 
 /// The generated messages and the gRPC client and server of the service `flagship.v1.Fleet`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
@@ -31,11 +39,43 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
-    /// Whose record this is, if it is one: it must be the sender's own.
-    pub fn record_owner(&self) -> Option<&flagship_types::MemberName> {
+    /// Leaves out the statements that `keep` refuses, by kind, owner (who signs: the member of a record, the accuser)
+    /// and proof. `None` if nothing is left to tell.
+    pub fn keep_statements(
+        self,
+        mut keep: impl FnMut(StatementKind, &MemberName, Option<&Proof>) -> bool,
+    ) -> Option<Self> {
+        use flagship_membership::Message;
+        let mut record =
+            |record: &Signed<Record>| keep(StatementKind::Record, &record.member, record.proof());
         match self {
-            Self::Membership(flagship_membership::Message::Record(record)) => Some(&record.member),
-            Self::Membership(_) | Self::Election(_) => None,
+            Self::Membership(Message::Record(content)) => {
+                record(&content).then_some(Self::Membership(Message::Record(content)))
+            }
+            Self::Membership(Message::Delta { mut records, mut accusations }) => {
+                records.retain(record);
+                accusations.retain(|a| keep(StatementKind::Accusation, &a.accuser, a.proof()));
+                let is_empty = records.is_empty() && accusations.is_empty();
+                (!is_empty).then_some(Self::Membership(Message::Delta { records, accusations }))
+            }
+            Self::Membership(Message::Accuse(a)) => {
+                let kept = keep(StatementKind::Accusation, &a.accuser, a.proof());
+                kept.then_some(Self::Membership(Message::Accuse(a)))
+            }
+            other => Some(other),
         }
+    }
+
+    /// The oldest protocol whose speakers understand this from `sender`. Protocol 1 takes statements from their owner
+    /// only and closes the link over anything that it does not know.
+    pub fn protocol(&self, sender: &MemberName) -> u32 {
+        use flagship_membership::Message;
+        let own = match self {
+            Self::Membership(Message::Record(record)) => record.member == *sender,
+            Self::Membership(Message::Accuse(accusation)) => accusation.accuser == *sender,
+            Self::Membership(Message::Delta { .. } | Message::Digest { .. } | Message::Unobserve) => false,
+            Self::Membership(_) | Self::Election(_) => true,
+        };
+        if own { 1 } else { 2 }
     }
 }

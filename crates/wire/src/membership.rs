@@ -1,13 +1,14 @@
 //! Membership's messages to protobuf and back.
 
-use flagship_membership::{Accusation, Echo, Evidence, Message, Record, SelfState, State, Verdict};
-use flagship_types::{ConfigVersion, Epoch, Health, Incarnation, Metadata, Rank, Role, Term};
+use flagship_membership::{Echo, Evidence, Message, Record, SelfState, State, Verdict};
+use flagship_types::{ConfigVersion, Epoch, Health, Incarnation, MemberName, Metadata, Rank, Role, Term};
 use prost::Message as _;
 
 use crate::fields::{
     address, from_micros, member, micros, micros_up, optional_address, optional_member, text_of,
 };
 use crate::pb::membership_message::Kind;
+use crate::statement::{from_accusation, from_delta, from_record, to_accusation, to_delta, to_record};
 use crate::{DecodeError, pb};
 
 /// The longest encoded metadata: it is spread to every member, so its owner must keep it short.
@@ -16,12 +17,18 @@ pub const MAX_METADATA_BYTES: usize = 1024;
 /// The most addresses in one message: more members than a mesh of 8 or its rings link to are told in batches.
 const MAX_ADDRESSES: usize = 128;
 
+/// The finest digest: 4,096 buckets, which fill less than half of a frame.
+pub const MAX_DIGEST_BITS: u8 = 12;
+
 impl From<&Message> for pb::MembershipMessage {
     fn from(message: &Message) -> Self {
         let kind = match message {
-            Message::Beat { seq, echo, view_hash } => {
-                Kind::Beat(pb::Beat { seq: *seq, echo: echo.map(Into::into), view_hash: *view_hash })
-            }
+            Message::Beat { seq, echo, acked, view_hash } => Kind::Beat(pb::Beat {
+                seq: *seq,
+                echo: echo.map(Into::into),
+                acked: acked.map(Into::into),
+                view_hash: *view_hash,
+            }),
             Message::Ping { seq } => Kind::Ping(pb::Ping { seq: *seq }),
             Message::Echo(echo) => Kind::Echo((*echo).into()),
             Message::Query { id, subject, epoch, deadline } => Kind::Query(pb::Query {
@@ -35,12 +42,15 @@ impl From<&Message> for pb::MembershipMessage {
                 subject: subject.to_string(),
                 verdict: Some((*verdict).into()),
             }),
-            Message::Accuse(accusation) => Kind::Accusation(accusation.into()),
-            Message::Record(record) => Kind::Record(pb::SignedRecord {
-                record: pb::Record::from(record).encode_to_vec(),
-                signature: Vec::new(),
-                leaf: Vec::new(),
-            }),
+            Message::Accuse(accusation) => Kind::Accusation(from_accusation(accusation, true)),
+            Message::Record(record) => Kind::Record(from_record(record)),
+            Message::Delta { records, accusations } => Kind::Delta(from_delta(records, accusations)),
+            Message::Digest { bits, answer, buckets } => {
+                let (buckets, hashes) =
+                    buckets.iter().map(|(number, hash)| (u32::from(*number), *hash)).unzip();
+                Kind::Digest(pb::Digest { bits: (*bits).into(), answer: *answer, buckets, hashes })
+            }
+            Message::Unobserve => Kind::Unobserve(pb::Unobserve {}),
             Message::Known { epoch, incarnation, state } => Kind::Known(pb::Known {
                 epoch: epoch.0,
                 incarnation: incarnation.0,
@@ -60,47 +70,71 @@ impl From<&Message> for pb::MembershipMessage {
     }
 }
 
-impl TryFrom<pb::MembershipMessage> for Message {
-    type Error = DecodeError;
+/// Reads a message. `sender`: who accuses if an accusation does not say.
+pub(crate) fn to_message(
+    message: pb::MembershipMessage,
+    sender: Option<&MemberName>,
+) -> Result<Message, DecodeError> {
+    Ok(match message.kind.ok_or_else(|| DecodeError::missing("membership.kind"))? {
+        Kind::Beat(beat) => Message::Beat {
+            seq: beat.seq,
+            echo: beat.echo.map(Echo::try_from).transpose()?,
+            acked: beat.acked.map(Echo::try_from).transpose()?,
+            view_hash: beat.view_hash,
+        },
+        Kind::Ping(ping) => Message::Ping { seq: ping.seq },
+        Kind::Echo(echo) => Message::Echo(echo.try_into()?),
+        Kind::Query(query) => Message::Query {
+            id: query.id,
+            subject: member("query.subject", &query.subject)?,
+            epoch: Epoch(query.epoch),
+            deadline: from_micros("query.deadline_us", query.deadline_us)?,
+        },
+        Kind::Answer(answer) => Message::Answer {
+            id: answer.id,
+            subject: member("answer.subject", &answer.subject)?,
+            verdict: answer.verdict.ok_or_else(|| DecodeError::missing("answer.verdict"))?.try_into()?,
+        },
+        Kind::Accusation(accusation) => Message::Accuse(to_accusation(accusation, sender)?),
+        Kind::Record(record) => Message::Record(to_record(record)?),
+        Kind::Delta(delta) => to_delta(delta, sender)?,
+        Kind::Digest(digest) => to_digest(&digest)?,
+        Kind::Unobserve(_) => Message::Unobserve,
+        Kind::Known(known) => Message::Known {
+            epoch: Epoch(known.epoch),
+            incarnation: Incarnation(known.incarnation),
+            state: known.state().try_into()?,
+        },
+        Kind::Addresses(addresses) => Message::Addresses(from_addresses(&addresses)?),
+    })
+}
 
-    fn try_from(message: pb::MembershipMessage) -> Result<Self, DecodeError> {
-        Ok(match message.kind.ok_or_else(|| DecodeError::missing("membership.kind"))? {
-            Kind::Beat(beat) => {
-                let echo = beat.echo.map(Echo::try_from).transpose()?;
-                Self::Beat { seq: beat.seq, echo, view_hash: beat.view_hash }
-            }
-            Kind::Ping(ping) => Self::Ping { seq: ping.seq },
-            Kind::Echo(echo) => Self::Echo(echo.try_into()?),
-            Kind::Query(query) => Self::Query {
-                id: query.id,
-                subject: member("query.subject", &query.subject)?,
-                epoch: Epoch(query.epoch),
-                deadline: from_micros("query.deadline_us", query.deadline_us)?,
-            },
-            Kind::Answer(answer) => Self::Answer {
-                id: answer.id,
-                subject: member("answer.subject", &answer.subject)?,
-                verdict: answer.verdict.ok_or_else(|| DecodeError::missing("answer.verdict"))?.try_into()?,
-            },
-            Kind::Accusation(accusation) => Self::Accuse(accusation.try_into()?),
-            Kind::Record(signed) => {
-                let record = pb::Record::decode(signed.record.as_slice())
-                    .map_err(|e| DecodeError::new("record.record", e.to_string()))?;
-                Self::Record(record.try_into()?)
-            }
-            Kind::Known(known) => Self::Known {
-                epoch: Epoch(known.epoch),
-                incarnation: Incarnation(known.incarnation),
-                state: known.state().try_into()?,
-            },
-            Kind::Addresses(addresses) => Self::Addresses(from_addresses(&addresses)?),
-        })
+fn to_digest(digest: &pb::Digest) -> Result<Message, DecodeError> {
+    let bits = u8::try_from(digest.bits).ok().filter(|bits| *bits <= MAX_DIGEST_BITS).ok_or_else(|| {
+        DecodeError::new("digest.bits", format!("is {}, at most {MAX_DIGEST_BITS}", digest.bits))
+    })?;
+    let (count, most) = (digest.buckets.len(), 1_u32 << bits);
+    if count > most as usize {
+        return Err(DecodeError::new("digest.buckets", format!("has {count} entries, at most {most}")));
     }
+    if digest.hashes.len() != count {
+        let problem = format!("has {} entries, not {count} as buckets", digest.hashes.len());
+        return Err(DecodeError::new("digest.hashes", problem));
+    }
+    let bucket = |(number, hash): (&u32, &u32)| {
+        let number = u16::try_from(*number).ok().filter(|number| u32::from(*number) < most);
+        number.map(|number| (number, *hash))
+    };
+    let buckets = digest.buckets.iter().zip(&digest.hashes).map(bucket).collect::<Option<_>>();
+    let buckets = buckets.ok_or_else(|| {
+        DecodeError::new("digest.buckets", format!("names a bucket that is not below {most}"))
+    })?;
+    Ok(Message::Digest { bits, answer: digest.answer, buckets })
 }
 
 fn from_addresses(
     addresses: &pb::Addresses,
-) -> Result<Vec<(flagship_types::MemberName, flagship_types::PeerAddress)>, DecodeError> {
+) -> Result<Vec<(MemberName, flagship_types::PeerAddress)>, DecodeError> {
     let count = addresses.members.len();
     if count > MAX_ADDRESSES {
         return Err(DecodeError::new(
@@ -162,7 +196,7 @@ impl From<Evidence> for pb::Evidence {
     }
 }
 
-fn from_evidence(field: &'static str, evidence: i32) -> Result<Evidence, DecodeError> {
+pub(crate) fn from_evidence(field: &'static str, evidence: i32) -> Result<Evidence, DecodeError> {
     match pb::Evidence::try_from(evidence) {
         Ok(pb::Evidence::Exit) => Ok(Evidence::Exit),
         Ok(pb::Evidence::Silence) => Ok(Evidence::Silence),
@@ -172,32 +206,6 @@ fn from_evidence(field: &'static str, evidence: i32) -> Result<Evidence, DecodeE
 
 fn unknown(field: &'static str, value: i32) -> DecodeError {
     DecodeError::new(field, format!("{value} is not a known value"))
-}
-
-impl From<&Accusation> for pb::Accusation {
-    fn from(accusation: &Accusation) -> Self {
-        Self {
-            subject: accusation.subject.to_string(),
-            epoch: accusation.epoch.0,
-            incarnation: accusation.incarnation.0,
-            evidence: pb::Evidence::from(accusation.evidence).into(),
-            signature: Vec::new(),
-            leaf: Vec::new(),
-        }
-    }
-}
-
-impl TryFrom<pb::Accusation> for Accusation {
-    type Error = DecodeError;
-
-    fn try_from(accusation: pb::Accusation) -> Result<Self, DecodeError> {
-        Ok(Self {
-            subject: member("accusation.subject", &accusation.subject)?,
-            epoch: Epoch(accusation.epoch),
-            incarnation: Incarnation(accusation.incarnation),
-            evidence: from_evidence("accusation.evidence", accusation.evidence)?,
-        })
-    }
 }
 
 impl From<State> for pb::State {
@@ -241,6 +249,7 @@ impl From<&Record> for pb::Record {
             version: record.version,
             status: Some(status),
             metadata: Some((&record.metadata).into()),
+            signed_at_ms: 0,
         }
     }
 }

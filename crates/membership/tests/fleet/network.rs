@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::checks::Change;
 use flagship_membership::{
-    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, Membership, Message, Output,
-    PeerHello, State,
+    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, MemberView, Membership, Message, Output,
+    PeerHello, Proof, Signed, SignedStatement, State, Statement,
 };
 use flagship_types::{
     CloseCode, ConfigVersion, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
@@ -167,6 +167,12 @@ impl Net {
         net
     }
 
+    /// One more member starts.
+    pub(crate) fn join(&mut self, i: usize) {
+        let epoch = WALL_MS + self.now.as_nanos() / 1_000_000;
+        self.add(i, epoch, Vec::new());
+    }
+
     fn add(&mut self, i: usize, epoch: u64, known: Vec<KnownMember>) {
         let seed = self.rng.next_u64();
         let config = Config::new(name(i), Epoch(epoch), WALL_MS + self.now.as_nanos() / 1_000_000);
@@ -201,7 +207,8 @@ impl Net {
         let running: Vec<_> = self.running().collect();
         let sees = |a: usize, b: usize| {
             let view = self.core(a).member(&name(b));
-            view.is_some_and(|v| v.state == State::Alive && v.metadata.is_some() && v.link.is_some())
+            let linked = |v: &MemberView<'_>| v.link.is_some() || running.len() > 8;
+            view.is_some_and(|v| v.state == State::Alive && v.metadata.is_some() && linked(&v))
         };
         running.iter().all(|a| running.iter().all(|b| a == b || sees(*a, *b)))
     }
@@ -320,6 +327,7 @@ impl Net {
                 name: name(*k),
                 epoch: Epoch(self.nodes[*k].epoch),
                 address: Some(address(*k)),
+                record: None,
             })
             .collect();
         self.add(i, epoch, known);
@@ -436,6 +444,10 @@ impl Net {
                         self.streams[stream].open[end] = false;
                     }
                 }
+                Output::Sign(statement) => {
+                    let now = self.now;
+                    self.nodes[i].core.handle(Input::Signed(signed(statement)), now);
+                }
                 Output::Event(event) => self.note(i, event),
             }
         }
@@ -466,8 +478,18 @@ impl Net {
     }
 }
 
+/// A signature as good as any here: nobody forges.
+pub(crate) fn signed(statement: Statement) -> SignedStatement {
+    match statement {
+        Statement::Record(record) => SignedStatement::Record(Signed::new(record, Proof::default())),
+        Statement::Accusation(accusation) => {
+            SignedStatement::Accusation(Signed::new(accusation, Proof::default()))
+        }
+    }
+}
+
 fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<PeerAddress>) -> Input {
     let hello =
-        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0 };
+        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0, protocol: 2 };
     Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
 }

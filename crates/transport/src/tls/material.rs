@@ -14,6 +14,7 @@ use rustls::{CertificateError, ClientConfig, ServerConfig};
 
 use super::certificate::{Leaf, LeafError};
 use super::directory::{TlsError, TlsFiles, renewal};
+use super::statement::{StatementKey, StatementVerifier};
 use super::trust::{Trust, Usage};
 use super::verifier::FleetVerifier;
 
@@ -70,6 +71,10 @@ pub(crate) struct TlsMaterial {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) trust: Arc<Trust>,
+    /// Signs what this member states.
+    pub(crate) signer: StatementKey,
+    /// Checks what others state. New with every reload, so that nothing is believed on the word of what was removed.
+    pub(crate) statements: StatementVerifier,
     pub(crate) info: CertificateInfo,
     /// Set if our own certificate does not belong to our own authorities. At the start that is an error; later
     /// (an authority was removed) the removal counts and peers will say what they think of our certificate.
@@ -121,7 +126,14 @@ impl TlsMaterial {
             rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch(key_file),
             other => TlsError::Malformed { file: key_file, problem: format!("cannot be used: {other}") },
         })?;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client), trust, info, unsigned })
+        let signing = provider.key_provider.load_private_key(key).map_err(|e| TlsError::Malformed {
+            file: files.dir.join("tls.key"),
+            problem: format!("cannot be used: {e}"),
+        })?;
+        let signer = StatementKey::new(signing, &chain, &leaf, callsign, grace);
+        let statements = StatementVerifier::new(trust.clone(), trust_domain.clone(), callsign.clone());
+        let (server, client) = (Arc::new(server), Arc::new(client));
+        Ok(Self { server, client, trust, signer, statements, info, unsigned })
     }
 }
 

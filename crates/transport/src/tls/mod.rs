@@ -4,6 +4,7 @@ mod certificate;
 mod directory;
 mod explain;
 mod material;
+mod statement;
 mod trust;
 mod verifier;
 
@@ -14,6 +15,7 @@ pub(crate) use certificate::PeerCertificate;
 pub(crate) use directory::{TlsDirectory, TlsFiles, renewal};
 pub(crate) use explain::{Explanation, explain, is_anonymous, is_broken};
 pub(crate) use material::TlsMaterial;
+pub(crate) use statement::Known;
 pub(crate) use trust::Usage;
 
 use sha2::{Digest, Sha256};

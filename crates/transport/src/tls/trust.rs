@@ -4,15 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::CertificateError;
-use rustls::OtherError;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use rustls::{OtherError, SignatureScheme};
 use webpki::{
     CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
 use super::certificate::Leaf;
+
+/// How statements are signed: what the keys that links take can do.
+pub(crate) const SCHEMES: [SignatureScheme; 3] = [
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ED25519,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+];
 
 /// Which end of a connection a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +69,30 @@ impl Trust {
         now: UnixTime,
     ) -> Result<(), CertificateError> {
         let facts = Leaf::read(leaf).map_err(|e| CertificateError::Other(OtherError(Arc::new(e))))?;
-        let last = last_valid_moment(&facts);
+        self.verify_leaf(leaf, &facts, intermediates, usage, now)
+    }
+
+    /// The same with the leaf's facts read already.
+    pub(crate) fn verify_leaf(
+        &self,
+        leaf: &CertificateDer<'_>,
+        facts: &Leaf,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let last = last_valid_moment(facts);
         let grace_ends = last.as_secs().saturating_add(self.grace.as_secs());
         let at = if now.as_secs() > last.as_secs() && now.as_secs() <= grace_ends { last } else { now };
         self.verify_at(leaf, intermediates, usage, at)
+    }
+
+    /// Whether the key of this certificate made that signature.
+    pub(crate) fn is_signed_by(&self, leaf: &CertificateDer<'_>, message: &[u8], signature: &[u8]) -> bool {
+        let Ok(leaf) = EndEntityCert::try_from(leaf) else { return false };
+        let fitting = self.algorithms.mapping.iter().filter(|(scheme, _)| SCHEMES.contains(scheme));
+        let mut algorithms = fitting.flat_map(|(_, algorithms)| *algorithms);
+        algorithms.any(|algorithm| leaf.verify_signature(*algorithm, message, signature).is_ok())
     }
 
     /// Judges a chain whatever its age: expiry never closes a link, the loss of its authority does.

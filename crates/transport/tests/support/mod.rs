@@ -204,7 +204,7 @@ pub(crate) fn election_of(kind: pb::election_message::Kind) -> PeerMessage {
 }
 
 pub(crate) fn beat(seq: u64) -> PeerMessage {
-    let kind = pb::membership_message::Kind::Beat(pb::Beat { seq, echo: None, view_hash: 1 });
+    let kind = pb::membership_message::Kind::Beat(pb::Beat { seq, view_hash: 1, ..Default::default() });
     message_of(pb::frame::Kind::Membership(pb::MembershipMessage { kind: Some(kind) }))
 }
 

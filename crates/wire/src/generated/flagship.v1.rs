@@ -261,7 +261,10 @@ impl Failback {
 /// One frame's worth of membership. Durations are in microseconds.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MembershipMessage {
-    #[prost(oneof = "membership_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(
+        oneof = "membership_message::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
     pub kind: ::core::option::Option<membership_message::Kind>,
 }
 /// Nested message and enum types in `MembershipMessage`.
@@ -286,6 +289,13 @@ pub mod membership_message {
         Known(super::Known),
         #[prost(message, tag = "9")]
         Addresses(super::Addresses),
+        /// Protocol 2 from here on.
+        #[prost(message, tag = "10")]
+        Delta(super::Delta),
+        #[prost(message, tag = "11")]
+        Digest(super::Digest),
+        #[prost(message, tag = "12")]
+        Unobserve(super::Unobserve),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -296,6 +306,9 @@ pub struct Beat {
     pub echo: ::core::option::Option<Echo>,
     #[prost(fixed32, tag = "3")]
     pub view_hash: u32,
+    /// Where the receiver sends no beats of its own: its newest Echo, by the sequence number that it carried.
+    #[prost(message, optional, tag = "4")]
+    pub acked: ::core::option::Option<Echo>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {
@@ -354,24 +367,63 @@ pub struct Accusation {
     pub incarnation: u32,
     #[prost(enumeration = "Evidence", tag = "4")]
     pub evidence: i32,
-    /// The accusing observer's signature over the fields above, and its certificate. Empty: vouched for by the link.
+    /// Empty: the sender.
+    #[prost(string, tag = "5")]
+    pub accuser: ::prost::alloc::string::String,
+    /// As in Record.
+    #[prost(uint64, tag = "6")]
+    pub signed_at_ms: u64,
+    /// The accuser's signature over `statement`, and its certificate as in SignedRecord. Empty: vouched for by the link.
     #[prost(bytes = "vec", tag = "15")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "16")]
     pub leaf: ::prost::alloc::vec::Vec<u8>,
+    /// An encoded Accusation of the fields 1 to 6, as it was signed. With it those fields beside it are for builds that
+    /// speak protocol 1 only, which do not know it.
+    #[prost(bytes = "vec", tag = "17")]
+    pub statement: ::prost::alloc::vec::Vec<u8>,
 }
 /// A record and its owner's signature over it, forwarded verbatim. An empty signature and leaf: taken first-hand,
-/// vouched for by the link it came on.
+/// vouched for by the link it came on. Signed are the bytes "flagship/v1 record" (for an accusation
+/// "flagship/v1 accusation"), 0, the callsign, 0, and the statement; ECDSA (ASN.1) or Ed25519 by the key of the leaf.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignedRecord {
     /// An encoded Record.
     #[prost(bytes = "vec", tag = "1")]
     pub record: ::prost::alloc::vec::Vec<u8>,
+    /// At most 256 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// The owner's certificate, DER, followed by those between it and the fleet's authority. At most 4 KiB.
     #[prost(bytes = "vec", tag = "3")]
     pub leaf: ::prost::alloc::vec::Vec<u8>,
 }
+/// Several statements at once, at most 64.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Delta {
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<SignedRecord>,
+    #[prost(message, repeated, tag = "2")]
+    pub accusations: ::prost::alloc::vec::Vec<Accusation>,
+}
+/// Hashes of parts of the sender's view.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Digest {
+    /// The view is cut into 2^bits buckets; at most 12.
+    #[prost(uint32, tag = "1")]
+    pub bits: u32,
+    /// Names the buckets that differ and wants no digest back.
+    #[prost(bool, tag = "2")]
+    pub answer: bool,
+    /// Numbers and hashes of buckets, in the same order.
+    #[prost(uint32, repeated, tag = "3")]
+    pub buckets: ::prost::alloc::vec::Vec<u32>,
+    #[prost(fixed32, repeated, tag = "4")]
+    pub hashes: ::prost::alloc::vec::Vec<u32>,
+}
+/// The sender does not take the receiver for its observer any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unobserve {}
 /// What a member says of itself.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Record {
@@ -385,6 +437,9 @@ pub struct Record {
     pub version: u64,
     #[prost(message, optional, tag = "8")]
     pub metadata: ::core::option::Option<Metadata>,
+    /// When it was signed, by the owner's wall clock: the certificate is judged at that time. 0: not signed.
+    #[prost(uint64, tag = "9")]
+    pub signed_at_ms: u64,
     #[prost(oneof = "record::Status", tags = "5, 6, 7")]
     pub status: ::core::option::Option<record::Status>,
 }
@@ -632,6 +687,8 @@ pub enum CloseCode {
     CertificateRevoked = 10,
     Stale = 11,
     Standby = 12,
+    /// Protocol 2: who speaks protocol 1 is told DUPLICATE.
+    Unneeded = 13,
 }
 impl CloseCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -653,6 +710,7 @@ impl CloseCode {
             Self::CertificateRevoked => "CLOSE_CODE_CERTIFICATE_REVOKED",
             Self::Stale => "CLOSE_CODE_STALE",
             Self::Standby => "CLOSE_CODE_STANDBY",
+            Self::Unneeded => "CLOSE_CODE_UNNEEDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -671,6 +729,7 @@ impl CloseCode {
             "CLOSE_CODE_CERTIFICATE_REVOKED" => Some(Self::CertificateRevoked),
             "CLOSE_CODE_STALE" => Some(Self::Stale),
             "CLOSE_CODE_STANDBY" => Some(Self::Standby),
+            "CLOSE_CODE_UNNEEDED" => Some(Self::Unneeded),
             _ => None,
         }
     }

@@ -114,6 +114,7 @@ impl World {
                 epoch: hello.epoch,
                 address: hello.address,
                 view_hash: hello.view_hash,
+                protocol: 2,
             };
             let event = LinkEvent::Up { link: LinkId(stream), hello: Verified::first_hand(hello), dialled };
             self.link_event(host, event);

@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_membership::KnownMember;
 use flagship_node::{
     DurableRecord, ElectionSpec, Machine, MachineConfig, MachineOutput, NodeEvent, NodeSpec, PauseDetector,
+    Proof, Statement,
 };
 use flagship_types::{
     Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Role,
@@ -272,7 +274,7 @@ impl World {
             silence_floor: Duration::from_secs(3),
             seed,
         };
-        host.machine = Some(Machine::new(config, now));
+        host.machine = Some(Machine::new(config, Arc::new(|_: &Statement| Some(Proof::default())), now));
         host.pauses = PauseDetector::new(now, wall_ms);
         host.due = None;
         host.job = Job::Idle;
@@ -286,7 +288,12 @@ impl World {
     fn known_member(&self, name: &MemberName) -> KnownMember {
         let host = self.host_named(name.as_str());
         let epoch = host.and_then(|h| self.hosts[h].durable.as_ref()).map_or(Epoch(0), |record| record.epoch);
-        KnownMember { name: name.clone(), epoch, address: host.map(|h| self.hosts[h].spec.address()) }
+        KnownMember {
+            name: name.clone(),
+            epoch,
+            address: host.map(|h| self.hosts[h].spec.address()),
+            record: None,
+        }
     }
 
     fn kill(&mut self, id: HostId) {

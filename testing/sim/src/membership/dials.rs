@@ -156,6 +156,7 @@ impl World {
             epoch: core.epoch(),
             address: Some(self.names.address(host).clone()),
             view_hash: core.view_hash(),
+            protocol: 2,
         })
     }
 

@@ -259,8 +259,8 @@ impl World {
     }
 
     fn require(&mut self, i: usize, host: Host, peers: &[Host]) {
-        // Today's core has a full mesh and needs no such input.
-        let _ = peers;
+        let names = peers.iter().map(|peer| self.names.name(*peer).clone()).collect();
+        self.input(host, Input::SetRequired(names));
         self.struck(i, u64::from(self.lives(host)));
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use flagship_membership::{
-    Accusation, Evidence, LinkId, Membership, Message, Record, SelfState, State, Verdict,
+    Accusation, Evidence, LinkId, Membership, Message, Record, SelfState, Signed, State, Verdict,
 };
 use flagship_types::{Epoch, Incarnation, MemberName};
 use rand::RngExt;
@@ -12,6 +12,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::fault::Lie;
 use super::names::{Names, address, metadata};
+use super::signing::proof;
 
 /// Messages kept for replays.
 const MEMORY: usize = 64;
@@ -57,6 +58,10 @@ impl Liar {
                 self.told += 1;
                 Some(Message::Answer { id, subject, verdict })
             }
+            Message::Delta { .. } if self.has(Lie::StaleDigest) => {
+                self.told += 1;
+                None
+            }
             message => Some(message),
         }
     }
@@ -95,6 +100,8 @@ impl Liar {
         rng: &mut Pcg64Mcg,
     ) -> Option<Message> {
         let view = core.member(victim)?;
+        let own = core.members().next()?;
+        let me = names.host(own.name)?;
         let far = [0, 1, 2, 1 << 15, 1 << 16, (1 << 16) + 1, u32::MAX - view.incarnation.0];
         let ahead = far[rng.random_range(0..far.len())];
         let incarnation = Incarnation(view.incarnation.0.saturating_add(ahead));
@@ -103,7 +110,13 @@ impl Liar {
                 let evidence = if rng.random() { Evidence::Exit } else { Evidence::Silence };
                 let (subject, epoch) = (victim.clone(), view.epoch);
                 let incarnation = view.incarnation;
-                Some(Message::Accuse(Accusation { subject, epoch, incarnation, evidence }))
+                // Mostly under its own name; else in another's, or without a signature.
+                let accuser = match rng.random_range(0..4) {
+                    0 => core.members().map(|view| view.name.clone()).nth(1)?,
+                    _ => own.name.clone(),
+                };
+                let accusation = Accusation { accuser, subject, epoch, incarnation, evidence };
+                Some(Message::Accuse(sealed(accusation, me, rng)))
             }
             Lie::AnswerMute | Lie::AnswerHeard => {
                 // Also unasked, for queries that it can guess.
@@ -120,7 +133,12 @@ impl Liar {
                 let host = names.host(victim)?;
                 let metadata = metadata(&address(11, host), 9_999);
                 let (member, version) = (victim.clone(), 1_000);
-                Some(Message::Record(Record { member, epoch, incarnation, version, status, metadata }))
+                let record = Record { member, epoch, incarnation, version, status, metadata };
+                let record = sealed(record, me, rng);
+                match rng.random() {
+                    true => Some(Message::Record(record)),
+                    false => Some(Message::Delta { records: vec![record], accusations: Vec::new() }),
+                }
             }
             Lie::Replay => {
                 let n = self.memory.len();
@@ -132,14 +150,14 @@ impl Liar {
                 Some(Message::Known { epoch, incarnation, state })
             }
             Lie::Huge => {
-                let own = core.members().next()?;
                 let day = 24 * 3600 * 1000;
                 let epochs = [0, 0, 1, 60_000, 2 * day, u64::MAX / 2];
                 let epoch = Epoch(own.epoch.0.saturating_add(epochs[rng.random_range(0..epochs.len())]));
                 let incarnation = Incarnation(own.incarnation.0.saturating_add(ahead));
                 let (member, metadata) = (own.name.clone(), own.metadata?.clone());
                 let (version, status) = (rng.random_range(0..1_000), SelfState::Alive);
-                Some(Message::Record(Record { member, epoch, incarnation, version, status, metadata }))
+                let record = Record { member, epoch, incarnation, version, status, metadata };
+                Some(Message::Record(Signed::new(record, proof(me))))
             }
             Lie::Ghosts => {
                 let ghost = |i: usize| {
@@ -149,7 +167,20 @@ impl Liar {
                 let first = rng.random_range(0..1_000);
                 Some(Message::Addresses((first..first + 16).map(ghost).collect()))
             }
-            Lie::StaleDigest => None,
+            Lie::StaleDigest => {
+                let bits = rng.random_range(3..=13);
+                let numbers = 0..1_u16.checked_shl(bits).unwrap_or(0).min(64);
+                let buckets = numbers.map(|number| (number, rng.random())).collect();
+                Some(Message::Digest { bits: bits as u8, answer: rng.random(), buckets })
+            }
         }
+    }
+}
+
+/// Under its own signature, or none.
+fn sealed<T>(content: T, me: usize, rng: &mut Pcg64Mcg) -> Signed<T> {
+    match rng.random() {
+        true => Signed::new(content, proof(me)),
+        false => Signed::unsigned(content),
     }
 }

@@ -1,31 +1,52 @@
 //! Names and addresses of simulated members, and back to their places without a search.
 
+use flagship_membership::{Record, SelfState, Signed};
 use flagship_types::{
-    ConfigVersion, Health, MemberName, Metadata, PeerAddress, Rank, Role, Term,
+    ConfigVersion, Epoch, Health, Incarnation, MemberName, Metadata, PeerAddress, Rank, Role, Term,
 };
 
 use super::fault::Host;
+use super::signing::proof;
+use super::world::WALL_MS;
 
 /// Names of one fleet. They carry a salt, so that rings differ from run to run.
 #[derive(Debug)]
 pub struct Names {
     names: Vec<MemberName>,
     addresses: Vec<PeerAddress>,
+    /// What each says of itself at its first start, signed.
+    first_records: Vec<Signed<Record>>,
 }
 
 impl Names {
     /// For so many members.
     pub fn new(members: usize, salt: u16) -> Self {
         let name = |i: usize| MemberName::new(&format!("m{i:05}-{salt:04x}")).expect("a valid name");
-        Self {
-            names: (0..members).map(name).collect(),
-            addresses: (0..members).map(|i| address(10, i)).collect(),
-        }
+        let names: Vec<MemberName> = (0..members).map(name).collect();
+        let addresses: Vec<PeerAddress> = (0..members).map(|i| address(10, i)).collect();
+        let first = |i: usize| {
+            let record = Record {
+                member: names[i].clone(),
+                epoch: Epoch(WALL_MS),
+                incarnation: Incarnation(0),
+                version: 1,
+                status: SelfState::Alive,
+                metadata: metadata(&addresses[i], 1),
+            };
+            Signed::new(record, proof(i))
+        };
+        let first_records = (0..members).map(first).collect();
+        Self { names, addresses, first_records }
     }
 
     /// Its name.
     pub fn name(&self, host: Host) -> &MemberName {
         &self.names[host]
+    }
+
+    /// What it says of itself at its first start.
+    pub fn first_record(&self, host: Host) -> &Signed<Record> {
+        &self.first_records[host]
     }
 
     /// Its address.

@@ -8,7 +8,7 @@ use flagship_types::{CloseCode, PeerAddress, Verified};
 use super::clock::{Nanos, ms};
 use super::fault::Host;
 use super::queue::{EndOf, Happening};
-use super::signing::{Sealed, open};
+use super::signing::verify;
 use super::trace::What;
 use super::world::{Process, World};
 
@@ -20,7 +20,7 @@ pub(super) const USER_TIMEOUT: Nanos = ms(5_000);
 pub(super) enum Wire {
     /// The acceptor's Hello: the first frame to the dialler.
     Hello(Box<(PeerHello, PeerAddress)>),
-    Frame(Sealed),
+    Frame(Message),
     Close(CloseCode),
 }
 
@@ -226,13 +226,12 @@ impl World {
                 let (hello, address) = *hello;
                 self.link_up(host, link, hello, Some(address));
             }
-            Wire::Frame(sealed) => {
+            Wire::Frame(message) => {
                 self.tally.delivered += 1;
                 let sender = self.way_hosts(end.slot, end.end).0;
-                let Some(message) = open(&self.names, sender, sealed) else {
-                    self.tally.forged_dropped += 1;
-                    return;
-                };
+                let (message, dropped) = verify(&self.names, message);
+                self.tally.forged_dropped += dropped;
+                let Some(message) = message else { return };
                 self.deliver(host, sender, link, message);
             }
             Wire::Close(code) => {
@@ -252,9 +251,8 @@ impl World {
         if let Some(checks) = &mut self.checks
             && process == Process::Running
         {
-            let honest = self.members[sender].liar.is_none();
             let in_use = self.members[host].core.as_ref().is_some_and(|core| core.peer_of(link).is_some());
-            checks.delivered(&self.names, (sender, host), honest && in_use, &message, self.now);
+            checks.delivered(&self.names, (sender, host), in_use, &message, self.now);
         }
         self.input(host, Input::Message { link, message: Verified::first_hand(message) });
         if process == Process::Running

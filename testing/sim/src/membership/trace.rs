@@ -146,7 +146,8 @@ fn message_words(message: &Message, names: &Names) -> String {
         },
         Message::Accuse(accusation) => {
             let evidence = if accusation.evidence == Evidence::Exit { "exit" } else { "silence" };
-            format!("accuses {} ({evidence}), incarnation {}", who(&accusation.subject), accusation.incarnation.0)
+            let (accuser, subject) = (who(&accusation.accuser), who(&accusation.subject));
+            format!("{accuser} accuses {subject} ({evidence}), incarnation {}", accusation.incarnation.0)
         }
         Message::Record(record) => format!(
             "record of {}: {:?}, incarnation {}, version {}, epoch {}",
@@ -156,6 +157,13 @@ fn message_words(message: &Message, names: &Names) -> String {
             record.version,
             record.epoch.0
         ),
+        Message::Delta { records, accusations } => {
+            let names: Vec<String> = records.iter().take(6).map(|record| who(&record.member)).collect();
+            format!("{} records ({}) and {} accusations", records.len(), names.join(" "), accusations.len())
+        }
+        Message::Digest { buckets, answer: false, .. } => format!("digest of {} buckets", buckets.len()),
+        Message::Digest { buckets, answer: true, .. } => format!("{} buckets differ", buckets.len()),
+        Message::Unobserve => "you do not observe me any more".into(),
         Message::Known { incarnation, state, .. } => {
             format!("I hold you {}, incarnation {}", state.as_str(), incarnation.0)
         }

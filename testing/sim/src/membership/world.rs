@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::hash::Hasher as _;
 
 use flagship_membership::{
-    Config, Event, Input, KnownMember, LinkId, Membership, Message, Output, State,
+    Config, Event, Input, KnownMember, LinkId, Membership, Message, Output, State, Statement,
 };
 use flagship_types::{Epoch, Instant, PeerAddress};
 use rand::{Rng, RngExt, SeedableRng};
@@ -20,13 +20,17 @@ use super::lies::Liar;
 use super::names::{Names, metadata};
 use super::paths::Paths;
 use super::queue::{Happening, Queue};
-use super::signing::seal;
+use super::rings::Rings;
+use super::signing::sign;
 use super::streams::{Stream, Wire};
 use super::tally::Tally;
 use super::trace::{Trace, What};
 
 /// The wall clock at the start of virtual time, in milliseconds.
 pub(super) const WALL_MS: u64 = 1_800_000_000_000;
+
+/// So many views of a large fleet are looked at one by one.
+const SAMPLE: usize = 300;
 
 /// What a host does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,7 @@ pub struct World {
     pub(super) plan: Plan,
     pub(super) queue: Queue,
     pub(super) names: Names,
+    pub(super) rings: Rings,
     pub(super) members: Vec<Member>,
     pub(super) paths: Paths,
     pub(super) streams: Vec<Stream>,
@@ -113,6 +118,7 @@ impl World {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let salt = u16::try_from(rng.next_u64() & 0xffff).unwrap_or(0);
         let names = Names::new(plan.members, salt);
+        let rings = Rings::new(&names);
         let members = (0..plan.members).map(|_| Member::new(rng.next_u64() % ms(1_000_000))).collect();
         let faults = plan.faults.len();
         let mut world = Self {
@@ -120,6 +126,7 @@ impl World {
             plan: plan.clone(),
             queue: Queue::default(),
             names,
+            rings,
             members,
             paths: Paths::new(plan.network, faults),
             streams: Vec::new(),
@@ -226,11 +233,17 @@ impl World {
     /// Whether all living members hold all living members Alive and have their records.
     pub fn complete(&self) -> bool {
         let living = self.living();
+        // What they show is in the view hash, but for the records that are not there yet.
+        let hash = |host: &Host| self.core(*host).map(|core| (core.size(), core.view_hash()));
+        if living.windows(2).any(|two| hash(&two[0]) != hash(&two[1])) {
+            return false;
+        }
+        let viewers = living.iter().step_by(living.len().div_ceil(SAMPLE).max(1));
         let knows = |core: &Membership, subject: Host| {
             let view = core.member(self.names.name(subject));
             view.is_some_and(|view| view.state == State::Alive && view.metadata.is_some())
         };
-        living.iter().all(|viewer| {
+        viewers.into_iter().all(|viewer| {
             self.core(*viewer).is_some_and(|core| living.iter().all(|subject| knows(core, *subject)))
         })
     }
@@ -339,6 +352,13 @@ impl World {
             name: self.names.name(other).clone(),
             epoch,
             address: Some(self.names.address(other).clone()),
+            record: None,
+        };
+        let warm = |other: Host| KnownMember {
+            name: self.names.name(other).clone(),
+            epoch: Epoch(WALL_MS),
+            address: None,
+            record: Some(self.names.first_record(other).clone()),
         };
         let others = (0..self.plan.members).filter(|other| *other != host);
         if let Some(core) = &self.members[host].core {
@@ -351,7 +371,7 @@ impl World {
         if !self.plan.warm || self.plan.joins_later(host) {
             return Vec::new();
         }
-        others.filter(|o| !self.plan.joins_later(*o)).map(|other| known(other, Epoch(WALL_MS))).collect()
+        others.filter(|o| !self.plan.joins_later(*o)).map(warm).collect()
     }
 
     /// Ends a process.
@@ -468,9 +488,23 @@ impl World {
                 Output::Send { link, message } => self.send(host, link, message),
                 Output::Disconnect { link, code } => self.disconnect(host, link, code),
                 Output::Event(event) => self.event(host, event),
+                Output::Sign(statement) => self.sign(host, statement),
             }
         }
         self.arm(host);
+    }
+
+    /// Signs, and gives it back before anything else happens to that core.
+    fn sign(&mut self, host: Host, statement: Statement) {
+        if let (Statement::Accusation(accusation), Some(mut checks)) = (&statement, self.checks.take()) {
+            checks.finding(self, host, accusation);
+            self.checks = Some(checks);
+        }
+        let member = &mut self.members[host];
+        let local = member.clock.read(self.now);
+        if let Some(core) = &mut member.core {
+            core.handle(Input::Signed(sign(host, statement)), local);
+        }
     }
 
     /// Sees to it that the core's next deadline is met. An event for an earlier one stays and looks again.
@@ -512,7 +546,7 @@ impl World {
             checks.sent(&self.names, (host, to), honest, &message, self.now);
         }
         self.note(host, || What::Sent { to, message: message.clone() });
-        self.transmit(slot, 1 - end, Wire::Frame(seal(host, message)));
+        self.transmit(slot, 1 - end, Wire::Frame(message));
     }
 
     /// A member of the fleet put something into its view, or learnt something of itself.

@@ -12,6 +12,8 @@ use crate::membership::fault::{Fault, Host, Plan};
 
 /// The beat interval.
 const H: Nanos = ms(1_000);
+/// So many observers' words make a Down: a majority of three.
+const QUORUM: usize = 2;
 /// A word unasked counts this long as an answer: three beat intervals, and a clock that is 6 % slow.
 const WORD_LASTS: Nanos = ms(3_200);
 /// Who heard the subject this short ago is not mute by anybody's slack.
@@ -58,8 +60,8 @@ struct Ballot {
 #[derive(Debug, Default)]
 pub struct Ballots {
     ballots: BTreeMap<(Host, Host), Ballot>,
-    /// After the frame that is being handled the receiver must hold this subject at least so high.
-    pub expected: Option<(Host, u64, u32)>,
+    /// After the frame that is being handled the receiver must hold these subjects at least so high.
+    pub expected: Vec<(Host, u64, u32)>,
 }
 
 impl Ballots {
@@ -103,7 +105,7 @@ impl Ballots {
     /// A record that the viewer has to read.
     pub fn record(&mut self, viewer: Host, owner: Host, what: (u64, u32), honest: bool) {
         if honest && viewer != owner {
-            self.expected = Some((owner, what.0, what.1));
+            self.expected.push((owner, what.0, what.1));
             let ballot = self.of(viewer, owner);
             ballot.newest = ballot.newest.max(Some(what));
         }
@@ -114,8 +116,25 @@ impl Ballots {
         self.of(viewer, owner).away_until = Some(until);
     }
 
-    /// Checks a view.
-    pub fn seen(&mut self, seen: Seen, rule: Rule) -> Vec<Violation> {
+    /// Checks a finding: the viewer is about to accuse the subject.
+    pub fn finding(
+        &mut self,
+        (viewer, subject): (Host, Host),
+        what: (u64, u32),
+        evidence: Evidence,
+        at: Nanos,
+        rule: Rule,
+    ) -> Option<Violation> {
+        let ballot = self.of(viewer, subject);
+        let wrong = ballot.wrong(what, evidence, at, rule);
+        if wrong.is_none() {
+            ballot.right = Some(what);
+        }
+        wrong.map(|why| Violation { invariant: 3, at, text: format!("m{viewer} accuses m{subject}: {why}") })
+    }
+
+    /// Checks a view. `near` tells whether an accuser observes the subject, or may have.
+    pub fn seen(&mut self, seen: Seen, rule: Rule, near: impl Fn(Host) -> bool) -> Vec<Violation> {
         let what = (seen.epoch, seen.incarnation);
         let ballot = self.of(seen.viewer, seen.subject);
         let violation = |invariant, text: String| {
@@ -124,40 +143,30 @@ impl Ballots {
             vec![Violation { invariant, at, text }]
         };
         match seen.state {
-            State::Suspect => match ballot.wrong(seen, rule) {
-                Some(why) => violation(3, why),
-                None => {
-                    ballot.right = Some(what);
-                    Vec::new()
-                }
-            },
             State::Down if ballot.newest > Some(what) => {
                 violation(7, format!("it had refuted that: {:?} after {what:?}", ballot.newest))
             }
             State::Down => {
                 let paused = ballot.away_until.is_some_and(|until| seen.at >= rule.shortened(until));
-                match ballot.right == Some(what) || paused {
-                    true => Vec::new(),
-                    false => violation(3, "without a suspicion that was right, and without a pause".into()),
+                let accusers = ballot.words.iter().filter(|(by, (about, _))| *about == what && near(**by));
+                match accusers.count() {
+                    _ if ballot.right == Some(what) || paused => Vec::new(),
+                    QUORUM.. => Vec::new(),
+                    n => violation(3, format!("no finding of its own, no pause, and {n} of its observers accuse it")),
                 }
             }
-            State::Alive | State::Away | State::Left => Vec::new(),
+            State::Alive | State::Suspect | State::Away | State::Left => Vec::new(),
         }
     }
 }
 
 impl Ballot {
     /// Why a suspicion is not right, if so.
-    fn wrong(&self, seen: Seen, rule: Rule) -> Option<String> {
-        if self.right == Some((seen.epoch, seen.incarnation)) {
-            return None;
-        }
+    fn wrong(&self, what: (u64, u32), evidence: Evidence, now: Nanos, rule: Rule) -> Option<String> {
         let mut mute = 1;
         let mut heard = 0;
-        let young = |at: Nanos| at + WORD_LASTS >= seen.at;
-        let words = self.words.iter().filter(|(_, (what, at))| {
-            *what == (seen.epoch, seen.incarnation) && young(*at)
-        });
+        let young = |at: Nanos| at + WORD_LASTS >= now;
+        let words = self.words.iter().filter(|(_, (about, at))| *about == what && young(*at));
         let words: Vec<Host> = words.map(|(by, _)| *by).collect();
         for (by, verdict) in &self.answers {
             match verdict {
@@ -172,10 +181,10 @@ impl Ballot {
         if mute <= heard {
             return Some(format!("{mute} do not hear it, {heard} do"));
         }
-        if mute > 1 || heard > 0 || seen.evidence == Some(Evidence::Exit) {
+        if mute > 1 || heard > 0 || evidence == Evidence::Exit {
             return None;
         }
-        let silent = self.heard.map(|heard| seen.at.saturating_sub(heard));
+        let silent = self.heard.map(|heard| now.saturating_sub(heard));
         let floor = rule.shortened(H + rule.silence_floor);
         silent.filter(|silent| *silent < floor).map(|silent| {
             format!("nobody else answered, and it was heard {} ms ago", silent / ms(1))
@@ -225,7 +234,11 @@ mod tests {
     }
 
     fn found(mut ballots: Ballots, state: State) -> Vec<u8> {
-        ballots.seen(seen(state), RULE).iter().map(|violation| violation.invariant).collect()
+        if state == State::Suspect {
+            let found = ballots.finding((0, 1), (7, 0), Evidence::Silence, ms(10_000), RULE);
+            return found.iter().map(|violation| violation.invariant).collect();
+        }
+        ballots.seen(seen(state), RULE, |by| by < 9).iter().map(|violation| violation.invariant).collect()
     }
 
     #[test]
@@ -262,9 +275,24 @@ mod tests {
     }
 
     #[test]
+    fn two_accusers_make_a_down_if_they_observe_the_subject() {
+        let accused = |by: &[Host], about| {
+            let mut ballots = Ballots::default();
+            for by in by {
+                ballots.accused((*by, 0), 1, about, ms(9_000));
+            }
+            found(ballots, State::Down)
+        };
+        assert_eq!(accused(&[2, 3], (7, 0)), []);
+        assert_eq!(accused(&[2], (7, 0)), [3]);
+        assert_eq!(accused(&[2, 9], (7, 0)), [3], "9 does not observe it");
+        assert_eq!(accused(&[2, 3], (7, 1)), [3], "another incarnation");
+    }
+
+    #[test]
     fn a_refutation_that_loses_is_found() {
         let mut ballots = asked(&[Verdict::Mute(Evidence::Silence)]);
-        assert_eq!(ballots.seen(seen(State::Suspect), RULE), []);
+        assert_eq!(ballots.finding((0, 1), (7, 0), Evidence::Silence, ms(10_000), RULE), None);
         ballots.record(0, 1, (7, 1), true);
         assert_eq!(found(ballots, State::Down), [7]);
         assert!(refutation_held((0, 1), (7, 1), (7, 0, State::Suspect), 0).is_some());

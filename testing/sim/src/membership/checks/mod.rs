@@ -22,7 +22,9 @@ pub mod owners;
 pub mod settling;
 pub mod truth;
 
-use flagship_membership::{Evidence, Input, Membership, Message, SelfState, State};
+use flagship_membership::{
+    Accusation, Evidence, Input, Membership, Message, Record, SelfState, Signed, State,
+};
 use flagship_types::MemberName;
 
 use super::clock::{Nanos, nanos};
@@ -64,6 +66,10 @@ pub struct Violation {
     /// What was seen.
     pub text: String,
 }
+
+/// An accuser counts among the first so many live members after the subject on some ring: its observers, and those
+/// who may have taken their places in a view that is a little older or newer.
+const REACH: usize = 4;
 
 /// More are not kept.
 const MAX_VIOLATIONS: usize = 32;
@@ -171,32 +177,71 @@ impl Checks {
                     self.ballots.answered((from, to), subject, *id, *verdict);
                 }
             }
-            Message::Accuse(accusation) => {
-                if let Some(subject) = names.host(&accusation.subject) {
-                    let what = (accusation.epoch.0, accusation.incarnation.0);
-                    self.ballots.accused((from, to), subject, what, now);
+            Message::Accuse(accusation) => self.accusation(names, (from, to), accusation, now),
+            Message::Record(record) if reads => self.record(names, (from, to), record, now),
+            Message::Delta { records, accusations } => {
+                for record in records.iter().filter(|_| reads) {
+                    self.record(names, (from, to), record, now);
                 }
-            }
-            Message::Record(record) if reads => {
-                if let Some(owner) = names.host(&record.member) {
-                    let what = (record.epoch.0, record.incarnation.0);
-                    let honest = !self.owners.is_liar(owner);
-                    self.ballots.record(to, owner, what, honest);
-                    if let SelfState::Away { grace } = record.status {
-                        self.ballots.away(to, owner, now + nanos(grace));
-                    }
+                for accusation in accusations {
+                    self.accusation(names, (from, to), accusation, now);
                 }
             }
             _ => {}
         }
     }
 
+    /// One that the receiver may believe: signed, or said by the accuser itself.
+    fn accusation(
+        &mut self,
+        names: &Names,
+        (from, to): (Host, Host),
+        accusation: &Signed<Accusation>,
+        now: Nanos,
+    ) {
+        let (accuser, subject) = (names.host(&accusation.accuser), names.host(&accusation.subject));
+        let (Some(accuser), Some(subject)) = (accuser, subject) else { return };
+        if accusation.proof().is_some() || accuser == from {
+            let what = (accusation.epoch.0, accusation.incarnation.0);
+            self.ballots.accused((accuser, to), subject, what, now);
+        }
+    }
+
+    /// One that the receiver has to believe, or that it may act upon.
+    fn record(&mut self, names: &Names, (from, to): (Host, Host), record: &Signed<Record>, now: Nanos) {
+        let Some(owner) = names.host(&record.member) else { return };
+        if record.proof().is_some() || owner == from {
+            let what = (record.epoch.0, record.incarnation.0);
+            self.ballots.record(to, owner, what, !self.owners.is_liar(owner));
+            if let SelfState::Away { grace } = record.status {
+                self.ballots.away(to, owner, now + nanos(grace));
+            }
+        }
+    }
+
+    /// A core comes to the finding that it does not hear another.
+    pub(super) fn finding(&mut self, world: &World, host: Host, accusation: &Accusation) {
+        let Some(subject) = world.names.host(&accusation.subject) else { return };
+        if !self.owners.is_liar(host) {
+            let what = (accusation.epoch.0, accusation.incarnation.0);
+            let rule = Rule::of(&world.plan);
+            let found = self.ballots.finding((host, subject), what, accusation.evidence, world.now, rule);
+            self.add(found);
+        }
+    }
+
     /// A core has dealt with the frame that was delivered last.
     pub(super) fn handled(&mut self, world: &World, host: Host) {
-        let Some((subject, epoch, incarnation)) = self.ballots.expected.take() else { return };
-        let Some(view) = world.core(host).and_then(|core| core.member(world.names.name(subject))) else { return };
-        let now = (view.epoch.0, view.incarnation.0, view.state);
-        if !self.owners.is_liar(host) {
+        if self.ballots.expected.is_empty() {
+            return;
+        }
+        let expected = std::mem::take(&mut self.ballots.expected);
+        let Some(core) = world.core(host).filter(|_| !self.owners.is_liar(host)) else { return };
+        // Who said good-bye does not listen any more.
+        let speaks = core.member(world.names.name(host)).is_some_and(|own| own.state == State::Alive);
+        for (subject, epoch, incarnation) in expected.into_iter().filter(|_| speaks) {
+            let Some(view) = core.member(world.names.name(subject)) else { continue };
+            let now = (view.epoch.0, view.incarnation.0, view.state);
             let found = ballots::refutation_held((host, subject), (epoch, incarnation), now, world.now);
             self.add(found);
         }
@@ -227,8 +272,14 @@ impl Checks {
         }
         let found = self.owners.seen(seen);
         self.add(found);
+        let near = |accuser: Host| {
+            let live = |host: Host| matches!(world.state(seen.viewer, host), Some(State::Alive | State::Suspect));
+            accuser == seen.viewer
+                || !live(accuser)
+                || world.rings.is_near(accuser, seen.subject, REACH, |host| host == accuser || live(host))
+        };
         let rule = Rule::of(&world.plan);
-        let found = self.ballots.seen(seen, rule);
+        let found = self.ballots.seen(seen, rule, near);
         self.add(found);
         if seen.state == State::Down && !self.owners.is_liar(seen.subject) {
             let found = truth::wrongly_down(self, world, seen);

@@ -7,7 +7,6 @@ use flagship_membership::State;
 use super::Violation;
 use crate::membership::clock::{Nanos, ms, nanos};
 use crate::membership::fault::Host;
-use crate::membership::rings;
 use crate::membership::world::World;
 
 /// Bounds that follow from the settings: generous, and written down.
@@ -98,15 +97,20 @@ pub fn views(world: &World) -> Vec<Violation> {
 /// some for views that differ for a while.
 pub fn bounded(world: &World, quiet: bool) -> Option<Violation> {
     let at = world.now();
-    for host in world.healthy() {
+    let healthy = world.healthy();
+    let first = *healthy.first()?;
+    let left = |host: Host| world.state(first, host) == Some(State::Left);
+    let known = |host: Host| world.was_started(host) && !left(host);
+    let wanted = world.rings.wanted_links(known, |host| world.lives(host));
+    for host in healthy {
         let Some(core) = world.core(host) else { continue };
         let full = core.stats().queue_full;
         if full > 0 {
             let text = format!("m{host} dropped {full} outputs");
             return Some(Violation { invariant: 9, at, text });
         }
-        let wanted = rings::wanted_links(&world.names, host);
-        let bound = if quiet { wanted + 2 } else { 2 * wanted + 16 };
+        let wanted = wanted[host];
+        let bound = if quiet { wanted + 2 } else { 2 * wanted + 64 };
         let open = world.open_links(host);
         if open > bound {
             let text = format!("m{host} has {open} streams, and needs {wanted} links");

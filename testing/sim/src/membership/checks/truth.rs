@@ -3,7 +3,6 @@
 use super::{Checks, Seen, Violation};
 use crate::membership::clock::{Nanos, ms};
 use crate::membership::fault::{Fault, Host};
-use crate::membership::rings;
 use crate::membership::world::World;
 
 /// Nobody who, and nothing that, was disturbed within this time counts as timely. A verdict takes less: a beat
@@ -85,7 +84,7 @@ pub(super) fn wrongly_down(checks: &Checks, world: &World, seen: Seen) -> Option
         let text = text("neither they nor the ways between healthy members were disturbed");
         return Some(Violation { invariant, at: seen.at, text });
     }
-    let observers = rings::observers(&world.names, s, |host| host != s && !world.plan.joins_later(host));
+    let observers = world.rings.observers(s, |host| checks.truth.ran_since(host, since));
     let timely = observers.iter().filter(|o| healthy(**o) && clear(s, **o) && clear(v, **o));
     let timely = timely.count();
     (timely * 2 > observers.len()).then(|| Violation {
