@@ -16,9 +16,17 @@ pub fn nanos(duration: std::time::Duration) -> Nanos {
 }
 
 /// A boot-time clock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock {
-    /// Both at the last change of its rate.
+    now: Stretch,
+    /// Before the last change of its rate.
+    before: Vec<Stretch>,
+}
+
+/// A time of one rate.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    /// Both at its start.
     global: Nanos,
     local: Nanos,
     /// Local thousandths of a second per second.
@@ -28,28 +36,36 @@ pub struct Clock {
 impl Clock {
     /// A right clock that shows `local` at the start.
     pub fn new(local: Nanos) -> Self {
-        Self { global: 0, local, rate: 1000 }
+        Self { now: Stretch { global: 0, local, rate: 1000 }, before: Vec::new() }
     }
 
     /// From now on it runs faster by so many thousandths, or slower.
     pub fn set_rate(&mut self, permille: i32, now: Nanos) {
-        self.local = self.local(now);
-        self.global = now;
-        self.rate = u64::try_from(1000 + i64::from(permille)).unwrap_or(1).max(1);
+        let rate = u64::try_from(1000 + i64::from(permille)).unwrap_or(1).max(1);
+        self.before.push(self.now);
+        self.now = Stretch { global: now, local: self.now.local(now), rate };
     }
 
+    /// What it shows.
+    pub fn read(&self, now: Nanos) -> Instant {
+        Instant::from_nanos(self.now.local(now))
+    }
+
+    /// When it will show, or did show, that. Rounded up.
+    pub fn when(&self, shows: Instant) -> Nanos {
+        let mut stretches = std::iter::once(&self.now).chain(self.before.iter().rev());
+        let first = self.before.first().unwrap_or(&self.now);
+        stretches.find(|stretch| stretch.local <= shows.as_nanos()).unwrap_or(first).when(shows)
+    }
+}
+
+impl Stretch {
     fn local(&self, now: Nanos) -> Nanos {
         let passed = now - self.global;
         self.local + if self.rate == 1000 { passed } else { scale(passed, self.rate, 1000) }
     }
 
-    /// What it shows.
-    pub fn read(&self, now: Nanos) -> Instant {
-        Instant::from_nanos(self.local(now))
-    }
-
-    /// When it will show, or did show, that; not before its last change of rate. Rounded up.
-    pub fn when(&self, shows: Instant) -> Nanos {
+    fn when(&self, shows: Instant) -> Nanos {
         let ahead = shows.as_nanos().saturating_sub(self.local);
         if self.rate == 1000 {
             return self.global.saturating_add(ahead);
@@ -66,6 +82,23 @@ fn scale(value: u64, by: u64, of: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_remembers_what_it_showed() {
+        let mut clock = Clock::new(ms(500));
+        clock.set_rate(50, ms(1_000));
+        clock.set_rate(0, ms(2_000));
+        for now in [ms(0), ms(400), ms(1_000), ms(3_000)] {
+            let mut then = Clock::new(ms(500));
+            if now >= ms(1_000) {
+                then.set_rate(50, ms(1_000));
+            }
+            if now >= ms(2_000) {
+                then.set_rate(0, ms(2_000));
+            }
+            assert_eq!(clock.when(then.read(now)), now);
+        }
+    }
 
     #[test]
     fn a_timer_of_a_drifting_clock_is_never_early() {

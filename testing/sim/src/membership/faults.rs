@@ -52,8 +52,8 @@ impl World {
         }
         match timed.fault {
             Fault::Crash { host, reset, .. } => {
-                let linked = u64::from(self.lives(host) && !self.members[host].streams.is_empty());
-                self.struck(i, linked);
+                let lived = u64::from(self.lives(host));
+                self.struck(i, lived);
                 self.kill(host, reset);
             }
             Fault::Freeze { host } => self.freeze(host),

@@ -19,6 +19,12 @@ pub struct Names {
 }
 
 impl Names {
+    /// Of the run of a seed.
+    pub fn of_run(members: usize, seed: u64) -> Self {
+        let mixed = (seed ^ 0x6e61_6d65).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self::new(members, (mixed >> 48) as u16)
+    }
+
     /// For so many members.
     pub fn new(members: usize, salt: u16) -> Self {
         let name = |i: usize| MemberName::new(&format!("m{i:05}-{salt:04x}")).expect("a valid name");

@@ -7,6 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::fault::{Back, Fault, Host, Lie, Network, Plan, Timed};
+use super::names::Names;
+use super::rings::Rings;
 
 /// Draws the faults of a plan on so many members.
 type Generator = fn(&mut Draft);
@@ -66,7 +68,9 @@ pub fn draw(seed: u64, kind: Option<Kind>, members: Option<usize>) -> Plan {
     let members = members.map_or_else(|| size(&mut rng, least, most), |n| n.max(least));
     let network = network(&mut rng);
     let warm = members > 24 || rng.random_range(0..3) > 0;
-    let mut draft = Draft { plan: Plan { name: kind.name, members, network, warm, faults: Vec::new() }, rng };
+    let plan = Plan { name: kind.name, members, network, warm, faults: Vec::new() };
+    let rings = Rings::new(&Names::of_run(members, seed));
+    let mut draft = Draft { plan, rings, rng };
     (kind.draw)(&mut draft);
     draft.plan.faults.sort_by_key(|timed| timed.at);
     draft.plan
@@ -111,6 +115,8 @@ fn network(rng: &mut Pcg64Mcg) -> Network {
 /// A plan in the making.
 struct Draft {
     plan: Plan,
+    /// Of the members' names in that run: faults of links hit links that are there.
+    rings: Rings,
     rng: Pcg64Mcg,
 }
 
@@ -125,6 +131,22 @@ impl Draft {
 
     fn other(&mut self, than: Host) -> Host {
         (than + self.rng.random_range(1..self.n())) % self.n()
+    }
+
+    /// Who is linked with this one because one observes the other.
+    fn linked(&self, host: Host) -> Vec<Host> {
+        let members = |h: Host| h < self.n() && !self.plan.joins_later(h);
+        let mut linked = self.rings.observers(host, members);
+        let subjects = (0..self.n()).filter(|s| *s != host && self.rings.observers(*s, members).contains(&host));
+        linked.extend(subjects);
+        linked.sort_unstable();
+        linked.dedup();
+        linked
+    }
+
+    fn peer(&mut self, of: Host) -> Host {
+        let linked = self.linked(of);
+        linked[self.rng.random_range(0..linked.len())]
     }
 
     /// Hosts in a random order.
@@ -175,11 +197,21 @@ fn many(draft: &mut Draft) {
 
 /// A subject's whole neighbourhood at once: its observers, and then or with them the subject.
 fn ring(draft: &mut Draft) {
-    let hosts = draft.shuffled();
+    let subject = draft.host();
+    let mut dead = draft.rings.observers(subject, |_| true);
+    if draft.rng.random() {
+        // Their observers too: whoever would take their places.
+        let more: Vec<Host> = dead.iter().flat_map(|host| draft.rings.observers(*host, |_| true)).collect();
+        dead.extend(more);
+    }
+    dead.push(subject);
+    dead.sort_unstable();
+    dead.dedup();
+    dead.shuffle(&mut draft.rng);
+    dead.truncate(draft.n() - 1);
     let at = draft.ms(0, 500);
-    let dead = draft.rng.random_range(3..=(draft.n() / 2).max(3));
     let gap = [0, 300, 1_000][draft.rng.random_range(0..3)];
-    for (i, host) in hosts.into_iter().take(dead).enumerate() {
+    for (i, host) in dead.into_iter().enumerate() {
         draft.crash(at + Duration::from_millis(gap * i as u64 / 2), host, false);
     }
 }
@@ -215,7 +247,7 @@ fn one_way(draft: &mut Draft) {
 fn bridge(draft: &mut Draft) {
     for _ in 0..draft.rng.random_range(1..=2) {
         let a = draft.host();
-        let b = draft.other(a);
+        let b = draft.peer(a);
         let (at, lasts) = (draft.ms(0, 4_000), draft.ms(8_000, 25_000));
         // In a large fleet two are seldom linked: one is cut off from a few.
         let few: Vec<Host> = match draft.n() {
@@ -343,15 +375,15 @@ fn churn(draft: &mut Draft) {
 
 fn flap(draft: &mut Draft) {
     let a = draft.host();
-    let b = draft.other(a);
+    let b = draft.peer(a);
     let down = draft.ms(300, 4_000);
     let period = down + draft.ms(300, 4_000);
     let lasts = Duration::from_secs(40);
-    if draft.n() <= 8 {
+    if draft.rng.random() {
         return draft.add(Duration::ZERO, lasts, Fault::Flap { a, b, down, period });
     }
-    // In a larger fleet a whole host flaps.
-    for b in (0..draft.n()).filter(|b| *b != a).take(8) {
+    // Or all links of a host.
+    for b in draft.linked(a) {
         draft.add(Duration::ZERO, lasts, Fault::Flap { a, b, down, period });
     }
 }
@@ -359,7 +391,7 @@ fn flap(draft: &mut Draft) {
 fn slow_link(draft: &mut Draft) {
     let a = draft.host();
     let extra = draft.ms(50, 1_200);
-    let b = draft.other(a);
+    let b = draft.peer(a);
     draft.add(Duration::ZERO, Duration::from_secs(40), Fault::SlowLink { a, b, extra });
     if draft.rng.random() {
         let (at, host) = (draft.ms(25_000, 26_000), draft.host());
@@ -372,8 +404,7 @@ fn late(draft: &mut Draft) {
     let host = draft.host();
     let at = draft.ms(0, 1_000);
     let hold = draft.ms(2_500, 4_500);
-    let others = (0..draft.n()).filter(|other| *other != host).take(8);
-    for to in others.collect::<Vec<_>>() {
+    for to in draft.linked(host) {
         draft.add(at, hold, Fault::HoldBack { from: host, to });
     }
     let dies = at + draft.ms(1_200, 2_400);

@@ -116,8 +116,7 @@ impl World {
     /// The fleet before its first event: all members start within the first second.
     pub fn new(plan: &Plan, seed: u64, record: Record) -> Self {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
-        let salt = u16::try_from(rng.next_u64() & 0xffff).unwrap_or(0);
-        let names = Names::new(plan.members, salt);
+        let names = Names::of_run(plan.members, seed);
         let rings = Rings::new(&names);
         let members = (0..plan.members).map(|_| Member::new(rng.next_u64() % ms(1_000_000))).collect();
         let faults = plan.faults.len();
@@ -496,7 +495,9 @@ impl World {
 
     /// Signs, and gives it back before anything else happens to that core.
     fn sign(&mut self, host: Host, statement: Statement) {
-        if let (Statement::Accusation(accusation), Some(mut checks)) = (&statement, self.checks.take()) {
+        if let Statement::Accusation(accusation) = &statement
+            && let Some(mut checks) = self.checks.take()
+        {
             checks.finding(self, host, accusation);
             self.checks = Some(checks);
         }

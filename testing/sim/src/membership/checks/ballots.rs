@@ -46,13 +46,16 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Ballot {
     query: Option<u64>,
+    /// When the query is over at the latest: the next may have nobody to ask.
+    query_until: Nanos,
     answers: BTreeMap<Host, Verdict>,
     /// Words unasked: whose, about which (epoch, incarnation), and when.
     words: BTreeMap<Host, ((u64, u32), Nanos)>,
     heard: Option<Nanos>,
     /// For which (epoch, incarnation) a suspicion was right.
     right: Option<(u64, u32)>,
-    away_until: Option<Nanos>,
+    /// The pause that was announced under this (epoch, incarnation), and when it ends.
+    away: Option<((u64, u32), Nanos)>,
     newest: Option<(u64, u32)>,
 }
 
@@ -75,12 +78,14 @@ impl Ballots {
     }
 
     /// The viewer asks its co-observers.
-    pub fn asked(&mut self, viewer: Host, subject: Host, query: u64, _now: Nanos) {
+    pub fn asked(&mut self, viewer: Host, subject: Host, query: u64, until: Nanos) {
         let ballot = self.of(viewer, subject);
         if ballot.query != Some(query) {
             ballot.query = Some(query);
+            ballot.query_until = 0;
             ballot.answers.clear();
         }
+        ballot.query_until = ballot.query_until.max(until);
     }
 
     /// An answer reached the viewer.
@@ -112,8 +117,12 @@ impl Ballots {
     }
 
     /// An announced pause.
-    pub fn away(&mut self, viewer: Host, owner: Host, until: Nanos) {
-        self.of(viewer, owner).away_until = Some(until);
+    pub fn away(&mut self, viewer: Host, owner: Host, what: (u64, u32), until: Nanos) {
+        let ballot = self.of(viewer, owner);
+        // Told by several, it counts from the first.
+        if ballot.away.is_none_or(|(about, _)| about != what) {
+            ballot.away = Some((what, until));
+        }
     }
 
     /// Checks a finding: the viewer is about to accuse the subject.
@@ -143,11 +152,11 @@ impl Ballots {
             vec![Violation { invariant, at, text }]
         };
         match seen.state {
-            State::Down if ballot.newest > Some(what) => {
+            State::Down if ballot.newest.is_some_and(|newest| newest.0 == what.0 && newest.1 > what.1) => {
                 violation(7, format!("it had refuted that: {:?} after {what:?}", ballot.newest))
             }
             State::Down => {
-                let paused = ballot.away_until.is_some_and(|until| seen.at >= rule.shortened(until));
+                let paused = ballot.away.is_some_and(|(_, until)| seen.at >= rule.shortened(until));
                 let accusers = ballot.words.iter().filter(|(by, (about, _))| *about == what && near(**by));
                 match accusers.count() {
                     _ if ballot.right == Some(what) || paused => Vec::new(),
@@ -168,7 +177,7 @@ impl Ballot {
         let young = |at: Nanos| at + WORD_LASTS >= now;
         let words = self.words.iter().filter(|(_, (about, at))| *about == what && young(*at));
         let words: Vec<Host> = words.map(|(by, _)| *by).collect();
-        for (by, verdict) in &self.answers {
+        for (by, verdict) in self.answers.iter().filter(|_| now <= self.query_until) {
             match verdict {
                 _ if words.contains(by) => {}
                 Verdict::Mute(_) => mute += 1,
@@ -192,7 +201,8 @@ impl Ballot {
     }
 }
 
-/// Whether a view took a refutation: after a record of an honest owner it is at least as high as that.
+/// Whether a view took a refutation: after a record of an honest owner it is at least as high as that. Another epoch is
+/// another process, and those are told apart on their own links (docs/decisions/0010).
 pub fn refutation_held(
     (viewer, subject): (Host, Host),
     told: (u64, u32),
@@ -201,7 +211,7 @@ pub fn refutation_held(
 ) -> Option<Violation> {
     let (epoch, incarnation, state) = view;
     let held = matches!(state, State::Suspect | State::Down);
-    ((epoch, incarnation) < told && held).then(|| Violation {
+    (epoch == told.0 && incarnation < told.1 && held).then(|| Violation {
         invariant: 7,
         at,
         text: format!(
@@ -226,7 +236,7 @@ mod tests {
     fn asked(answers: &[Verdict]) -> Ballots {
         let mut ballots = Ballots::default();
         ballots.heard(0, 1, ms(8_500));
-        ballots.asked(0, 1, 5, ms(9_900));
+        ballots.asked(0, 1, 5, ms(10_050));
         for (by, verdict) in answers.iter().enumerate() {
             ballots.answered((by + 2, 0), 1, 5, *verdict);
         }
@@ -267,10 +277,10 @@ mod tests {
     fn a_down_out_of_nothing_is_found() {
         assert_eq!(found(asked(&[]), State::Down), [3]);
         let mut paused = asked(&[]);
-        paused.away(0, 1, ms(9_999));
+        paused.away(0, 1, (7, 0), ms(9_999));
         assert_eq!(found(paused, State::Down), []);
         let mut paused = asked(&[]);
-        paused.away(0, 1, ms(10_500));
+        paused.away(0, 1, (7, 0), ms(10_500));
         assert_eq!(found(paused, State::Down), [3]);
     }
 

@@ -27,10 +27,10 @@ use flagship_membership::{
 };
 use flagship_types::MemberName;
 
-use super::clock::{Nanos, nanos};
+use super::clock::{Nanos, ms, nanos};
 use super::fault::{Host, Plan};
 use super::names::Names;
-use super::world::World;
+use super::world::{WALL_MS, World};
 use ballots::{Ballots, Rule};
 use owners::Owners;
 use truth::Truth;
@@ -84,9 +84,15 @@ pub struct Checks {
 
 impl Checks {
     pub(super) fn new(plan: &Plan) -> Self {
+        let mut owners = Owners::new(plan.members);
+        if plan.warm {
+            // Known to the others from before, whether it is there yet or not.
+            let there = (0..plan.members).filter(|host| !plan.joins_later(*host));
+            there.for_each(|host| owners.started(host, WALL_MS));
+        }
         Self {
             truth: Truth::new(plan.members, Rule::of(plan).drift_permille),
-            owners: Owners::new(plan.members),
+            owners,
             ballots: Ballots::default(),
             found: Vec::new(),
         }
@@ -155,11 +161,12 @@ impl Checks {
         message: &Message,
         now: Nanos,
     ) {
-        if let Message::Query { id, subject, .. } = message
+        if let Message::Query { id, subject, deadline, .. } = message
             && honest
             && let Some(subject) = names.host(subject)
         {
-            self.ballots.asked(from, subject, *id, now);
+            // With room for a slow clock.
+            self.ballots.asked(from, subject, *id, now + nanos(*deadline) * 107 / 100 + ms(1));
         }
     }
 
@@ -214,7 +221,7 @@ impl Checks {
             let what = (record.epoch.0, record.incarnation.0);
             self.ballots.record(to, owner, what, !self.owners.is_liar(owner));
             if let SelfState::Away { grace } = record.status {
-                self.ballots.away(to, owner, now + nanos(grace));
+                self.ballots.away(to, owner, what, now + nanos(grace));
             }
         }
     }
