@@ -124,6 +124,9 @@ impl World {
         let dial = &mut self.dials[id.slot as usize];
         let (from, Some(to)) = (dial.from, dial.to) else { return };
         let wait = dial.retry_after;
+        if !self.lives(from) {
+            return self.free_dial(id);
+        }
         let held_up = self.members[to].process == Process::Frozen
             || self.members[from].process == Process::Frozen
             || self.members[to].process == Process::Silent

@@ -247,20 +247,7 @@ impl World {
         if let Some(liar) = &mut self.members[host].liar {
             liar.remember(&message, &mut self.rng);
         }
-        let process = self.members[host].process;
-        if let Some(checks) = &mut self.checks
-            && process == Process::Running
-        {
-            let in_use = self.members[host].core.as_ref().is_some_and(|core| core.peer_of(link).is_some());
-            checks.delivered(&self.names, (sender, host), in_use, &message, self.now);
-        }
-        self.input(host, Input::Message { link, message: Verified::first_hand(message) });
-        if process == Process::Running
-            && let Some(mut checks) = self.checks.take()
-        {
-            checks.handled(self, host);
-            self.checks = Some(checks);
-        }
+        self.give(host, Some(sender), Input::Message { link, message: Verified::first_hand(message) });
     }
 
     pub(super) fn link_up(
@@ -273,6 +260,9 @@ impl World {
         self.tally.links_up += 1;
         let (peer, ours) = (self.names.host(&hello.member), dialled.is_some());
         self.note(host, || What::LinkUp { peer, dialled: ours });
+        if let (Some(checks), Some(peer)) = (&mut self.checks, peer) {
+            checks.linked(host, peer, self.now);
+        }
         self.input(host, Input::LinkUp { link, hello: Verified::first_hand(hello), dialled });
     }
 

@@ -61,8 +61,8 @@ pub(super) struct Member {
     pub(super) number: u32,
     /// When its next deadline is looked at; `Nanos::MAX`: no such event is under way.
     timer: Nanos,
-    /// What waits for a frozen process.
-    pub(super) waiting: VecDeque<Input>,
+    /// What waits for a frozen process, and whose frame it is.
+    pub(super) waiting: VecDeque<(Option<Host>, Input)>,
     /// Slots of streams of which it holds an end.
     pub(super) streams: Vec<u32>,
     pub(super) clock: Clock,
@@ -422,8 +422,8 @@ impl World {
         if timers_first {
             missed |= self.run_timeouts(host);
         }
-        for input in waiting {
-            self.input(host, input);
+        for (sender, input) in waiting {
+            self.give(host, sender, input);
         }
         self.drain(host);
         missed
@@ -455,17 +455,32 @@ impl World {
 
     /// Gives an input to a process, or keeps it for a frozen one.
     pub(super) fn input(&mut self, host: Host, input: Input) {
+        self.give(host, None, input);
+    }
+
+    /// The same, for a frame of that sender's.
+    pub(super) fn give(&mut self, host: Host, sender: Option<Host>, input: Input) {
         let member = &mut self.members[host];
         match member.process {
-            Process::Running => {
-                let local = member.clock.read(self.now);
-                if let Some(core) = &mut member.core {
-                    core.handle(input, local);
-                    self.drain(host);
-                }
-            }
-            Process::Frozen => member.waiting.push_back(input),
-            Process::Off | Process::Killed | Process::Silent => {}
+            Process::Running => {}
+            Process::Frozen => return member.waiting.push_back((sender, input)),
+            Process::Off | Process::Killed | Process::Silent => return,
+        }
+        let local = member.clock.read(self.now);
+        let Some(core) = &mut member.core else { return };
+        if let (Some(sender), Input::Message { link, message }, Some(checks)) =
+            (sender, &input, &mut self.checks)
+        {
+            let in_use = core.peer_of(*link).is_some();
+            checks.delivered(&self.names, (sender, host), in_use, message.get(), self.now);
+        }
+        core.handle(input, local);
+        self.drain(host);
+        if sender.is_some()
+            && let Some(mut checks) = self.checks.take()
+        {
+            checks.handled(self, host);
+            self.checks = Some(checks);
         }
     }
 

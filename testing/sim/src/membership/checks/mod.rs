@@ -254,6 +254,11 @@ impl Checks {
         }
     }
 
+    /// A stream is up at this end.
+    pub(super) fn linked(&mut self, viewer: Host, peer: Host, now: Nanos) {
+        self.truth.linked(viewer, peer, now);
+    }
+
     pub(super) fn heard(&mut self, viewer: Host, subject: Host, when: Nanos, now: Nanos) {
         self.ballots.heard(viewer, subject, when);
         if !self.owners.is_liar(viewer) && !self.owners.is_liar(subject) {

@@ -13,18 +13,24 @@ pub const UNDISTURBED: Nanos = ms(20_000);
 /// Bounds of a beat's age are measured with two clocks: a tenth of the longest bound at 5 % drift each, and rounding.
 const CLOCKS: Nanos = ms(1);
 
+/// A new stream counts as a proof of life at the time it comes up: its peer lived during the handshake, which takes as
+/// long as this at most.
+const HANDSHAKE: Nanos = ms(5_000);
+
 /// Who runs, and since when without a break.
 #[derive(Debug)]
 pub struct Truth {
     /// `Ok(since)`: runs; `Err(at)`: stopped at.
     hosts: Vec<Result<Nanos, Nanos>>,
+    /// The newest stream: at whom, from whom, when.
+    newest: Option<(Host, Host, Nanos)>,
     drift_permille: u64,
 }
 
 impl Truth {
     /// Nobody runs yet. Clocks are off by at most so many thousandths.
     pub fn new(members: usize, drift_permille: u64) -> Self {
-        Self { hosts: vec![Err(0); members], drift_permille }
+        Self { hosts: vec![Err(0); members], newest: None, drift_permille }
     }
 
     /// It runs from now on.
@@ -39,6 +45,11 @@ impl Truth {
         }
     }
 
+    /// A stream between the two comes up at the viewer.
+    pub fn linked(&mut self, viewer: Host, peer: Host, now: Nanos) {
+        self.newest = Some((viewer, peer, now));
+    }
+
     /// Whether it ran all the time since then.
     pub fn ran_since(&self, host: Host, since: Nanos) -> bool {
         self.hosts[host].is_ok_and(|started| started <= since)
@@ -51,7 +62,10 @@ impl Truth {
             Err(stopped) => stopped,
         };
         // The bound is at most three beat intervals of waiting, each measured by a clock that may be off.
-        let tolerance = CLOCKS + ms(6_000) * self.drift_permille / 1_000;
+        let mut tolerance = CLOCKS + ms(6_000) * self.drift_permille / 1_000;
+        if self.newest == Some((viewer, subject, now)) {
+            tolerance += HANDSHAKE;
+        }
         (when > lived_until + tolerance).then(|| Violation {
             invariant: 10,
             at: now,
@@ -107,6 +121,9 @@ mod tests {
         assert_eq!(truth.proves_life(0, 1, ms(1_000), ms(5_000)), None);
         let found = truth.proves_life(0, 1, ms(1_200), ms(5_000)).unwrap();
         assert_eq!(found.invariant, 10);
+        truth.linked(0, 1, ms(5_000));
+        assert_eq!(truth.proves_life(0, 1, ms(5_000), ms(5_000)), None);
+        assert!(truth.proves_life(0, 1, ms(7_000), ms(7_000)).is_some());
     }
 
     #[test]
