@@ -49,7 +49,9 @@ impl Membership {
         let Some(link) = self.link_mut(id) else { return };
         if !beats {
             link.next_beat = now + h * QUIET_BEATS;
-            return if dialled { self.ping(id, now) };
+            return if dialled {
+                self.ping(id, now)
+            };
         }
         if link.beats_until.is_some_and(|until| until <= now) {
             link.beats_until = None;
@@ -215,7 +217,7 @@ impl Membership {
             if at <= last {
                 return;
             }
-            if beat && state == State::Alive && member.duty.observed {
+            if beat && state == State::Alive && member.is_watched() && last >= member.watched_since {
                 member.freshness.late_by(now.since(last).saturating_sub(h));
             }
         }

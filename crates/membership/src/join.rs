@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use flagship_types::{CloseCode, Epoch, Instant, MemberName, PeerAddress};
 
 use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT, QUERY_EXTRA};
-use crate::members::placeholder;
+use crate::members::{is_said, placeholder};
 use crate::rings::Slot;
 use crate::table::SELF;
 use crate::{
@@ -130,7 +130,9 @@ impl Membership {
         if new == old && (record.proof().is_none() || known.proof().is_some()) {
             return true;
         }
-        if record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP {
+        let jump = record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP;
+        // Of whom nothing was heard yet anything is new.
+        if jump && is_said(known) {
             self.stats.refused_records += 1;
             return true;
         }
@@ -234,10 +236,20 @@ impl Membership {
             return;
         }
         let left = self.table.details().filter(|(slot, _)| self.table.state(*slot) == State::Left);
-        if let Some((slot, _)) = left.min_by_key(|(_, m)| m.since) {
-            self.changed(slot);
-            self.table.remove(slot);
+        let Some(slot) = left.min_by_key(|(_, m)| m.since).map(|(slot, _)| slot) else { return };
+        self.changed(slot);
+        // The slot will be another member's: nothing may point to it.
+        let links: Vec<LinkId> =
+            self.links.iter().filter(|(_, link)| link.peer == slot).map(|(id, _)| *id).collect();
+        for id in links {
+            self.disconnect(id, CloseCode::Leaving);
+            self.drop_link(id);
         }
+        for (_, member) in self.table.details_mut() {
+            member.forget(slot);
+        }
+        self.batch.forget(slot);
+        self.table.remove(slot);
     }
 
     /// An operator's word that a member will not come back. If it does, it joins anew under a higher epoch.

@@ -23,6 +23,7 @@ mod timers;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use flagship_types::{CloseCode, Epoch, Incarnation, Instant, MemberName, Metadata};
 
@@ -37,8 +38,8 @@ pub use io::{
 use links::Link;
 pub use members::MemberView;
 use members::{is_said, placeholder};
-pub use rings::{OBSERVERS, observers_of, ring_hash};
 use rings::Slot;
+pub use rings::{OBSERVERS, observers_of, ring_hash};
 pub use signed::{Proof, Signed, SignedStatement, Statement};
 use spread::Batch;
 pub use stats::Stats;
@@ -57,8 +58,9 @@ pub struct Membership {
     status: SelfState,
     /// When incarnation or epoch were raised last.
     raised_at: Option<Instant>,
-    refute_above: Incarnation,
     refute_due: Option<Instant>,
+    /// When the epoch was raised on a peer's word last, and how long the next such raise waits.
+    epoch_raised: Option<(Instant, Duration)>,
     /// Everybody, this member included. At most `MAX_MEMBERS`, and `MAX_LEFT` that are gone.
     table: Table,
     /// At most `MAX_LINKS_PER_PEER` for each member.
@@ -100,8 +102,8 @@ impl Membership {
             version: 0,
             status: SelfState::Alive,
             raised_at: None,
-            refute_above: Incarnation(0),
             refute_due: None,
+            epoch_raised: None,
             table: Table::new(placeholder(config.name.clone(), config.epoch, None)),
             links: BTreeMap::new(),
             contests: 0,
@@ -130,12 +132,13 @@ impl Membership {
 
     /// What is known at the start, each member once.
     fn first_view(&self, known: Vec<KnownMember>) -> Vec<Signed<Record>> {
-        let others = known.into_iter().filter(|known| known.name != self.config.name).take(MAX_MEMBERS - 1);
+        let left = |known: &KnownMember| known.record.as_ref().is_some_and(|r| r.status == SelfState::Left);
+        let others = known.into_iter().filter(|known| known.name != self.config.name && !left(known));
         let record = |known: KnownMember| match known.record {
             Some(record) if record.member == known.name && record.epoch >= known.epoch => record,
             _ => placeholder(known.name, known.epoch, known.address),
         };
-        let mut records: Vec<_> = others.map(record).collect();
+        let mut records: Vec<_> = others.take(MAX_MEMBERS - 1).map(record).collect();
         records.sort_by(|a, b| a.member.cmp(&b.member));
         records.dedup_by(|a, b| a.member == b.member);
         records

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use flagship_types::{Epoch, Instant, PeerAddress};
 
-use crate::config::{MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, STALE_FLOOR, UNNEEDED_AFTER};
+use crate::config::{
+    DIGEST_INTERVAL, MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, STALE_FLOOR, UNNEEDED_AFTER,
+};
 use crate::contest::Contest;
 use crate::freshness::SentLog;
 use crate::rings::Slot;
@@ -47,6 +49,10 @@ pub(crate) struct Link {
     pub(crate) differs_since: Option<Instant>,
     /// When a digest was sent last.
     pub(crate) digest_at: Option<Instant>,
+    /// How long the next one waits.
+    pub(crate) digest_pause: Duration,
+    /// A digest of so many bits was not answered yet.
+    pub(crate) digest_waits: Option<u8>,
     /// When the peer's last one was worked out.
     pub(crate) digest_seen_at: Option<Instant>,
     /// Another process of that name seems to be heard: this one waits until then for the other's proof of life.
@@ -83,6 +89,8 @@ impl Link {
             unneeded_since: None,
             differs_since: None,
             digest_at: None,
+            digest_pause: DIGEST_INTERVAL,
+            digest_waits: None,
             digest_seen_at: None,
             contested: None,
             armed: Armed::default(),
@@ -174,13 +182,7 @@ impl Membership {
 
     /// Two streams to the same process. Both sides must come to the same result: the one dialled by the smaller
     /// name stays, unless the old one is silent. If both were dialled by the same side, that side decides.
-    fn keep_new(
-        &mut self,
-        old_id: LinkId,
-        dialled: &Option<PeerAddress>,
-        slot: Slot,
-        now: Instant,
-    ) -> bool {
+    fn keep_new(&mut self, old_id: LinkId, dialled: &Option<PeerAddress>, slot: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(old) = self.links.get(&old_id) else { return true };
         let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack(h));
@@ -265,9 +267,8 @@ impl Membership {
         }
         let others = self.table.slots().filter(|s| *s != slot && *s != crate::table::SELF);
         let counted = others.filter(|s| self.table.state(*s) != State::Left);
-        let known: Vec<_> = counted
-            .filter_map(|s| Some((self.table.name(s).clone(), self.address_of(s)?.clone())))
-            .collect();
+        let known: Vec<_> =
+            counted.filter_map(|s| Some((self.table.name(s).clone(), self.address_of(s)?.clone()))).collect();
         if !known.is_empty() {
             self.send(id, Message::Addresses(known));
         }
