@@ -46,22 +46,60 @@ pub struct KnownMember {
     pub record: Option<Signed<Record>>,
 }
 
-/// Full mesh ends here, this member included: every member observes every other. More are refused with
-/// `CloseCode::Full` until observers are chosen on rings. A Down member keeps its place until it is forgotten.
-pub(crate) const MAX_MEMBERS: usize = 8;
+/// Members of one fleet, this one included. A Down member keeps its place until it is forgotten.
+pub const MAX_MEMBERS: usize = 16_384;
+/// Up to so many members, this one included, everybody is linked with everybody.
+pub(crate) const MESH_MAX: usize = 8;
+/// A fleet on rings goes back to a mesh with fewer members than this: apart from [`MESH_MAX`], so that one member that
+/// comes and goes does not turn all links over.
+pub(crate) const MESH_MIN: usize = 6;
+/// Links that election may ask for.
+pub(crate) const MAX_REQUIRED: usize = 32;
 /// Left members that are remembered, so that an old epoch of theirs is recognised. The longest gone goes first.
-pub(crate) const MAX_LEFT: usize = 24;
+pub(crate) const MAX_LEFT: usize = 64;
 /// Streams to one peer: the one in use and one that is about to be closed as a duplicate or is contested.
 pub(crate) const MAX_LINKS_PER_PEER: usize = 2;
 /// As many as `spec.fleet` may hold.
 pub(crate) const MAX_SEEDS: usize = 64;
-/// Entries of one `Addresses` that are read; the wire allows more for larger fleets.
+/// Entries of one `Addresses` that are read. Only told in a mesh.
 pub(crate) const MAX_ADDRESSES: usize = 16;
-/// Queries about one subject that wait for an answer: one per co-observer.
-pub(crate) const MAX_PENDING_ANSWERS: usize = MAX_MEMBERS;
-/// Outputs that wait to be taken. One input causes at most a few per link; a driver that does not take them is
-/// broken, and its beats are the first to be dropped.
-pub(crate) const MAX_OUTPUTS: usize = 4_096;
+/// Hints that are kept.
+pub(crate) const MAX_HINTS: usize = 16;
+/// Queries about one subject that wait for an answer: its co-observers, and those that take their places.
+pub(crate) const MAX_PENDING_ANSWERS: usize = 16;
+/// Whom a query asks at most: the co-observers, and the next ones on the rings for those that cannot tell.
+pub(crate) const MAX_ASKED: usize = 9;
+/// Accusations of one member that are kept.
+pub(crate) const MAX_ACCUSERS: usize = 16;
+/// An accuser's word counts if it is among the first so many live members after the subject on some ring: its
+/// observers, and those who may have taken their places in a view that is a little older or newer.
+pub(crate) const ACCUSER_REACH: usize = 4;
+/// Independent accusations that make a Suspect Down: a majority of three observers, and never one member's word alone.
+pub(crate) const QUORUM: usize = 2;
+/// Members without a sign of life that are dialled for healing, where this one is responsible for more.
+pub(crate) const MAX_DEAD_LINKS: usize = 32;
+/// Outputs that wait to be taken. A member that everybody joins by speaks to all of them at once; a driver that does
+/// not take its outputs is broken, and its beats are the first to be dropped.
+pub(crate) const MAX_OUTPUTS: usize = 1 << 17;
+
+/// What is new about others is passed on in batches: a hundred members that join at once cost ten messages a link.
+pub(crate) const BATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// Statements of one message, so that it fits a frame.
+pub(crate) const MAX_DELTA: usize = 64;
+/// Bytes of one message's statements: under the frame's 64 KiB with room for their envelopes.
+pub(crate) const MAX_DELTA_BYTES: usize = 48 * 1024;
+/// Buckets of a digest are 2^4 to 2^12, a few members each.
+pub(crate) const DIGEST_BITS: std::ops::RangeInclusive<u8> = 4..=12;
+/// Between two digests on one link: views that differ for long differ because something is on its way.
+pub(crate) const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a link that nobody needs is kept: topology changes come in bursts.
+pub(crate) const UNNEEDED_AFTER: Duration = Duration::from_secs(10);
+/// A link without beats is pinged by the side that dialled it every so many beat intervals.
+pub(crate) const QUIET_BEATS: u32 = 10;
+/// How long a new observer tries to reach a subject before it takes it for mute, at least.
+pub(crate) const PROBE_FLOOR: Duration = Duration::from_millis(400);
+/// The protocol that knows signed statements, rings and digests.
+pub(crate) const PROTOCOL_RINGS: u32 = 2;
 
 /// A beat proves nothing if its echo is older than this many beat intervals.
 pub(crate) const PROOF_BEATS: u32 = 3;

@@ -1,10 +1,11 @@
 //! Two processes with one name: the one that is linked and answers keeps it (docs/decisions/0010).
 
-use flagship_types::{Instant, MemberName, PeerAddress};
+use flagship_types::{Instant, PeerAddress};
 
 use crate::config::{MAX_LINKS_PER_PEER, QUERY_EXTRA, STUBBORN_REFUSALS};
 use crate::links::Link;
-use crate::{CloseCode, LinkId, Membership, PeerHello, Record};
+use crate::rings::Slot;
+use crate::{CloseCode, LinkId, Membership, PeerHello, Record, Signed};
 
 /// What a stream waits for whose name another process has.
 #[derive(Debug)]
@@ -12,7 +13,7 @@ pub(crate) struct Contest {
     /// The other one has proven by then that it lives, or this one takes its place.
     pub(crate) until: Instant,
     /// The newest that this one said of itself meanwhile; read when it takes the place.
-    pub(crate) record: Option<Record>,
+    pub(crate) record: Option<Signed<Record>>,
 }
 
 impl Membership {
@@ -23,31 +24,33 @@ impl Membership {
     pub(crate) fn contest(
         &mut self,
         id: LinkId,
+        slot: Slot,
         old: LinkId,
         hello: &PeerHello,
         dialled: Option<PeerAddress>,
         now: Instant,
     ) {
-        let name = &hello.member;
-        if self.links_of(name) >= MAX_LINKS_PER_PEER
-            && let Err(code) = self.make_room(old, hello)
+        if self.links_of(slot) >= MAX_LINKS_PER_PEER
+            && let Err(code) = self.make_room(slot, old, hello)
         {
             return self.disconnect(id, code);
         }
         let h = self.config.beat_interval;
-        let asked =
-            self.members.get(name).map(|m| m.late_at(h).max(now + m.freshness.rtt() * 2 + QUERY_EXTRA));
-        let until = asked.unwrap_or(now);
-        let mut link = Link::new(hello, self.epoch, dialled, now);
+        let watched = self.table.get(slot).filter(|m| m.is_watched()).map(|m| m.late_at(h));
+        let rtt = self.table.get(slot).map_or(crate::config::RTT_PRIOR, |m| m.freshness.rtt());
+        let until = (now + rtt * 2 + QUERY_EXTRA).max(watched.unwrap_or(now));
+        let mut link = Link::new(slot, hello, self.epoch, dialled, now);
         link.contested = Some(Contest { until, record: None });
         self.links.insert(id, link);
+        self.link_mut(id);
+        self.contests += 1;
         self.ping(old, now);
     }
 
     /// Closes the second stream of a name for a third: a spare, or a process that waits and that started before
     /// this one. A process that is killed and started twice in a moment would else be refused for good.
-    fn make_room(&mut self, in_use: LinkId, hello: &PeerHello) -> Result<(), CloseCode> {
-        let second = self.links.iter().find(|(id, link)| link.peer == hello.member && **id != in_use);
+    fn make_room(&mut self, slot: Slot, in_use: LinkId, hello: &PeerHello) -> Result<(), CloseCode> {
+        let second = self.links.iter().find(|(id, link)| link.peer == slot && **id != in_use);
         let Some((&second, link)) = second else { return Ok(()) };
         let code = match &link.contested {
             Some(_) if link.epoch > hello.epoch => return Err(CloseCode::NameInUse),
@@ -61,15 +64,16 @@ impl Membership {
     }
 
     /// The other process proved that it lives: the contested stream is refused.
-    pub(crate) fn refuse_contested(&mut self, name: &MemberName, proof: Instant, now: Instant) {
-        let contested = self.links.iter().find(|(_, l)| l.peer == *name && l.contested.is_some());
+    pub(crate) fn refuse_contested(&mut self, slot: Slot, proof: Instant, now: Instant) {
+        let contested = self.links.iter().find(|(_, l)| l.peer == slot && l.contested.is_some());
         let Some((&id, link)) = contested else { return };
-        if proof < link.up_at {
+        if proof + crate::freshness::ROUNDING < link.up_at {
             return;
         }
         let epoch = link.epoch;
-        let Some(member) = self.members.get_mut(name) else { return };
-        if epoch < member.epoch {
+        let known = self.table.record(slot).epoch;
+        let Some(member) = self.table.get_mut(slot) else { return };
+        if epoch < known {
             let times = match member.refused_epoch {
                 Some((refused, times)) if refused == epoch => times + 1,
                 _ => 1,
@@ -86,20 +90,21 @@ impl Membership {
     /// The other process did not answer, or its stream ended: this one takes its place. If its epoch is the older
     /// one, it is told the known one and goes on from there.
     pub(crate) fn win_contest(&mut self, id: LinkId, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.link_mut(id) else { return };
         let record = link.contested.take().and_then(|contest| contest.record);
-        let (name, epoch) = (link.peer.clone(), link.epoch);
-        if let Some(old) = self.link_to(&name).filter(|old| *old != id) {
+        let (slot, epoch) = (link.peer, link.epoch);
+        self.contests = self.contests.saturating_sub(1);
+        if let Some(old) = self.table.get(slot).and_then(|m| m.link).filter(|old| *old != id) {
             self.disconnect(old, CloseCode::NameInUse);
             self.drop_link(old);
         }
-        if self.members.get(&name).is_some_and(|member| epoch > member.epoch) {
-            self.enter_epoch(&name, epoch, now);
+        if epoch > self.table.record(slot).epoch {
+            self.enter_epoch(slot, epoch, now);
         }
-        if let Some(member) = self.members.get_mut(&name) {
+        if let Some(member) = self.table.get_mut(slot) {
             member.refused_epoch = None;
         }
-        self.adopt(id, None, now);
+        self.adopt(id, None, None, now);
         if let Some(record) = record {
             self.record(id, record, now);
         }

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::config::{
-    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_MEMBERS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY,
+    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY,
     STANDBY_DIALS, STANDBY_WAIT,
 };
 
@@ -34,13 +34,15 @@ pub(crate) struct Dials {
     /// Addresses told by peers of members we do not know, and how often they failed.
     hints: BTreeMap<MemberName, (PeerAddress, u32)>,
     attempts: BTreeMap<PeerAddress, Attempt>,
+    /// The earliest `due` of all attempts; asked for at every input.
+    next_due: Option<Instant>,
     rng: Pcg64Mcg,
 }
 
 impl Dials {
     pub(crate) fn new(seed: u64) -> Self {
         let rng = Pcg64Mcg::seed_from_u64(seed);
-        Self { seeds: BTreeMap::new(), hints: BTreeMap::new(), attempts: BTreeMap::new(), rng }
+        Self { seeds: BTreeMap::new(), hints: BTreeMap::new(), attempts: BTreeMap::new(), next_due: None, rng }
     }
 
     /// A point in [0, bound).
@@ -64,7 +66,7 @@ impl Dials {
 
     /// Takes a hint where an unknown member may be found. False if there is no room.
     pub(crate) fn hint(&mut self, member: MemberName, address: PeerAddress) -> bool {
-        let room = self.hints.len() < MAX_MEMBERS;
+        let room = self.hints.len() < MAX_HINTS;
         match self.hints.get_mut(&member) {
             Some(old) if old.0 == address => true,
             Some(old) => {
@@ -111,6 +113,7 @@ impl Dials {
                 attempt.due = Some((now + wait).max(attempt.not_before));
             }
         }
+        self.rearm();
     }
 
     /// The link that was found here is gone. A short-lived link does not earn an immediate redial: a peer that
@@ -125,6 +128,7 @@ impl Dials {
             // The next wait is drawn from here on; zero would mean at once.
             attempt.backoff = DIAL_BASE / 2;
         }
+        self.rearm();
     }
 
     /// The attempt led to a link.
@@ -139,6 +143,7 @@ impl Dials {
         if let Some(led_to) = self.seeds.get_mut(address) {
             *led_to = Some(member.clone());
         }
+        self.rearm();
     }
 
     /// The attempt led nowhere; it is made again after the next backoff.
@@ -146,6 +151,7 @@ impl Dials {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
         attempt.in_flight = false;
         attempt.due = Some(now + next_failed_backoff(&mut self.rng, attempt));
+        self.rearm();
         self.count_hint(address);
     }
 
@@ -161,6 +167,7 @@ impl Dials {
             false => next_failed_backoff(&mut self.rng, attempt),
         };
         attempt.due = Some(now + wait);
+        self.rearm();
     }
 
     /// The peer refused us: a long wait.
@@ -170,6 +177,7 @@ impl Dials {
         attempt.backoff = DIAL_CAP;
         attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
         attempt.due = Some(attempt.not_before);
+        self.rearm();
         self.count_hint(address);
     }
 
@@ -185,19 +193,27 @@ impl Dials {
         for due in self.attempts.values_mut().filter_map(|attempt| attempt.due.as_mut()) {
             *due = (*due).max(now);
         }
+        self.rearm();
     }
 
     /// An address that is to be dialled now; it counts as under way from here on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<PeerAddress> {
+        self.next_due.filter(|due| *due <= now)?;
         let (address, attempt) =
             self.attempts.iter_mut().find(|(_, attempt)| attempt.due.is_some_and(|due| due <= now))?;
         attempt.due = None;
         attempt.in_flight = true;
-        Some(address.clone())
+        let address = address.clone();
+        self.rearm();
+        Some(address)
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.attempts.values().filter_map(|attempt| attempt.due).min()
+        self.next_due
+    }
+
+    fn rearm(&mut self) {
+        self.next_due = self.attempts.values().filter_map(|attempt| attempt.due).min();
     }
 }
 
@@ -308,6 +324,6 @@ mod tests {
         for n in 0..100 {
             dials.hint(MemberName::new(&format!("x{n}")).unwrap(), address(1));
         }
-        assert_eq!(dials.hints().count(), MAX_MEMBERS);
+        assert_eq!(dials.hints().count(), MAX_HINTS);
     }
 }

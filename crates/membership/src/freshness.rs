@@ -10,29 +10,47 @@ use crate::config::{RTT_CAP, RTT_PRIOR, SLACK_CAP, SLACK_FLOOR};
 /// intervals after which an echo proves nothing.
 const SENT_LOG: usize = 32;
 
-/// When the newest frames on a link were sent.
+/// When the newest frames on a link were sent, in units of 65 us and rounded down, so that nothing looks younger than
+/// it is.
 #[derive(Debug)]
 pub(crate) struct SentLog {
-    sent: [Instant; SENT_LOG],
+    sent: [u32; SENT_LOG],
     last: u64,
+}
+
+/// A unit is 2^16 ns; 32 bits of them begin anew after 78 hours, long after an entry has lost its meaning.
+const UNIT_BITS: u32 = 16;
+
+/// By how much a remembered time may be too early.
+pub(crate) const ROUNDING: Duration = Duration::from_nanos(1 << UNIT_BITS);
+
+#[allow(clippy::cast_possible_truncation, reason = "differences are taken modulo 2^32")]
+fn units(at: Instant) -> u32 {
+    (at.as_nanos() >> UNIT_BITS) as u32
 }
 
 impl SentLog {
     pub(crate) fn new() -> Self {
-        Self { sent: [Instant::ZERO; SENT_LOG], last: 0 }
+        Self { sent: [0; SENT_LOG], last: 0 }
     }
 
     /// Takes the next sequence number for a frame that is sent now.
     pub(crate) fn stamp(&mut self, now: Instant) -> u64 {
-        self.last += 1;
-        self.sent[slot(self.last)] = now;
+        self.note(self.last + 1, now);
         self.last
     }
 
+    /// A frame that goes by that number is sent now. Numbers only grow; those left out keep an older time.
+    pub(crate) fn note(&mut self, seq: u64, now: Instant) {
+        self.last = seq;
+        self.sent[slot(seq)] = units(now);
+    }
+
     /// When that number was sent; `None` if it never was or is forgotten.
-    pub(crate) fn sent_at(&self, seq: u64) -> Option<Instant> {
+    pub(crate) fn sent_at(&self, seq: u64, now: Instant) -> Option<Instant> {
         let known = seq > 0 && seq <= self.last && self.last - seq < SENT_LOG as u64;
-        known.then(|| self.sent[slot(seq)])
+        let ago = u64::from(units(now).wrapping_sub(self.sent[slot(seq)]));
+        known.then(|| Instant::from_nanos(((now.as_nanos() >> UNIT_BITS).saturating_sub(ago)) << UNIT_BITS))
     }
 }
 
@@ -47,31 +65,46 @@ const SAMPLES: usize = 64;
 /// What is known of the way to one member: its round trip and how late its beats come.
 #[derive(Debug)]
 pub(crate) struct Freshness {
-    lateness: [Duration; SAMPLES],
-    next: usize,
-    worst: Duration,
+    /// In tenths of a millisecond, rounded up; more than [`SLACK_CAP`] makes no difference.
+    lateness: [u16; SAMPLES],
+    next: u8,
+    worst: u16,
     rtt: Option<Duration>,
+}
+
+/// A tenth of a millisecond.
+const TENTH: Duration = Duration::from_micros(100);
+
+fn tenths(lateness: Duration) -> u16 {
+    u16::try_from(lateness.min(SLACK_CAP).as_nanos().div_ceil(TENTH.as_nanos())).unwrap_or(u16::MAX)
 }
 
 impl Freshness {
     pub(crate) fn new() -> Self {
-        Self { lateness: [Duration::ZERO; SAMPLES], next: 0, worst: Duration::ZERO, rtt: None }
+        Self { lateness: [0; SAMPLES], next: 0, worst: 0, rtt: None }
     }
 
-    /// A young link has not yet shown its jitter: it begins with one sample of a tenth of the beat interval.
-    pub(crate) fn begin(&mut self, beat_interval: Duration) {
-        self.late_by(beat_interval / 10);
+    /// A young link has not yet shown its jitter: it begins with one sample of a tenth of the beat interval, or of what
+    /// this member's other links have shown.
+    pub(crate) fn begin(&mut self, beat_interval: Duration, others: Duration) {
+        self.late_by((beat_interval / 10).max(others));
     }
 
     /// A beat came this long after one interval.
     pub(crate) fn late_by(&mut self, lateness: Duration) {
-        let gone = std::mem::replace(&mut self.lateness[self.next], lateness);
-        self.next = (self.next + 1) % SAMPLES;
+        let lateness = tenths(lateness);
+        let gone = std::mem::replace(&mut self.lateness[usize::from(self.next)], lateness);
+        self.next = (self.next + 1) % SAMPLES as u8;
         if lateness >= self.worst {
             self.worst = lateness;
         } else if gone == self.worst {
             self.worst = self.lateness.iter().copied().max().unwrap_or_default();
         }
+    }
+
+    /// The worst lateness that is remembered.
+    pub(crate) fn worst(&self) -> Duration {
+        TENTH * u32::from(self.worst)
     }
 
     /// A round trip was measured.
@@ -93,25 +126,25 @@ impl Freshness {
     /// How long after one interval a beat may come before it is late (rule 3).
     pub(crate) fn slack(&self, beat_interval: Duration) -> Duration {
         let floor = SLACK_FLOOR.max(self.rtt() * 2).max(beat_interval / 10).min(SLACK_CAP);
-        (self.worst * 3 / 2).clamp(floor, SLACK_CAP)
+        (self.worst() * 3 / 2).clamp(floor, SLACK_CAP)
     }
 
     /// How young a proof must be to answer a query without a ping.
     pub(crate) fn fresh_enough(&self) -> Duration {
         SLACK_FLOOR.max(self.rtt() * 2)
     }
+}
 
-    /// The suspicion window on strong evidence (rule 4).
-    pub(crate) fn strong_window(&self) -> Duration {
-        SLACK_FLOOR.max(self.rtt() * 4).min(SLACK_CAP)
-    }
+/// The suspicion window on strong evidence (rule 4).
+pub(crate) fn strong_window(rtt: Duration) -> Duration {
+    SLACK_FLOOR.max(rtt * 4).min(SLACK_CAP)
+}
 
-    /// The suspicion window on silence, shortened by each independent accusation (rule 4).
-    pub(crate) fn window(&self, beat_interval: Duration, accusers: usize) -> Duration {
-        let strong = self.strong_window();
-        let full = self.slack(beat_interval).max(self.rtt() * 8).clamp(strong, SLACK_CAP);
-        strong + (full - strong) / (1 << accusers.min(8))
-    }
+/// The suspicion window on silence, shortened by each accusation beyond the first (rule 4).
+pub(crate) fn window(rtt: Duration, slack: Duration, accusers: usize) -> Duration {
+    let strong = strong_window(rtt);
+    let full = slack.max(rtt * 8).clamp(strong, SLACK_CAP);
+    strong + (full - strong) / (1 << accusers.saturating_sub(1).min(8))
 }
 
 #[cfg(test)]
@@ -129,7 +162,7 @@ mod tests {
         let mut freshness = Freshness::new();
         freshness.round_trip(ms(40));
         assert_eq!(freshness.slack(H), ms(100));
-        freshness.begin(H);
+        freshness.begin(H, Duration::ZERO);
         assert_eq!(freshness.slack(H), ms(150));
         freshness.late_by(ms(600));
         assert_eq!(freshness.slack(H), ms(900));
@@ -145,24 +178,25 @@ mod tests {
 
     #[test]
     fn accusations_shorten_the_window_down_to_the_strong_one() {
-        let mut freshness = Freshness::new();
-        freshness.round_trip(ms(40));
-        let windows: Vec<_> = (0..3).map(|n| freshness.window(H, n)).collect();
-        assert_eq!(windows, [ms(320), ms(240), ms(200)]);
-        assert!(freshness.window(H, 1_000) >= freshness.strong_window());
-        freshness.round_trip(ms(60_000));
-        assert!(freshness.window(H, 0) <= SLACK_CAP);
+        let windows: Vec<_> = (0..4).map(|n| window(ms(40), ms(100), n)).collect();
+        assert_eq!(windows, [ms(320), ms(320), ms(240), ms(200)]);
+        assert!(window(ms(40), ms(100), 1_000) >= strong_window(ms(40)));
+        assert!(window(ms(60_000), ms(100), 0) <= SLACK_CAP);
     }
 
     #[test]
     fn only_remembered_numbers_have_a_time() {
         let mut log = SentLog::new();
-        assert_eq!(log.sent_at(0), None);
+        let at = |second: u32| Instant::ZERO + H * second;
+        assert_eq!(log.sent_at(0, at(0)), None);
         for second in 1..=40 {
-            assert_eq!(log.stamp(Instant::ZERO + H * second), u64::from(second));
+            assert_eq!(log.stamp(at(second)), u64::from(second));
         }
-        assert_eq!(log.sent_at(40), Some(Instant::ZERO + H * 40));
-        assert_eq!(log.sent_at(9), Some(Instant::ZERO + H * 9));
-        assert_eq!((log.sent_at(8), log.sent_at(41), log.sent_at(u64::MAX)), (None, None, None));
+        for seq in [40, 9] {
+            let (found, true_time) = (log.sent_at(seq, at(41)).unwrap(), at(u32::try_from(seq).unwrap()));
+            assert!(found <= true_time && true_time.since(found) < Duration::from_micros(66), "{found:?}");
+        }
+        let unknown = [8, 41, u64::MAX].map(|seq| log.sent_at(seq, at(41)));
+        assert_eq!(unknown, [None; 3]);
     }
 }

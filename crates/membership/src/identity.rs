@@ -1,9 +1,13 @@
 //! What this member says of itself: its record, its refutations, its epoch and its name (rules 7 and 9).
 
-use flagship_types::{Epoch, Incarnation, Instant, MemberName, Metadata, PeerAddress};
+use flagship_types::{Epoch, Incarnation, Instant, Metadata, PeerAddress};
 
 use crate::config::{AWAY_CAP, MAX_EPOCH_AHEAD_MS, MAX_INCARNATION_JUMP, REFUTE_INTERVAL};
-use crate::{CloseCode, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, Signed, State};
+use crate::rings::Slot;
+use crate::table::SELF;
+use crate::{
+    CloseCode, Event, LinkId, Membership, Message, Output, PeerHello, Record, SelfState, Signed, State, Statement,
+};
 
 /// Whether this member takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,32 +23,47 @@ pub(crate) enum Standing {
 }
 
 impl Membership {
-    /// This member's record as it is now.
-    pub(crate) fn own_record(&self) -> Message {
-        Message::Record(Signed::unsigned(Record {
+    /// This member's record as it is now, signed or not.
+    pub(crate) fn own_record(&self) -> Signed<Record> {
+        self.table.record(SELF).clone()
+    }
+
+    pub(crate) fn set_metadata(&mut self, metadata: Metadata) {
+        let known = &self.table.record(SELF).metadata;
+        if *known == metadata {
+            return;
+        }
+        self.dials_dirty |= known.address != metadata.address;
+        self.declare(metadata);
+    }
+
+    /// Says the own record anew, under a new version. It goes to everyone once it is signed.
+    fn spread_record(&mut self) {
+        let metadata = self.table.record(SELF).metadata.clone();
+        self.declare(metadata);
+    }
+
+    pub(crate) fn declare(&mut self, metadata: Metadata) {
+        self.version += 1;
+        let record = Record {
             member: self.config.name.clone(),
             epoch: self.epoch,
             incarnation: self.incarnation,
             version: self.version,
             status: self.status,
-            metadata: self.metadata.clone(),
-        }))
+            metadata,
+        };
+        self.table.set_record(SELF, Signed::unsigned(record.clone()));
+        self.output(Output::Sign(Statement::Record(record)));
     }
 
-    pub(crate) fn set_metadata(&mut self, metadata: Metadata) {
-        if self.metadata == metadata {
+    /// The own record comes back signed.
+    pub(crate) fn declared(&mut self, record: Signed<Record>) {
+        if *record != **self.table.record(SELF) {
             return;
         }
-        self.dials_dirty |= self.metadata.address != metadata.address;
-        self.metadata = metadata;
-        self.spread_record();
-    }
-
-    /// Says the own record, under a new version, to everyone.
-    fn spread_record(&mut self) {
-        self.version += 1;
-        let record = self.own_record();
-        self.send_all(&record);
+        self.table.set_record(SELF, record.clone());
+        self.send_all(&Message::Record(record));
     }
 
     pub(crate) fn go_away(&mut self, grace: std::time::Duration) {
@@ -69,6 +88,7 @@ impl Membership {
         self.standing = standing;
         self.refute_due = None;
         self.dials_dirty = true;
+        self.duties_dirty = true;
     }
 
     /// Whether an epoch can be true: not more than a day ahead of the wall clock.
@@ -89,7 +109,7 @@ impl Membership {
         if epoch < self.epoch {
             // It has not read our record yet, or lost it.
             let record = self.own_record();
-            return self.send(from, record);
+            return self.send(from, Message::Record(record));
         }
         if epoch > self.epoch || state == State::Left {
             return self.raise_epoch(epoch, now);
@@ -104,7 +124,7 @@ impl Membership {
     pub(crate) fn refute(&mut self, from: LinkId, against: Incarnation, now: Instant) {
         if against < self.incarnation {
             let record = self.own_record();
-            return self.send(from, record);
+            return self.send(from, Message::Record(record));
         }
         if against.0 - self.incarnation.0 > MAX_INCARNATION_JUMP {
             self.stats.refused_records += 1;
@@ -124,7 +144,6 @@ impl Membership {
         self.raised_at = Some(now);
         self.incarnation = self.incarnation.max(self.refute_above).next();
         self.stats.refutations += 1;
-        self.rehash();
         self.spread_record();
     }
 
@@ -145,7 +164,6 @@ impl Membership {
         self.incarnation = Incarnation(0);
         self.refute_above = Incarnation(0);
         self.stats.epochs_raised += 1;
-        self.rehash();
         self.event(Event::EpochRaised(next));
         self.spread_record();
     }
@@ -174,17 +192,19 @@ impl Membership {
     /// How many peers hear this process, as far as it can tell.
     fn hear_us(&self, now: Instant) -> usize {
         let h = self.config.beat_interval;
-        self.members.values().filter(|m| m.link.is_some() && now < m.late_at(h)).count()
+        let hears = |m: &crate::members::Member| m.link.is_some() && (now < m.late_at(h) || !m.is_watched());
+        self.table.details().filter(|(_, m)| hears(m)).count()
     }
 
     /// A peer refused us because it hears another process with our name. One peer's word is not enough as long as
     /// more peers hear us; with two members there is no other word to wait for.
-    pub(crate) fn refused_name(&mut self, by: MemberName, said_epoch: Epoch, now: Instant) {
+    pub(crate) fn refused_name(&mut self, by: Slot, said_epoch: Epoch, now: Instant) {
         // It refused an epoch that we have left behind: the next Hello carries the newer one.
         if said_epoch < self.epoch || self.standing != Standing::Active {
             return;
         }
-        self.refusers.insert(by);
+        let name = self.table.name(by).clone();
+        self.refusers.insert(name);
         if self.refusers.len() > self.hear_us(now) {
             self.stall(self.epoch);
         }

@@ -4,51 +4,65 @@ use std::collections::BTreeSet;
 
 use flagship_types::{CloseCode, Epoch, Instant, MemberName, PeerAddress};
 
-use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, QUERY_EXTRA};
-use crate::members::Member;
+use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT, QUERY_EXTRA};
+use crate::members::placeholder;
+use crate::rings::Slot;
+use crate::table::SELF;
 use crate::{
-    ConnectFailure, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, Standing, State,
+    ConnectFailure, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, Signed, Standing, State,
 };
 
 impl Membership {
     /// A member that was not known says Hello.
-    pub(crate) fn admit(&mut self, hello: &PeerHello, now: Instant) {
+    pub(crate) fn admit(&mut self, hello: &PeerHello, now: Instant) -> Slot {
         let address = self.dials.forget_hint(&hello.member);
-        self.members.insert(hello.member.clone(), Member::new(hello.epoch, address, now));
+        let slot = self.table.insert(placeholder(hello.member.clone(), hello.epoch, address), State::Alive);
+        self.table.attend(slot, now);
+        self.duties_dirty = true;
+        slot
     }
 
     /// A newer process of a member: it begins Alive, and nothing that was said by or held against the old one
-    /// counts. Its own record follows on its link.
-    pub(crate) fn enter_epoch(&mut self, name: &MemberName, epoch: Epoch, now: Instant) {
+    /// counts. Its own record follows.
+    pub(crate) fn enter_epoch(&mut self, slot: Slot, epoch: Epoch, now: Instant) {
         let old: Vec<LinkId> = self
             .links
             .iter()
-            .filter(|(_, link)| link.peer == *name && link.epoch < epoch)
+            .filter(|(_, link)| link.peer == slot && link.epoch < epoch)
             .map(|(id, _)| *id)
             .collect();
         for id in old {
             self.disconnect(id, CloseCode::NameInUse);
             self.drop_link(id);
         }
-        let Some(member) = self.members.get_mut(name) else { return };
-        member.epoch = epoch;
-        member.incarnation = flagship_types::Incarnation(0);
-        member.version = 0;
-        member.metadata = None;
+        let address = self.address_of(slot).cloned();
+        let record = placeholder(self.table.name(slot).clone(), epoch, address);
+        self.table.set_record(slot, record);
+        let member = self.table.attend(slot, now);
         member.away_used = false;
         member.forgotten = false;
         member.lost = false;
         member.refused = None;
         member.replica_waits = false;
         member.clock = member.clock.max(now);
-        self.become_state(name, State::Alive, None, now);
+        member.accusers.clear();
+        self.become_state(slot, State::Alive, None, now);
     }
 
-    /// What a member says of itself. Only from itself, and only if it is newer than what is known.
-    pub(crate) fn record(&mut self, id: LinkId, record: Record, now: Instant) {
+    /// What a member says of itself: heard from itself, or signed and passed on. Only what is newer than what is known
+    /// counts, and only first-hand does it begin or end anything on a link.
+    pub(crate) fn record(&mut self, id: LinkId, record: Signed<Record>, now: Instant) {
         let Some(link) = self.links.get(&id) else { return };
-        let (name, epoch) = (link.peer.clone(), link.epoch);
-        if record.member != name || record.epoch < epoch || !self.plausible(record.epoch, now) {
+        let (slot, epoch) = (link.peer, link.epoch);
+        let contested = link.contested.is_some();
+        if record.member != *self.table.name(slot) {
+            // Of ourselves we know more; who holds a later epoch of ours says so as `Known`.
+            if record.member != self.config.name && !contested {
+                self.second_hand(id, record, now);
+            }
+            return;
+        }
+        if record.epoch < epoch || !self.plausible(record.epoch, now) {
             self.stats.refused_records += 1;
             return;
         }
@@ -57,123 +71,201 @@ impl Membership {
             contest.record = Some(record);
             return;
         }
-        let Some(member) = self.members.get(&name) else { return };
-        if record.epoch > member.epoch {
-            if !member.counts() && self.is_full() {
+        let known = self.table.record(slot).epoch;
+        if record.epoch > known {
+            if self.table.state(slot) == State::Left && self.is_full() {
                 self.stats.refused_full += 1;
                 return self.disconnect(id, CloseCode::Full);
             }
-            self.raise_link(id, &name, record.epoch, now);
-        } else if record.epoch < member.epoch {
-            return self.tell_known(&name, id);
+            self.raise_link(id, slot, record.epoch, now);
+        } else if record.epoch < known {
+            return self.tell_known(slot, id);
         }
-        let Some(member) = self.members.get_mut(&name) else { return };
-        if (record.incarnation, record.version) < (member.incarnation, member.version) {
+        if !self.take_if_newer(slot, record, id, now) {
             // Older than what is known: only a held state needs an answer.
-            return self.tell_known(&name, id);
+            self.tell_known(slot, id);
         }
-        if record.incarnation.0.saturating_sub(member.incarnation.0) > MAX_INCARNATION_JUMP {
+    }
+
+    /// A signed record that another member passed on.
+    fn second_hand(&mut self, id: LinkId, record: Signed<Record>, now: Instant) {
+        if record.proof().is_none() || !self.plausible(record.epoch, now) {
             self.stats.refused_records += 1;
             return;
         }
-        self.take(&name, record, now);
+        let slot = match self.table.slot(&record.member) {
+            Some(slot) => slot,
+            None if self.is_full() || (record.status == SelfState::Left && self.left() >= MAX_LEFT) => {
+                self.stats.refused_full += u64::from(record.status != SelfState::Left);
+                return;
+            }
+            None => {
+                let name = record.member.clone();
+                self.dials.forget_hint(&name);
+                self.duties_dirty = true;
+                self.dials_dirty = true;
+                self.table.insert(placeholder(name, record.epoch, None), State::Alive)
+            }
+        };
+        let known = self.table.record(slot).epoch;
+        let speaks_itself = self.table.get(slot).and_then(|m| m.link).and_then(|link| self.links.get(&link));
+        if speaks_itself.is_some_and(|link| link.epoch != record.epoch) || record.epoch < known {
+            // Two processes of one name are told apart on their own links, not by what passes by.
+            return;
+        }
+        if record.epoch > known {
+            self.enter_epoch(slot, record.epoch, now);
+        }
+        self.take_if_newer(slot, record, id, now);
+    }
+
+    /// Takes a record of the current epoch if it is newer. False if it is older than what is known, or the same.
+    fn take_if_newer(&mut self, slot: Slot, record: Signed<Record>, from: LinkId, now: Instant) -> bool {
+        let known = self.table.record(slot);
+        let (new, old) = ((record.incarnation, record.version), (known.incarnation, known.version));
+        if new < old {
+            return false;
+        }
+        // Said again; but a copy that can be passed on is worth more than one that cannot.
+        if new == old && (record.proof().is_none() || known.proof().is_some()) {
+            return true;
+        }
+        if record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP {
+            self.stats.refused_records += 1;
+            return true;
+        }
+        self.take(slot, record, from, now);
+        true
     }
 
     /// The process at the other end goes on under a newer epoch.
-    fn raise_link(&mut self, id: LinkId, name: &MemberName, epoch: Epoch, now: Instant) {
-        if let Some(link) = self.links.get_mut(&id) {
+    fn raise_link(&mut self, id: LinkId, slot: Slot, epoch: Epoch, now: Instant) {
+        if let Some(link) = self.link_mut(id) {
             link.epoch = epoch;
         }
-        self.enter_epoch(name, epoch, now);
-        if let Some(member) = self.members.get_mut(name) {
+        self.enter_epoch(slot, epoch, now);
+        if let Some(member) = self.table.get_mut(slot) {
             member.link = Some(id);
         }
         self.restagger = true;
         self.ping(id, now);
     }
 
-    fn take(&mut self, name: &MemberName, record: Record, now: Instant) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        let refuted = record.incarnation > member.incarnation;
-        let changed = refuted || member.metadata.as_ref() != Some(&record.metadata);
-        member.incarnation = record.incarnation;
-        member.version = record.version;
+    fn take(&mut self, slot: Slot, record: Signed<Record>, from: LinkId, now: Instant) {
+        let known = self.table.record(slot);
+        let refuted = record.incarnation > known.incarnation;
+        let changed = refuted || known.version == 0 || known.metadata != record.metadata;
+        let before = self.address_of(slot).cloned();
         let address = record.metadata.address.clone();
-        let moved = address.filter(|address| member.address.as_ref() != Some(address));
-        member.metadata = Some(record.metadata);
-        let state = member.state;
-        let (status, away_used) = (record.status, member.away_used);
+        let moved = address.filter(|address| before.as_ref() != Some(address));
+        let status = record.status;
+        self.table.set_record(slot, record);
+        if let (Some(_), Some(member)) = (&moved, self.table.get_mut(slot)) {
+            member.address = None;
+        }
+        let state = self.table.state(slot);
+        let away_used = self.table.get(slot).is_some_and(|m| m.away_used);
         match status {
-            SelfState::Left if state != State::Left => self.left(name, now),
-            SelfState::Left => {}
+            SelfState::Left if state != State::Left => self.leave_of(slot, now),
             SelfState::Away { grace }
                 if !away_used && (refuted || matches!(state, State::Alive | State::Suspect)) =>
             {
-                self.become_state(name, State::Away, None, now);
-                if let Some(member) = self.members.get_mut(name) {
-                    member.away_used = true;
-                    member.away_until = Some(now + grace.min(AWAY_CAP));
-                }
+                self.become_state(slot, State::Away, None, now);
+                let member = self.table.attend(slot, now);
+                member.away_used = true;
+                member.away_until = Some(now + grace.min(AWAY_CAP));
             }
-            SelfState::Alive if refuted => self.refuted(name, now),
-            SelfState::Away { .. } | SelfState::Alive if changed => self.changed(name),
-            SelfState::Away { .. } | SelfState::Alive => {}
+            // Who left is back only as a new process.
+            SelfState::Alive if refuted && state != State::Left => self.refuted(slot, now),
+            SelfState::Away { .. } | SelfState::Alive if changed => self.changed(slot),
+            SelfState::Left | SelfState::Away { .. } | SelfState::Alive => {}
         }
+        self.forward_record(slot, from, refuted, now);
         if let Some(address) = moved {
-            self.set_address(name, &address);
+            self.set_address(slot, &address);
         }
     }
 
     /// A higher incarnation: whatever was held against the lower one is void.
-    fn refuted(&mut self, name: &MemberName, now: Instant) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        let (was, link) = (member.state, member.link);
-        // It spoke just now, but that is no proof of age: time for a ping, then lateness counts as before.
-        let patience = member.freshness.rtt() * 2 + QUERY_EXTRA;
-        member.not_late_before = member.not_late_before.max(now + patience);
-        member.accusers.clear();
-        member.query = None;
-        member.requery = None;
+    fn refuted(&mut self, slot: Slot, now: Instant) {
+        let was = self.table.state(slot);
+        let rtt = self.typical_rtt();
+        let mut link = None;
+        if let Some(member) = self.table.get_mut(slot) {
+            // It spoke just now, but that is no proof of age: time for a ping, then lateness counts as before.
+            let patience = member.freshness.measured_rtt().unwrap_or(rtt) * 2 + QUERY_EXTRA;
+            member.not_late_before = member.not_late_before.max(now + patience);
+            member.accusers.clear();
+            member.query = None;
+            member.requery = None;
+            link = member.link;
+        }
         if was == State::Suspect {
             self.stats.false_suspicions += 1;
-            self.event(Event::Refuted(name.clone()));
+            let name = self.table.name(slot).clone();
+            self.event(Event::Refuted(name));
         }
         match was {
-            State::Alive => self.changed(name),
-            _ => self.become_state(name, State::Alive, None, now),
+            State::Alive => self.changed(slot),
+            _ => self.become_state(slot, State::Alive, None, now),
         }
         if let Some(link) = link {
             self.ping(link, now);
         }
     }
 
-    fn left(&mut self, name: &MemberName, now: Instant) {
-        let links = self.links.iter().filter(|(_, link)| link.peer == *name).map(|(id, _)| *id);
+    fn leave_of(&mut self, slot: Slot, now: Instant) {
+        let links = self.links.iter().filter(|(_, link)| link.peer == slot).map(|(id, _)| *id);
         let links: Vec<LinkId> = links.collect();
         for id in links {
             self.disconnect(id, CloseCode::Leaving);
             self.drop_link(id);
         }
-        self.become_state(name, State::Left, None, now);
+        self.become_state(slot, State::Left, None, now);
+    }
+
+    fn left(&self) -> usize {
+        self.table.details().filter(|(slot, _)| self.table.state(*slot) == State::Left).count()
+    }
+
+    /// Of those that left, the longest gone is forgotten.
+    pub(crate) fn forget_oldest_left(&mut self) {
+        if self.left() <= MAX_LEFT {
+            return;
+        }
+        let left = self.table.details().filter(|(slot, _)| self.table.state(*slot) == State::Left);
+        if let Some((slot, _)) = left.min_by_key(|(_, m)| m.since) {
+            self.changed(slot);
+            self.table.remove(slot);
+        }
     }
 
     /// An operator's word that a member will not come back. If it does, it joins anew under a higher epoch.
     pub(crate) fn forget(&mut self, name: &MemberName, now: Instant) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        member.forgotten = true;
-        self.left(name, now);
+        let Some(slot) = self.table.slot(name).filter(|slot| *slot != SELF) else { return };
+        self.leave_of(slot, now);
+        if let Some(member) = self.table.get_mut(slot) {
+            member.forgotten = true;
+        }
+        self.dials_dirty = true;
     }
 
-    /// Where a member can be dialled; the others are told.
-    pub(crate) fn set_address(&mut self, name: &MemberName, address: &PeerAddress) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        member.address = Some(address.clone());
-        let own = member.link;
+    /// Where a member can be dialled; in a mesh the others are told.
+    pub(crate) fn set_address(&mut self, slot: Slot, address: &PeerAddress) {
         self.dials_dirty = true;
-        let links: Vec<LinkId> =
-            self.members.values().filter_map(|m| m.link).filter(|link| Some(*link) != own).collect();
-        for link in links {
-            self.send(link, Message::Addresses(vec![(name.clone(), address.clone())]));
+        if self.table.record(slot).metadata.address.as_ref() != Some(address)
+            && let Some(member) = self.table.get_mut(slot)
+        {
+            member.address = Some(address.clone());
+        }
+        if self.mesh {
+            let name = self.table.name(slot).clone();
+            let own = self.table.get(slot).and_then(|m| m.link);
+            let links: Vec<LinkId> =
+                self.table.details().filter_map(|(_, m)| m.link).filter(|link| Some(*link) != own).collect();
+            for link in links {
+                self.send(link, Message::Addresses(vec![(name.clone(), address.clone())]));
+            }
         }
     }
 
@@ -184,8 +276,12 @@ impl Membership {
             if name == self.config.name {
                 continue;
             }
-            match self.members.get_mut(&name) {
-                Some(member) if member.address.is_none() => member.address = Some(address),
+            match self.table.slot(&name) {
+                Some(slot) if self.address_of(slot).is_none() => {
+                    if let Some(member) = self.table.get_mut(slot) {
+                        member.address = Some(address);
+                    }
+                }
                 Some(_) => continue,
                 None if full => continue,
                 None => {
@@ -197,69 +293,80 @@ impl Membership {
     }
 
     /// The addresses of a member: its own, and the seeds that led to it.
-    fn addresses_of(&self, name: &MemberName) -> Vec<PeerAddress> {
-        let own = self.members.get(name).and_then(|m| m.address.clone());
+    fn addresses_of(&self, slot: Slot) -> Vec<PeerAddress> {
+        let own = self.address_of(slot).cloned();
+        let name = self.table.name(slot);
         let seeds = self.dials.seeds().filter(|(_, led_to)| *led_to == Some(name));
         own.into_iter().chain(seeds.map(|(address, _)| address.clone())).collect()
     }
 
     /// Its link is gone: dials it again, at once or after the backoff.
-    pub(crate) fn redial(&mut self, name: &MemberName, immediate: bool) {
-        for address in self.addresses_of(name) {
+    pub(crate) fn redial(&mut self, slot: Slot, immediate: bool) {
+        for address in self.addresses_of(slot) {
             self.dials.lost(&address, immediate);
         }
     }
 
     /// It refused us: dials it again after the longest wait.
-    pub(crate) fn redial_late(&mut self, name: &MemberName, now: Instant) {
-        for address in self.addresses_of(name) {
+    pub(crate) fn redial_late(&mut self, slot: Slot, now: Instant) {
+        for address in self.addresses_of(slot) {
             self.dials.lost(&address, false);
             self.dials.rejected(&address, false, now);
         }
     }
 
-    /// Dials whoever has no link: members that did not leave, seeds that led to nobody, hints.
+    /// Dials whoever has no link and should: who is observed or observes and the like, seeds that led to nobody, hints.
     pub(crate) fn refresh_dials(&mut self, now: Instant) {
         self.dials_dirty = false;
         let mut wanted = BTreeSet::new();
         let mut kept = BTreeSet::new();
         if self.standing == Standing::Active {
-            for (name, member) in &self.members {
-                let addresses = self.addresses_of(name);
-                if member.counts() && member.link.is_none() {
+            for (slot, member) in self.table.details() {
+                if !member.duty.linked && member.link.is_none() {
+                    continue;
+                }
+                let addresses = self.addresses_of(slot);
+                if self.table.state(slot) != State::Left && member.link.is_none() {
                     wanted.extend(addresses.iter().cloned());
                 }
                 kept.extend(addresses);
             }
             for (address, led_to) in self.dials.seeds() {
-                let member = led_to.map(|name| self.members.get(name));
-                let dial = match member {
-                    None | Some(None) => true,
-                    Some(Some(member)) => member.state == State::Left && !member.forgotten,
+                let slot = led_to.and_then(|name| self.table.slot(name));
+                let member = slot.and_then(|slot| self.table.get(slot));
+                let dial = match slot {
+                    None => true,
+                    Some(slot) => {
+                        self.table.state(slot) == State::Left && !member.is_some_and(|m| m.forgotten)
+                    }
                 };
-                if dial {
+                if dial || self.nobody_is_linked() {
                     wanted.insert(address.clone());
                 }
+                kept.insert(address.clone());
             }
             if !self.is_full() {
                 wanted.extend(self.dials.hints().cloned());
             }
-            if let Some(own) = &self.metadata.address {
+            if let Some(own) = &self.table.record(SELF).metadata.address {
                 wanted.remove(own);
             }
         }
         self.dials.refresh(&wanted, &kept, now);
     }
 
+    fn nobody_is_linked(&self) -> bool {
+        self.table.details().all(|(_, m)| m.link.is_none())
+    }
+
     /// An attempt failed.
     pub(crate) fn connect_failed(&mut self, address: &PeerAddress, failure: ConnectFailure, now: Instant) {
         self.dials_dirty = true;
-        let here: Vec<MemberName> = self
-            .members
-            .iter()
-            .filter(|(name, m)| m.counts() && m.link.is_none() && self.addresses_of(name).contains(address))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let dialled = |(slot, m): &(Slot, &crate::members::Member)| {
+            let counts = self.table.state(*slot) != State::Left && m.link.is_none();
+            counts && self.addresses_of(*slot).contains(address)
+        };
+        let here: Vec<Slot> = self.table.details().filter(dialled).map(|(slot, _)| slot).collect();
         match failure {
             ConnectFailure::Rejected(CloseCode::Standby) => self.dials.standby(address, now),
             ConnectFailure::Rejected(code) => {
@@ -270,8 +377,8 @@ impl Membership {
             }
             ConnectFailure::Refused | ConnectFailure::Unanswered => self.dials.failed(address, now),
         }
-        for name in here {
-            let Some(member) = self.members.get_mut(&name) else { continue };
+        for slot in here {
+            let Some(member) = self.table.get_mut(slot) else { continue };
             if failure == ConnectFailure::Refused {
                 let counts =
                     !member.replica_waits && member.lost_via.as_ref().is_none_or(|via| via == address);
@@ -281,19 +388,19 @@ impl Membership {
                     Some(_) => {}
                     None => member.refused = Some((address.clone(), 1)),
                 }
-                self.refused_dial(&name, now);
+                self.refused_dial(slot, now);
             } else {
                 if member.refused.as_ref().is_some_and(|(by, _)| by == address) {
                     member.refused = None;
                 }
                 match failure {
                     ConnectFailure::Rejected(CloseCode::NameInUse) => {
-                        self.refused_name(name, self.epoch, now);
+                        self.refused_name(slot, self.epoch, now);
                     }
                     ConnectFailure::Rejected(CloseCode::Standby) => {
                         member.refused = None;
                         if !std::mem::replace(&mut member.replica_waits, true) {
-                            self.changed(&name);
+                            self.changed(slot);
                         }
                     }
                     _ => {}

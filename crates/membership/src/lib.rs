@@ -2,6 +2,7 @@
 //! joining and leaving. Sans-IO: inputs and the time go in, outputs come out; it knows no sockets, no
 //! elections and no Kubernetes.
 
+mod beats;
 mod config;
 mod contest;
 mod dial;
@@ -11,16 +12,22 @@ mod io;
 mod join;
 mod links;
 mod members;
+mod query;
+mod rings;
 mod signed;
+mod spread;
 mod stats;
 mod suspicion;
+mod table;
+mod timers;
+mod topology;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use flagship_types::{CloseCode, Epoch, Incarnation, Instant, MemberName, Metadata};
 
-pub use config::{Config, KnownMember};
-use config::{MAX_LEFT, MAX_MEMBERS, MAX_OUTPUTS};
+use config::MAX_OUTPUTS;
+pub use config::{Config, KnownMember, MAX_MEMBERS};
 use dial::Dials;
 use identity::Standing;
 pub use io::{
@@ -29,9 +36,14 @@ pub use io::{
 };
 use links::Link;
 pub use members::MemberView;
+use members::{is_said, placeholder};
+pub use rings::{OBSERVERS, observers_of, ring_hash};
+use rings::Slot;
 pub use signed::{Proof, Signed, SignedStatement, Statement};
-use members::{Member, view_hash};
+use spread::Batch;
 pub use stats::Stats;
+use table::{SELF, Table};
+use timers::{Timers, Who};
 
 /// The membership core of one member.
 #[derive(Debug)]
@@ -43,28 +55,34 @@ pub struct Membership {
     incarnation: Incarnation,
     version: u64,
     status: SelfState,
-    metadata: Metadata,
     /// When incarnation or epoch were raised last.
     raised_at: Option<Instant>,
     refute_above: Incarnation,
     refute_due: Option<Instant>,
-    /// All others. At most `MAX_MEMBERS` less this one, and `MAX_LEFT` that are gone.
-    members: BTreeMap<MemberName, Member>,
+    /// Everybody, this member included. At most `MAX_MEMBERS`, and `MAX_LEFT` that are gone.
+    table: Table,
     /// At most `MAX_LINKS_PER_PEER` for each member.
     links: BTreeMap<LinkId, Link>,
+    /// Links that are contested.
+    contests: usize,
+    /// Everybody is linked with everybody.
+    mesh: bool,
+    /// Whom election wants linked.
+    required: BTreeSet<MemberName>,
+    timers: Timers,
     dials: Dials,
+    batch: Batch,
     dials_dirty: bool,
+    duties_dirty: bool,
     restagger: bool,
+    touched_links: Vec<LinkId>,
     /// Peers that say that another process has our name.
     refusers: BTreeSet<MemberName>,
     next_query: u64,
-    view_hash: u32,
     beat_origin: Instant,
     /// When slack was widened last because our own timers were late (rule 8).
     widened_at: Option<Instant>,
     outputs: VecDeque<Output>,
-    due: Vec<LinkId>,
-    due_members: Vec<MemberName>,
     stats: Stats,
 }
 
@@ -74,41 +92,53 @@ impl Membership {
         let mut dials = Dials::new(seed);
         // Members that start together do not beat together.
         let beat_origin = now + dials.draw(config.beat_interval);
-        let others = known.into_iter().filter(|known| known.name != config.name);
-        let members = others
-            .take(MAX_MEMBERS - 1)
-            .map(|known| (known.name, Member::new(known.epoch, known.address, now)))
-            .collect();
         let mut core = Self {
             started: now,
             standing: Standing::Active,
             epoch: config.epoch,
             incarnation: Incarnation(0),
-            version: 1,
+            version: 0,
             status: SelfState::Alive,
-            metadata,
             raised_at: None,
             refute_above: Incarnation(0),
             refute_due: None,
-            members,
+            table: Table::new(placeholder(config.name.clone(), config.epoch, None)),
             links: BTreeMap::new(),
+            contests: 0,
+            mesh: true,
+            required: BTreeSet::new(),
+            timers: Timers::default(),
             dials,
+            batch: Batch::default(),
             dials_dirty: true,
+            duties_dirty: true,
             restagger: false,
+            touched_links: Vec::new(),
             refusers: BTreeSet::new(),
             next_query: 0,
-            view_hash: 0,
             beat_origin,
             widened_at: None,
             outputs: VecDeque::new(),
-            due: Vec::new(),
-            due_members: Vec::new(),
             stats: Stats::default(),
             config,
         };
-        core.rehash();
+        core.declare(metadata);
+        core.table.extend(core.first_view(known));
         core.settle(now);
         core
+    }
+
+    /// What is known at the start, each member once.
+    fn first_view(&self, known: Vec<KnownMember>) -> Vec<Signed<Record>> {
+        let others = known.into_iter().filter(|known| known.name != self.config.name).take(MAX_MEMBERS - 1);
+        let record = |known: KnownMember| match known.record {
+            Some(record) if record.member == known.name && record.epoch >= known.epoch => record,
+            _ => placeholder(known.name, known.epoch, known.address),
+        };
+        let mut records: Vec<_> = others.map(record).collect();
+        records.sort_by(|a, b| a.member.cmp(&b.member));
+        records.dedup_by(|a, b| a.member == b.member);
+        records
     }
 
     /// Takes an input. Outputs wait in [`Self::poll_output`].
@@ -124,7 +154,12 @@ impl Membership {
                 self.dials.set_seeds(seeds);
                 self.dials_dirty = true;
             }
-            Input::SetRequired(_) | Input::Signed(_) => {}
+            Input::SetRequired(required) => {
+                self.duties_dirty |= self.required != required;
+                self.required = required;
+            }
+            Input::Signed(SignedStatement::Record(record)) => self.declared(record),
+            Input::Signed(SignedStatement::Accusation(accusation)) => self.accuse(accusation, now),
             Input::Leave => self.leave(),
             Input::Away { grace } => self.go_away(grace),
             Input::Forget(name) => self.forget(&name, now),
@@ -142,16 +177,23 @@ impl Membership {
         if self.refute_due.is_some_and(|due| due <= now) {
             self.refute_now(now);
         }
-        self.link_timeouts(now);
-        let h = self.config.beat_interval;
-        let mut due = std::mem::take(&mut self.due_members);
-        due.clear();
-        let overdue = |m: &Member| m.next_timeout(h).is_some_and(|at| at <= now);
-        due.extend(self.members.iter().filter(|(_, m)| overdue(m)).map(|(name, _)| name.clone()));
-        for name in due.drain(..) {
-            self.member_timeout(&name, now);
+        if self.batch.due.is_some_and(|due| due <= now) {
+            self.flush_batch();
         }
-        self.due_members = due;
+        while let Some((at, who)) = self.timers.pop(now) {
+            match who {
+                Who::Member(slot) => {
+                    if self.table.get_mut(slot).is_some_and(|member| member.armed.fires(at)) {
+                        self.member_timeout(slot, now);
+                    }
+                }
+                Who::Link(id) => {
+                    if self.links.get_mut(&id).is_some_and(|link| link.armed.fires(at)) {
+                        self.link_timeout(id, now);
+                    }
+                }
+            }
+        }
         self.settle(now);
     }
 
@@ -160,10 +202,8 @@ impl Membership {
         if self.standing != Standing::Active {
             return None;
         }
-        let h = self.config.beat_interval;
-        let links = self.links.values().map(|link| self.link_timeout(link)).min();
-        let members = self.members.values().filter_map(|m| m.next_timeout(h)).min();
-        [self.refute_due, links, members, self.dials.next_timeout()].into_iter().flatten().min()
+        let due = [self.timers.next(), self.refute_due, self.batch.due, self.dials.next_timeout()];
+        due.into_iter().flatten().min()
     }
 
     /// The next thing to do, in order.
@@ -178,26 +218,29 @@ impl Membership {
 
     /// What is believed of one member; of this member itself, what it says of itself.
     pub fn member(&self, name: &MemberName) -> Option<MemberView<'_>> {
-        match *name == self.config.name {
-            true => Some(self.own_view()),
-            false => self.members.get_key_value(name).map(|(name, member)| MemberView::of(name, member)),
-        }
+        self.table.slot(name).map(|slot| self.view(slot))
     }
 
     /// All members, this one first, then the others in the order of names.
     pub fn members(&self) -> impl Iterator<Item = MemberView<'_>> {
-        let others = self.members.iter().map(|(name, member)| MemberView::of(name, member));
-        std::iter::once(self.own_view()).chain(others)
+        let mut others: Vec<Slot> = self.table.slots().filter(|slot| *slot != SELF).collect();
+        others.sort_unstable_by_key(|slot| self.table.name(*slot));
+        std::iter::once(SELF).chain(others).map(|slot| self.view(slot))
     }
 
     /// The stream in use to a member.
     pub fn link_to(&self, name: &MemberName) -> Option<LinkId> {
-        self.members.get(name).and_then(|member| member.link)
+        self.table.slot(name).and_then(|slot| self.table.get(slot)).and_then(|member| member.link)
+    }
+
+    /// The streams in use.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> {
+        self.table.details().filter_map(|(_, member)| member.link)
     }
 
     /// The member at the other end of a stream; `None` if it is not in use, contested included.
     pub fn peer_of(&self, link: LinkId) -> Option<&MemberName> {
-        self.links.get(&link).filter(|link| link.contested.is_none()).map(|link| &link.peer)
+        self.peer_slot(link).map(|slot| self.table.name(slot))
     }
 
     /// This member's epoch: the one given, or a later one after [`Event::EpochRaised`].
@@ -210,9 +253,18 @@ impl Membership {
         self.incarnation
     }
 
-    /// Hash of this view: equal in members that believe the same.
+    /// Hash of this view: equal in members that believe the same. Suspicions do not count, as they pass.
     pub fn view_hash(&self) -> u32 {
-        self.view_hash
+        self.table.view_hash()
+    }
+
+    /// Members that did not leave, this one included.
+    pub fn size(&self) -> usize {
+        self.table.counted()
+    }
+
+    fn peer_slot(&self, link: LinkId) -> Option<Slot> {
+        self.links.get(&link).filter(|link| link.contested.is_none()).map(|link| link.peer)
     }
 
     fn own_state(&self) -> State {
@@ -223,20 +275,21 @@ impl Membership {
         }
     }
 
-    fn own_view(&self) -> MemberView<'_> {
+    fn view(&self, slot: Slot) -> MemberView<'_> {
+        let (record, member) = (self.table.record(slot), self.table.get(slot));
         MemberView {
-            name: &self.config.name,
-            state: self.own_state(),
-            epoch: self.epoch,
-            incarnation: self.incarnation,
-            metadata: Some(&self.metadata),
-            link: None,
-            address: self.metadata.address.as_ref(),
-            rtt: None,
-            heard_at: None,
-            evidence: None,
-            since: self.started,
-            replica_waits: false,
+            name: &record.member,
+            state: if slot == SELF { self.own_state() } else { self.table.state(slot) },
+            epoch: record.epoch,
+            incarnation: record.incarnation,
+            metadata: is_said(record).then_some(&record.metadata),
+            link: member.and_then(|m| m.link),
+            address: self.address_of(slot),
+            rtt: member.and_then(|m| m.freshness.measured_rtt()),
+            heard_at: member.and_then(|m| m.heard_at),
+            evidence: member.and_then(|m| m.evidence),
+            since: member.map_or(self.started, |m| m.since),
+            replica_waits: member.is_some_and(|m| m.replica_waits),
         }
     }
 
@@ -249,20 +302,10 @@ impl Membership {
             return;
         }
         match message {
-            Message::Beat { seq, echo, acked: _, view_hash: _ } => {
-                if self.receive(id, seq, now) {
-                    self.stats.beats_received += 1;
-                    match echo {
-                        Some(echo) => self.echoed(id, echo, true, now),
-                        None => self.stats.beats_unproven += 1,
-                    }
-                }
+            Message::Beat { seq, echo, acked, view_hash } => {
+                self.beat(id, (seq, echo, acked), view_hash, now);
             }
-            Message::Ping { seq } => {
-                if self.receive(id, seq, now) {
-                    self.send(id, Message::Echo(Echo { seq, delay: std::time::Duration::ZERO }));
-                }
-            }
+            Message::Ping { seq } => self.pinged(id, seq, now),
             Message::Echo(echo) => self.echoed(id, echo, false, now),
             Message::Query { id: query, subject, epoch, deadline } => {
                 self.queried(id, (query, subject, epoch), deadline, now);
@@ -270,16 +313,24 @@ impl Membership {
             Message::Answer { id: query, subject, verdict } => {
                 self.answered(id, query, &subject, verdict, now);
             }
-            Message::Accuse(accusation) if accusation.subject == self.config.name => {
-                if accusation.epoch == self.epoch {
-                    self.refute(id, accusation.incarnation, now);
+            Message::Accuse(accusation) => self.accused(id, &accusation, now),
+            Message::Record(record) => self.record(id, record, now),
+            Message::Delta { records, accusations } => {
+                for record in records {
+                    self.record(id, record, now);
+                }
+                for accusation in &accusations {
+                    self.accused(id, accusation, now);
                 }
             }
-            Message::Accuse(accusation) => self.accused(id, &accusation, now),
-            Message::Record(record) => self.record(id, (*record).clone(), now),
+            Message::Digest { bits, answer, buckets } => self.digest(id, bits, answer, &buckets, now),
+            Message::Unobserve => {
+                if let Some(slot) = self.peer_slot(id) {
+                    self.released(slot);
+                }
+            }
             Message::Known { epoch, incarnation, state } => self.told(id, epoch, incarnation, state, now),
             Message::Addresses(addresses) => self.addresses(addresses),
-            Message::Delta { .. } | Message::Digest { .. } | Message::Unobserve => {}
         }
     }
 
@@ -300,7 +351,7 @@ impl Membership {
             return;
         }
         self.widened_at = Some(now);
-        for member in self.members.values_mut() {
+        for (_, member) in self.table.details_mut() {
             if late > h {
                 member.restart_clocks(h, now);
             } else {
@@ -314,8 +365,11 @@ impl Membership {
         }
     }
 
-    /// After every input: dials and beats follow what changed.
+    /// After every input: duties, dials, beats and deadlines follow what changed.
     fn settle(&mut self, now: Instant) {
+        if self.duties_dirty {
+            self.refresh_duties(now);
+        }
         if self.restagger {
             self.stagger();
         }
@@ -325,6 +379,27 @@ impl Membership {
         while let Some(address) = self.dials.take_due(now) {
             self.stats.dials += 1;
             self.output(Output::Connect { address });
+        }
+        self.enter_deadlines();
+    }
+
+    /// Enters the deadlines of what was touched.
+    fn enter_deadlines(&mut self) {
+        let h = self.config.beat_interval;
+        while let Some(slot) = self.table.touched.pop() {
+            let state = self.table.state(slot);
+            if let Some(member) = self.table.untouch(slot) {
+                let deadline = member.next_timeout(state, h);
+                self.timers.arm(Who::Member(slot), &mut member.armed, deadline);
+            }
+        }
+        while let Some(id) = self.touched_links.pop() {
+            let Some(link) = self.links.get(&id) else { continue };
+            let deadline = self.link_deadline(link);
+            if let Some(link) = self.links.get_mut(&id) {
+                link.touched = false;
+                self.timers.arm(Who::Link(id), &mut link.armed, Some(deadline));
+            }
         }
     }
 
@@ -344,50 +419,11 @@ impl Membership {
         self.output(Output::Send { link, message });
     }
 
-    /// Sends to every member that has a link.
-    fn send_all(&mut self, message: &Message) {
-        let links: Vec<LinkId> = self.members.values().filter_map(|m| m.link).collect();
-        for link in links {
-            self.send(link, message.clone());
-        }
-    }
-
     fn disconnect(&mut self, link: LinkId, code: CloseCode) {
         self.output(Output::Disconnect { link, code });
     }
 
-    fn rehash(&mut self) {
-        let own = (&self.config.name, self.epoch, self.incarnation, self.own_state());
-        let others = self.members.iter().map(|(name, m)| (name, m.epoch, m.incarnation, m.state));
-        // In the order of names, this member in its place.
-        let before = others.clone().take_while(|(name, ..)| **name < self.config.name);
-        let after = others.skip_while(|(name, ..)| **name < self.config.name);
-        self.view_hash = view_hash(before.chain([own]).chain(after));
-    }
-
-    fn changed(&mut self, name: &MemberName) {
-        self.rehash();
-        self.event(Event::Changed(name.clone()));
-    }
-
-    /// The only way to another state of a member.
-    fn become_state(&mut self, name: &MemberName, state: State, evidence: Option<Evidence>, now: Instant) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        member.become_state(state, evidence, now);
-        self.dials_dirty = true;
-        self.changed(name);
-        // Of those that left, the longest gone is forgotten.
-        let left = self.members.iter().filter(|(_, m)| m.state == State::Left);
-        if state == State::Left
-            && left.clone().count() > MAX_LEFT
-            && let Some(oldest) = left.min_by_key(|(_, m)| m.since).map(|(name, _)| name.clone())
-        {
-            self.members.remove(&oldest);
-            self.changed(&oldest);
-        }
-    }
-
     fn is_full(&self) -> bool {
-        self.members.values().filter(|m| m.counts()).count() + 1 >= MAX_MEMBERS
+        self.table.counted() >= MAX_MEMBERS
     }
 }

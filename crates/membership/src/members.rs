@@ -1,31 +1,33 @@
-//! What is believed of each other member, and the picture of it that others may look at.
+//! What is kept of a member that this one has to do with, and the picture of a member that others may look at.
 
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 use std::time::Duration;
 
-use flagship_types::{Epoch, Incarnation, Instant, MemberName, Metadata, PeerAddress};
-use siphasher::sip::SipHasher24;
+use flagship_types::{
+    ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
+};
 
 use crate::freshness::Freshness;
-use crate::suspicion::{PendingAnswer, Query, Requery};
-use crate::{Evidence, LinkId, State};
+use crate::query::{PendingAnswer, Query, Requery};
+use crate::rings::Slot;
+use crate::timers::Armed;
+use crate::{Accusation, Evidence, LinkId, Record, SelfState, Signed, State};
 
-/// What is believed of another member.
+/// What is kept of a member that is linked, observed, or not plainly Alive.
 #[derive(Debug)]
 pub(crate) struct Member {
-    pub(crate) epoch: Epoch,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) version: u64,
-    pub(crate) state: State,
+    /// When its state changed last.
     pub(crate) since: Instant,
-    pub(crate) metadata: Option<Metadata>,
+    /// Where it is dialled, if its own record does not say so.
     pub(crate) address: Option<PeerAddress>,
     /// The stream in use.
     pub(crate) link: Option<LinkId>,
+    pub(crate) duty: Duty,
+    /// Somebody asked about it, so it is tried to be reached until then although no duty asks for it.
+    pub(crate) probing_until: Option<Instant>,
     /// The newest proof of life.
     pub(crate) heard_at: Option<Instant>,
-    /// Lateness counts from here: the newest proof, or what stands in for it (the start of this process).
+    /// Lateness counts from here: the newest proof, or what stands in for it (the start of the observation).
     pub(crate) clock: Instant,
     /// Nothing is late before this, whatever the clock says.
     pub(crate) not_late_before: Instant,
@@ -41,15 +43,19 @@ pub(crate) struct Member {
     /// A waiting replica answered at one of its addresses since the link is gone: several processes are behind it, so
     /// that a refusal says nothing about the one that acts (docs/decisions/0013).
     pub(crate) replica_waits: bool,
+    /// It is Suspect by this member's own finding, a majority of those asked agreeing, and not by others' word.
+    pub(crate) first_hand: bool,
+    /// The round trip and the slack that its suspicion window was made for.
+    pub(crate) way: (Duration, Duration),
     /// A ping on behalf of a co-observer stayed without an answer.
     pub(crate) mute: bool,
     pub(crate) evidence: Option<Evidence>,
     pub(crate) query: Option<Query>,
     pub(crate) requery: Option<Requery>,
     /// Co-observers that wait for our answer about this member.
-    pub(crate) asked_by: BTreeMap<MemberName, PendingAnswer>,
-    /// Co-observers that accused this member in its epoch and incarnation, and when.
-    pub(crate) accusers: BTreeMap<MemberName, (Instant, Evidence)>,
+    pub(crate) asked_by: BTreeMap<Slot, PendingAnswer>,
+    /// Who accused this member in its epoch and incarnation, this one included. At most `MAX_ACCUSERS`.
+    pub(crate) accusers: BTreeMap<Slot, Accuser>,
     pub(crate) away_until: Option<Instant>,
     /// Its one announced pause of this epoch is used up.
     pub(crate) away_used: bool,
@@ -57,19 +63,40 @@ pub(crate) struct Member {
     pub(crate) refused_epoch: Option<(Epoch, u32)>,
     /// An operator said that it will not come back.
     pub(crate) forgotten: bool,
+    pub(crate) armed: Armed,
+    pub(crate) touched: bool,
+}
+
+/// What this member and another have to do with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Duty {
+    /// It is observed by this member.
+    pub(crate) observed: bool,
+    /// It observes this member.
+    pub(crate) observes: bool,
+    /// A link is to be kept: for one of the two above, for queries, or for election.
+    pub(crate) linked: bool,
+    /// Election wants the link: beats go both ways, so that both know how fresh the other is.
+    pub(crate) required: bool,
+    /// It said that it does not take this member for its observer.
+    pub(crate) released: bool,
+}
+
+/// An accusation that is in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Accuser {
+    pub(crate) at: Instant,
+    pub(crate) statement: Signed<Accusation>,
 }
 
 impl Member {
-    pub(crate) fn new(epoch: Epoch, address: Option<PeerAddress>, now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
-            epoch,
-            incarnation: Incarnation(0),
-            version: 0,
-            state: State::Alive,
             since: now,
-            metadata: None,
-            address,
+            address: None,
             link: None,
+            duty: Duty::default(),
+            probing_until: None,
             heard_at: None,
             clock: now,
             not_late_before: Instant::ZERO,
@@ -79,6 +106,8 @@ impl Member {
             lost_via: None,
             refused: None,
             replica_waits: false,
+            first_hand: false,
+            way: (Duration::ZERO, Duration::ZERO),
             mute: false,
             evidence: None,
             query: None,
@@ -89,15 +118,17 @@ impl Member {
             away_used: false,
             refused_epoch: None,
             forgotten: false,
+            armed: Armed::default(),
+            touched: false,
         }
     }
 
-    /// The only way to another state: what belonged to the old one ends with it.
-    pub(crate) fn become_state(&mut self, state: State, evidence: Option<Evidence>, now: Instant) {
-        self.state = state;
+    /// What belonged to the old state ends with it.
+    pub(crate) fn begin_state(&mut self, state: State, evidence: Option<Evidence>, now: Instant) {
         self.since = now;
         self.window_from = now;
         self.evidence = evidence;
+        self.first_hand = false;
         self.query = None;
         self.requery = None;
         self.away_until = None;
@@ -131,10 +162,34 @@ impl Member {
         self.lost && self.refused.is_some()
     }
 
-    /// Whether it takes up one of the places of the mesh.
-    pub(crate) fn counts(&self) -> bool {
-        self.state != State::Left
+    /// Whether nothing is kept here that is of use.
+    pub(crate) fn is_idle(&self) -> bool {
+        let Duty { observed, observes, linked, required, released: _ } = self.duty;
+        let wanted = observed || observes || linked || required || self.link.is_some();
+        !wanted && self.accusers.is_empty() && self.asked_by.is_empty() && !self.away_used
     }
+}
+
+/// The record of a member of which only the name, the epoch and perhaps an address are known. Never sent.
+pub(crate) fn placeholder(member: MemberName, epoch: Epoch, address: Option<PeerAddress>) -> Signed<Record> {
+    let metadata = Metadata {
+        address,
+        rank: Rank(0),
+        candidate: false,
+        health: Health::default(),
+        role: Role::Joining,
+        term: Term::NONE,
+        leader: None,
+        config: ConfigVersion(0),
+        interrupted: false,
+    };
+    let status = SelfState::Alive;
+    Signed::unsigned(Record { member, epoch, incarnation: Incarnation(0), version: 0, status, metadata })
+}
+
+/// Whether a record is the owner's word and not a [`placeholder`].
+pub(crate) fn is_said(record: &Record) -> bool {
+    record.version > 0
 }
 
 /// What this member believes of a member, itself included.
@@ -156,66 +211,12 @@ pub struct MemberView<'a> {
     pub address: Option<&'a PeerAddress>,
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
-    /// When it was proven alive last, on the local clock; `None` if never, or for this member itself.
+    /// When it was proven alive last, first-hand and on the local clock; `None` if never, or for this member itself.
     pub heard_at: Option<Instant>,
     /// What a suspicion or Down rests on.
     pub evidence: Option<Evidence>,
-    /// Since when it is in this state.
+    /// Since when it is in this state, as far as this member had to do with it.
     pub since: Instant,
     /// Its link is gone, and a replica answered that waits to take over. No evidence, but its cluster lives.
     pub replica_waits: bool,
-}
-
-impl<'a> MemberView<'a> {
-    pub(crate) fn of(name: &'a MemberName, member: &'a Member) -> Self {
-        Self {
-            name,
-            state: member.state,
-            epoch: member.epoch,
-            incarnation: member.incarnation,
-            metadata: member.metadata.as_ref(),
-            link: member.link,
-            address: member.address.as_ref(),
-            rtt: member.freshness.measured_rtt(),
-            heard_at: member.heard_at,
-            evidence: member.evidence,
-            since: member.since,
-            replica_waits: member.replica_waits,
-        }
-    }
-}
-
-/// Keys of the view hash: part of the protocol.
-const VIEW_HASH_KEYS: (u64, u64) = (0x666c_6167_7368_6970, 0x7669_6577_2d68_6173);
-
-/// Hash of a view: SipHash-2-4 over name, epoch, incarnation and state of every member in the order of names.
-pub(crate) fn view_hash<'a>(views: impl Iterator<Item = (&'a MemberName, Epoch, Incarnation, State)>) -> u32 {
-    let mut hasher = SipHasher24::new_with_keys(VIEW_HASH_KEYS.0, VIEW_HASH_KEYS.1);
-    for (name, epoch, incarnation, state) in views {
-        // Written piece by piece in a fixed byte order, so that machines agree. Names hold no zero byte.
-        hasher.write(name.as_str().as_bytes());
-        hasher.write(&[0]);
-        hasher.write(&epoch.0.to_le_bytes());
-        hasher.write(&incarnation.0.to_le_bytes());
-        hasher.write(&[state as u8]);
-    }
-    let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_view_hash_is_fixed() {
-        let (a, b) = (MemberName::new("newyork").unwrap(), MemberName::new("sheffield").unwrap());
-        let hash = |state| {
-            let views = [(&a, Epoch(1), Incarnation(0), State::Alive), (&b, Epoch(2), Incarnation(3), state)];
-            view_hash(views.into_iter())
-        };
-        assert_ne!(hash(State::Alive), hash(State::Suspect));
-        // Other releases compute it too: a change here is a change of the protocol.
-        assert_eq!(hash(State::Alive), 223_230_648);
-    }
 }

@@ -37,6 +37,12 @@ pub struct Stats {
     pub links_stale: u64,
     /// Second streams closed.
     pub links_duplicate: u64,
+    /// Links closed because the fleet is large and neither end needed them.
+    pub links_unneeded: u64,
+    /// Suspicions without anybody else who could tell.
+    pub suspicions_alone: u64,
+    /// Digests sent because views differed.
+    pub digests_sent: u64,
     /// Dials asked for.
     pub dials: u64,
     /// Times that this member's own timers were late.

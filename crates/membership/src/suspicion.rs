@@ -1,498 +1,323 @@
-//! From a late beat to Down: queries among the observers, accusations, the suspicion window (rules 3 to 5).
+//! From a finding to Down: accusations, the window in which the subject may refute, and the verdict (rules 4 and 5).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flagship_types::{Epoch, Instant, MemberName};
+use flagship_types::Instant;
 
-use crate::config::{
-    ANSWER_MARGIN, EXIT_DIALS, MAX_PENDING_ANSWERS, PROOF_BEATS, QUERY_DEADLINE_CAP, QUERY_EXTRA,
+use crate::config::{ACCUSER_REACH, MAX_ACCUSERS, PROOF_BEATS, QUORUM};
+use crate::freshness::{strong_window, window};
+use crate::members::{Accuser, Member};
+use crate::rings::{OBSERVERS, Slot};
+use crate::table::SELF;
+use crate::{
+    Accusation, Event, Evidence, LinkId, Membership, Message, Output, Signed, State, Statement, Verdict,
 };
-use crate::members::Member;
-use crate::{Accusation, Event, Evidence, LinkId, Membership, Message, Signed, State, Verdict};
-
-/// A question to the co-observers that is under way.
-#[derive(Debug)]
-pub(crate) struct Query {
-    id: u64,
-    asked: BTreeSet<MemberName>,
-    answers: BTreeMap<MemberName, Verdict>,
-    deadline: Instant,
-}
-
-/// A query that came to no majority is asked again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Requery {
-    at: Instant,
-    pause: Duration,
-}
-
-/// A co-observer waits for our answer.
-#[derive(Debug)]
-pub(crate) struct PendingAnswer {
-    id: u64,
-    pinged_at: Option<Instant>,
-    at: Instant,
-}
-
-/// Counts of a query, the asker's own muteness included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Count {
-    mute: usize,
-    heard: usize,
-    open: usize,
-}
-
-impl Count {
-    /// A majority of those that answer. A tie is none.
-    fn majority_mute(self) -> bool {
-        self.mute * 2 > self.mute + self.heard
-    }
-
-    /// No answer that is still open can change it.
-    fn decided(self) -> bool {
-        self.open == 0 || self.mute > self.heard + self.open || self.heard >= self.mute + self.open
-    }
-
-    fn alone(self) -> bool {
-        self.mute + self.heard == 1
-    }
-}
-
-impl Query {
-    fn count(&self) -> Count {
-        let answered = |want: fn(&Verdict) -> bool| self.answers.values().filter(|v| want(v)).count();
-        Count {
-            mute: 1 + answered(|v| matches!(v, Verdict::Mute(_))),
-            heard: answered(|v| matches!(v, Verdict::Heard(_))),
-            open: self.asked.iter().filter(|name| !self.answers.contains_key(*name)).count(),
-        }
-    }
-
-    fn evidence(&self) -> Option<Evidence> {
-        let exit = self.answers.values().any(|v| *v == Verdict::Mute(Evidence::Exit));
-        exit.then_some(Evidence::Exit)
-    }
-}
 
 impl Member {
     /// The next deadline of this member.
-    pub(crate) fn next_timeout(&self, beat_interval: Duration) -> Option<Instant> {
-        let own = match self.state {
-            State::Alive => Some(match (&self.query, self.requery) {
-                (Some(query), _) => query.deadline,
-                (None, Some(requery)) => requery.at,
-                (None, None) => self.late_at(beat_interval),
-            }),
-            State::Suspect if self.query.is_none() => Some(self.window_from),
-            State::Suspect => Some(self.down_at(beat_interval)),
+    pub(crate) fn next_timeout(&self, state: State, beat_interval: Duration) -> Option<Instant> {
+        let answer = self.asked_by.values().map(|pending| pending.at).min();
+        let own = match state {
+            State::Alive => self.finding_at(beat_interval),
+            State::Suspect if self.first_hand => match self.query {
+                Some(_) => Some(self.down_at(beat_interval)),
+                None => Some(self.window_from),
+            },
+            State::Suspect => {
+                let finding = self.finding_at(beat_interval);
+                Some(finding.map_or(self.down_at(beat_interval), |at| at.min(self.down_at(beat_interval))))
+            }
             State::Away => self.away_until,
             State::Down | State::Left => None,
         };
-        let answer = self.asked_by.values().map(|pending| pending.at).min();
         [own, answer].into_iter().flatten().min()
+    }
+
+    /// When the next step towards a finding of our own is due.
+    fn finding_at(&self, beat_interval: Duration) -> Option<Instant> {
+        match (&self.query, self.requery) {
+            (Some(query), _) => Some(query.deadline),
+            (None, Some(requery)) => Some(requery.at),
+            (None, None) => self.is_watched().then(|| self.late_at(beat_interval)),
+        }
+    }
+
+    /// Whether its silence is noticed here.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.duty.observed && !self.duty.released
     }
 
     /// When a Suspect is Down: at the end of its window, but never while fresh beats keep coming.
     fn down_at(&self, beat_interval: Duration) -> Instant {
-        let end = self.window_from + self.window(beat_interval);
+        let end = self.window_from + self.window();
         match self.heard_at {
-            Some(heard) if heard > self.since => {
+            Some(heard) if heard > self.since && self.is_watched() => {
                 end.max(heard + beat_interval + self.freshness.slack(beat_interval))
             }
             _ => end,
         }
     }
 
-    /// How long a Suspect may refute. An exit that only others saw does not shorten it: one of them may lie.
-    fn window(&self, beat_interval: Duration) -> Duration {
-        match self.exited() {
-            true => self.freshness.strong_window(),
-            false => self.freshness.window(beat_interval, self.accusers.len()),
+    /// How long a Suspect may refute. An exit that one other saw does not shorten it: it may lie.
+    fn window(&self) -> Duration {
+        let (rtt, slack) = self.way;
+        let exits = self.accusers.values().filter(|a| a.statement.evidence == Evidence::Exit);
+        match self.exited() || exits.count() >= QUORUM {
+            true => strong_window(rtt),
+            false => window(rtt, slack, self.accusers.len()),
         }
-    }
-
-    /// Whether it can be asked about others.
-    fn observes(&self) -> bool {
-        self.link.is_some() && matches!(self.state, State::Alive | State::Suspect)
-    }
-
-    /// Whether this observer itself does not hear the member.
-    fn late(&self, beat_interval: Duration, now: Instant) -> bool {
-        self.mute || self.exited() || now >= self.late_at(beat_interval)
-    }
-
-    /// Forgets what a proof of life makes void.
-    pub(crate) fn calm(&mut self, beat_interval: Duration, now: Instant) {
-        self.lost = false;
-        self.refused = None;
-        self.replica_waits = false;
-        self.mute = false;
-        if now >= self.late_at(beat_interval) {
-            return;
-        }
-        self.requery = None;
-        if self.state == State::Alive {
-            self.query = None;
-        }
-    }
-
-    /// Nothing that was learnt before a pause of this process counts any more.
-    pub(crate) fn restart_clocks(&mut self, beat_interval: Duration, now: Instant) {
-        let patience = beat_interval + self.freshness.slack(beat_interval);
-        self.not_late_before = now + patience;
-        self.window_from = now;
-        self.query = None;
-        self.requery = None;
-        self.mute = false;
-        self.asked_by.clear();
-        self.away_until = self.away_until.map(|until| until.max(now + patience));
     }
 }
 
 impl Membership {
     /// Deadlines of this member that have come.
-    pub(crate) fn member_timeout(&mut self, name: &MemberName, now: Instant) {
+    pub(crate) fn member_timeout(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
-        self.answer_overdue(name, now);
-        let Some(member) = self.members.get_mut(name) else { return };
-        match member.state {
-            State::Alive => match (&member.query, member.requery) {
-                (Some(query), _) if query.deadline <= now => self.conclude(name, true, now),
-                (None, Some(requery)) if requery.at <= now => self.ask(name, now),
-                (None, None) if member.late_at(h) <= now => {
-                    self.stats.beats_late += 1;
-                    self.ask(name, now);
+        self.answer_overdue(slot, now);
+        let state = self.table.state(slot);
+        let Some(member) = self.table.get_mut(slot) else { return };
+        match state {
+            State::Alive => self.find(slot, now),
+            State::Suspect if !member.first_hand => {
+                let over = member.down_at(h) <= now;
+                self.find(slot, now);
+                if over {
+                    self.end_of_hearsay(slot, now);
                 }
-                _ => {}
-            },
+            }
             State::Suspect if member.query.is_none() && member.window_from <= now => {
-                self.ask_during_window(name, now);
+                self.ask_during_window(slot, now);
             }
             State::Suspect if member.query.is_some() && member.down_at(h) <= now => {
-                self.end_window(name, now);
+                self.end_window(slot, now);
             }
             State::Away if member.away_until.is_some_and(|until| until <= now) => {
                 let evidence = Some(member.seen_evidence());
                 self.stats.downs += 1;
-                self.become_state(name, State::Down, evidence, now);
+                self.become_state(slot, State::Down, evidence, now);
             }
             State::Suspect | State::Away | State::Down | State::Left => {}
         }
     }
 
-    /// A beat is late, or the process is gone: asks the co-observers, and decides if there is nobody to wait for.
-    pub(crate) fn ask(&mut self, name: &MemberName, now: Instant) {
-        let Some(member) = self.members.get(name) else { return };
-        if member.state != State::Alive || member.query.is_some() {
-            return;
-        }
-        let first = member.requery.is_none();
-        self.open_query(name, Duration::ZERO, now);
-        if first {
-            self.event(Event::Querying(name.clone()));
-        }
-        self.conclude(name, false, now);
-    }
-
-    /// Pings the subject and asks all co-observers; they have at least `time`.
-    fn open_query(&mut self, name: &MemberName, time: Duration, now: Instant) {
+    /// The next step towards a finding of our own: a query begins, is asked again, or ends.
+    fn find(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
-        let Some(member) = self.members.get(name) else { return };
-        let (epoch, link) = (member.epoch, member.link);
-        let co: Vec<(MemberName, LinkId)> = self
-            .members
-            .iter()
-            .filter(|(other, m)| *other != name && m.observes())
-            .filter_map(|(other, m)| m.link.map(|link| (other.clone(), link)))
-            .collect();
-        let slowest = co.iter().filter_map(|(other, _)| self.members.get(other)).map(|m| m.freshness.rtt());
-        let rtt = slowest.chain([member.freshness.rtt()]).max().unwrap_or_default();
-        let deadline = time.max(rtt * 2 + QUERY_EXTRA);
-        self.next_query += 1;
-        let id = self.next_query;
-        let recent = now - h * PROOF_BEATS;
-        let Some(member) = self.members.get_mut(name) else { return };
-        // What co-observers said unasked is as good as an answer, while it is young.
-        let accused = member.accusers.iter().filter(|(_, (at, _))| *at >= recent);
-        let answers = accused.map(|(by, (_, evidence))| (by.clone(), Verdict::Mute(*evidence))).collect();
-        let asked = co.iter().map(|(other, _)| other.clone()).collect();
-        member.query = Some(Query { id, asked, answers, deadline: now + deadline });
-        self.stats.queries += 1;
-        if let Some(link) = link {
-            self.ping(link, now);
-        }
-        for (_, link) in co {
-            let subject = name.clone();
-            self.send(link, Message::Query { id, subject, epoch, deadline });
+        let Some(member) = self.table.get(slot) else { return };
+        match (&member.query, member.requery) {
+            (Some(query), _) if query.deadline <= now => self.query_over(slot, now),
+            (None, Some(requery)) if requery.at <= now => self.ask(slot, now),
+            (None, None) if member.is_watched() && member.late_at(h) <= now => {
+                self.stats.beats_late += 1;
+                self.ask(slot, now);
+            }
+            _ => {}
         }
     }
 
-    /// Decides a query, if it can be decided: `over` says that nobody is waited for any more.
-    fn conclude(&mut self, name: &MemberName, over: bool, now: Instant) {
-        let (h, floor) = (self.config.beat_interval, self.config.silence_floor);
-        let Some(member) = self.members.get_mut(name) else { return };
-        let Some(query) = member.query.as_ref().filter(|_| member.state == State::Alive) else { return };
-        let count = query.count();
-        let confirmed_exit =
-            member.lost && member.refused.as_ref().is_some_and(|(_, times)| *times >= EXIT_DIALS);
-        // Alone: nobody else can tell. An exit that was seen twice is not waited with (docs/decisions/0001).
-        if count.alone() && count.open == 0 && confirmed_exit {
-            return self.suspect(name, Evidence::Exit, now);
-        }
-        if !over && (count.alone() || !count.decided()) {
-            return;
-        }
-        let alone_at = member.alone_at(h, floor);
-        let agreed = match count.alone() {
-            true => confirmed_exit || now >= alone_at,
-            false => count.majority_mute(),
-        };
-        if agreed {
-            let evidence = query.evidence().unwrap_or(member.seen_evidence());
-            return self.suspect(name, evidence, now);
-        }
-        let slack = member.freshness.slack(h);
-        let pause = member.requery.map_or(slack, |last| (last.pause * 2).min(h));
-        let mut at = now + pause;
-        if count.alone() && alone_at > now {
-            at = at.min(alone_at);
-        }
-        member.query = None;
-        member.requery = Some(Requery { at, pause });
-    }
-
-    fn suspect(&mut self, name: &MemberName, evidence: Evidence, now: Instant) {
+    /// Our own finding: a majority of those that answered does not hear it, or nobody else could tell.
+    pub(crate) fn suspect(&mut self, slot: Slot, evidence: Evidence, alone: bool, now: Instant) {
         let h = self.config.beat_interval;
-        let Some(member) = self.members.get_mut(name) else { return };
         let recent = now - h * PROOF_BEATS;
-        member.accusers.retain(|_, (at, _)| *at >= recent);
-        let exit = member.accusers.values().any(|(_, evidence)| *evidence == Evidence::Exit);
+        let Some(member) = self.table.get_mut(slot) else { return };
+        member.accusers.retain(|_, a| a.at >= recent);
+        let exit = member.accusers.values().any(|a| a.statement.evidence == Evidence::Exit);
         let evidence = if exit { Evidence::Exit } else { evidence };
-        let (epoch, incarnation) = (member.epoch, member.incarnation);
         self.stats.suspicions += 1;
-        self.become_state(name, State::Suspect, Some(evidence), now);
-        let subject = name.clone();
-        let accuser = self.config.name.clone();
-        let accusation = Accusation { accuser, subject, epoch, incarnation, evidence };
-        self.send_all(&Message::Accuse(Signed::unsigned(accusation)));
-        self.ask_during_window(name, now);
+        self.stats.suspicions_alone += u64::from(alone);
+        self.become_state(slot, State::Suspect, Some(evidence), now);
+        self.measure_way(slot);
+        if let Some(member) = self.table.get_mut(slot) {
+            member.first_hand = true;
+        }
+        let record = self.table.record(slot);
+        let accusation = Accusation {
+            accuser: self.config.name.clone(),
+            subject: record.member.clone(),
+            epoch: record.epoch,
+            incarnation: record.incarnation,
+            evidence,
+        };
+        self.output(Output::Sign(Statement::Accusation(accusation)));
+        self.ask_during_window(slot, now);
     }
 
-    /// The observers are asked once more while the window runs: a refutation comes first-hand only, so it may
-    /// have reached a co-observer and be held up on its way to us.
-    fn ask_during_window(&mut self, name: &MemberName, now: Instant) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        member.window_from = now;
-        let window = member.window(self.config.beat_interval);
-        self.open_query(name, window, now);
-    }
-
-    /// The window is over without a refutation: Down, unless the others heard the member meanwhile. Then it
-    /// refuted where we do not hear it, and has one beat interval before the next window.
-    fn end_window(&mut self, name: &MemberName, now: Instant) {
+    /// How far accusation and refutation have to go: over the way to the subject, or as far as others are.
+    fn measure_way(&mut self, slot: Slot) {
         let h = self.config.beat_interval;
-        let Some(member) = self.members.get_mut(name) else { return };
+        let (rtt, slack) = (self.typical_rtt(), self.typical_slack());
+        if let Some(member) = self.table.get_mut(slot) {
+            let own = member.is_watched().then(|| (member.freshness.rtt(), member.freshness.slack(h)));
+            let (own_rtt, own_slack) = own.unwrap_or_default();
+            member.way = (rtt.max(own_rtt), slack.max(own_slack));
+        }
+    }
+
+    /// Our accusation comes back signed: it goes to everybody.
+    pub(crate) fn accuse(&mut self, statement: Signed<Accusation>, now: Instant) {
+        let Some(slot) = self.table.slot(&statement.subject) else { return };
+        let record = self.table.record(slot);
+        let same = (statement.epoch, statement.incarnation) == (record.epoch, record.incarnation);
+        if !same || self.table.state(slot) != State::Suspect {
+            return;
+        }
+        if let Some(member) = self.table.get_mut(slot) {
+            member.accusers.insert(SELF, Accuser { at: now, statement: statement.clone() });
+        }
+        self.send_all(&Message::Accuse(statement));
+    }
+
+    /// The observers are asked once more while the window runs: a refutation may have reached one of them and be held up
+    /// on its way to us.
+    fn ask_during_window(&mut self, slot: Slot, now: Instant) {
+        let Some(member) = self.table.get_mut(slot) else { return };
+        member.window_from = now;
+        let window = member.window();
+        self.open_query(slot, window, now);
+    }
+
+    /// The window is over without a refutation: Down, unless the others heard the member meanwhile. Then it refuted where
+    /// we do not hear it, and has one beat interval before the next window.
+    fn end_window(&mut self, slot: Slot, now: Instant) {
+        let h = self.config.beat_interval;
+        let Some(member) = self.table.get_mut(slot) else { return };
         let count = member.query.take().map(|query| query.count());
         if count.is_some_and(|count| !count.alone() && !count.majority_mute()) {
             member.window_from = now + h;
             member.accusers.clear();
             return;
         }
-        let evidence = member.evidence;
+        self.condemn(slot, now);
+    }
+
+    fn condemn(&mut self, slot: Slot, now: Instant) {
+        let evidence = self.table.get(slot).and_then(|m| m.evidence);
         self.stats.downs += 1;
-        self.become_state(name, State::Down, evidence, now);
+        self.become_state(slot, State::Down, evidence, now);
     }
 
-    /// The member's address refused a connection: its host lives, and no process listens.
-    pub(crate) fn refused_dial(&mut self, name: &MemberName, now: Instant) {
-        self.answer_if_known(name, now);
-        let alone = !self.has_co_observer(name);
-        let Some(member) = self.members.get(name) else { return };
-        if member.state != State::Alive || !member.exited() {
-            return;
-        }
-        let times = member.refused.as_ref().map_or(0, |(_, times)| *times);
-        if member.query.is_some() {
-            self.conclude(name, false, now);
-        } else if times == EXIT_DIALS || (times < EXIT_DIALS && !alone) {
-            self.ask(name, now);
-        }
-    }
-
-    fn has_co_observer(&self, subject: &MemberName) -> bool {
-        self.members.iter().any(|(other, m)| other != subject && m.observes())
-    }
-
-    /// A co-observer asks what we know.
-    pub(crate) fn queried(
-        &mut self,
-        from: LinkId,
-        question: (u64, MemberName, Epoch),
-        wait: Duration,
-        now: Instant,
-    ) {
-        let (id, subject, epoch) = question;
-        let Some(asker) = self.peer_of(from).cloned() else { return };
-        let verdict = match self.members.get(&subject) {
-            _ if asker == subject => Some(Verdict::Abstain),
-            None => Some(Verdict::Abstain),
-            Some(m) if m.epoch < epoch || m.heard_at.is_none() => Some(Verdict::Abstain),
-            Some(m) => self.verdict_now(m, now),
-        };
-        if let Some(verdict) = verdict {
-            self.stats.answers += 1;
-            return self.send(from, Message::Answer { id, subject, verdict });
-        }
-        let rtt = self.members.get(&asker).map_or(Duration::ZERO, |m| m.freshness.rtt());
-        let wait = wait.min(QUERY_DEADLINE_CAP).saturating_sub(rtt + ANSWER_MARGIN);
-        let Some(member) = self.members.get_mut(&subject) else { return };
-        let link = member.link;
-        if member.asked_by.len() < MAX_PENDING_ANSWERS {
-            let pinged_at = link.map(|_| now);
-            member.asked_by.insert(asker, PendingAnswer { id, pinged_at, at: now + wait });
-        }
-        if let Some(link) = link {
-            self.ping(link, now);
-        }
-    }
-
-    /// What can be said of a member without asking it.
-    fn verdict_now(&self, member: &Member, now: Instant) -> Option<Verdict> {
-        let age = member.heard_at.map(|at| now.since(at));
-        match member.state {
-            State::Left | State::Away => Some(Verdict::Abstain),
-            State::Down => Some(Verdict::Mute(member.evidence.unwrap_or(Evidence::Silence))),
-            State::Alive | State::Suspect if member.exited() => Some(Verdict::Mute(Evidence::Exit)),
-            State::Alive | State::Suspect => {
-                age.filter(|age| *age <= member.freshness.fresh_enough()).map(Verdict::Heard)
-            }
-        }
-    }
-
-    /// Tells those that wait, if there is something to tell now.
-    pub(crate) fn answer_if_known(&mut self, name: &MemberName, now: Instant) {
-        let Some(member) = self.members.get(name) else { return };
-        if member.asked_by.is_empty() {
-            return;
-        }
-        if let Some(verdict) = self.verdict_now(member, now) {
-            while let Some((asker, pending)) = self.members.get_mut(name).and_then(|m| m.asked_by.pop_first())
-            {
-                self.answer(&asker, pending.id, name, verdict);
-            }
-        }
-    }
-
-    /// Answers whose time has come: a ping without an answer is muteness, if there was time for one.
-    fn answer_overdue(&mut self, name: &MemberName, now: Instant) {
+    /// The window of a member that only others accuse is over: Down if they are a majority of its observers, else it
+    /// stays Suspect, and it is told once more, as its refutation or the others' word must have got lost.
+    fn end_of_hearsay(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
-        loop {
-            let Some(member) = self.members.get_mut(name) else { return };
-            let due = member.asked_by.iter().find(|(_, pending)| pending.at <= now);
-            let Some(asker) = due.map(|(asker, _)| asker.clone()) else { return };
-            let Some(pending) = member.asked_by.remove(&asker) else { return };
-            let rtt = member.freshness.rtt();
-            let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
-            let verdict = if time_to_answer || member.late(h, now) {
-                member.mute |= time_to_answer;
-                Verdict::Mute(member.seen_evidence())
-            } else {
-                Verdict::Abstain
-            };
-            self.answer(&asker, pending.id, name, verdict);
-        }
-    }
-
-    fn answer(&mut self, asker: &MemberName, id: u64, subject: &MemberName, verdict: Verdict) {
-        if let Some(link) = self.link_to(asker) {
-            self.stats.answers += 1;
-            self.send(link, Message::Answer { id, subject: subject.clone(), verdict });
-        }
-    }
-
-    /// A co-observer answered our query.
-    pub(crate) fn answered(
-        &mut self,
-        from: LinkId,
-        id: u64,
-        subject: &MemberName,
-        verdict: Verdict,
-        now: Instant,
-    ) {
-        let Some(by) = self.peer_of(from).cloned() else { return };
-        let Some(member) = self.members.get_mut(subject) else { return };
-        let late = self.config.beat_interval + member.freshness.slack(self.config.beat_interval);
-        let Some(query) = member.query.as_mut().filter(|q| q.id == id && q.asked.contains(&by)) else {
+        if self.table.get(slot).is_none_or(|m| m.first_hand || now < m.down_at(h)) {
             return;
-        };
-        match verdict {
-            // An old hearing is none; an abstention opens the way for the others.
-            Verdict::Heard(age) if age > late => query.answers.insert(by, Verdict::Mute(Evidence::Silence)),
-            verdict => query.answers.insert(by, verdict),
-        };
-        self.conclude(subject, false, now);
+        }
+        if self.accusers_that_count(slot) >= QUORUM {
+            return self.condemn(slot, now);
+        }
+        let Some(member) = self.table.get_mut(slot) else { return };
+        member.window_from = now + h;
+        let statements: Vec<_> = member.accusers.values().map(|a| a.statement.clone()).collect();
+        for statement in statements {
+            self.forward_accusation(&statement, None);
+        }
     }
 
-    /// A co-observer accuses another member. Its word alone changes nothing here: it counts only together with
-    /// our own silence from the subject.
-    pub(crate) fn accused(&mut self, from: LinkId, accusation: &Accusation, now: Instant) {
+    /// Accusers that observe the subject, or did, or took the place of one who does.
+    fn accusers_that_count(&self, slot: Slot) -> usize {
+        let Some(member) = self.table.get(slot) else { return 0 };
+        let near = |who: Slot| {
+            who == SELF
+                || !self.table.is_live(who)
+                || (0..OBSERVERS).any(|ring| {
+                    self.table.live_after(ring, slot).take(ACCUSER_REACH).any(|other| other == who)
+                })
+        };
+        member.accusers.keys().filter(|who| near(**who)).count()
+    }
+
+    /// An accusation, of whomever. One member's word changes nothing where the subject is heard, and makes it Suspect
+    /// elsewhere; only a majority of its observers makes it Down.
+    pub(crate) fn accused(&mut self, from: LinkId, statement: &Signed<Accusation>, now: Instant) {
+        if statement.subject == self.config.name {
+            if statement.epoch == self.epoch {
+                self.refute(from, statement.incarnation, now);
+            }
+            return;
+        }
+        let by_peer = self.peer_of(from).is_some_and(|peer| *peer == statement.accuser);
+        let slots = (self.table.slot(&statement.accuser), self.table.slot(&statement.subject));
+        let (Some(by), Some(slot)) = slots else { return };
+        let record = self.table.record(slot);
+        let same = (statement.epoch, statement.incarnation) == (record.epoch, record.incarnation);
+        let believed = statement.proof().is_some() || by_peer;
+        if !same || !believed || by == slot || by == SELF {
+            return;
+        }
+        let state = self.table.state(slot);
+        if matches!(state, State::Away | State::Left) || !self.note_accuser(slot, by, statement, now) {
+            return;
+        }
+        self.forward_accusation(statement, Some(from));
+        self.weigh(slot, by, statement.evidence, now);
+    }
+
+    /// Whether this is news.
+    fn note_accuser(&mut self, slot: Slot, by: Slot, statement: &Signed<Accusation>, now: Instant) -> bool {
         let h = self.config.beat_interval;
-        let Some(by) = self.peer_of(from).cloned() else { return };
-        let Some(member) = self.members.get_mut(&accusation.subject) else { return };
-        let same = (accusation.epoch, accusation.incarnation) == (member.epoch, member.incarnation);
-        if !same || by == accusation.subject {
-            return;
+        let member = self.table.attend(slot, now);
+        let old = member.accusers.get(&by);
+        let stronger = |old: &Accuser| {
+            old.statement.evidence == Evidence::Silence && statement.evidence == Evidence::Exit
+        };
+        let stale = |old: &Accuser| now.since(old.at) > h * PROOF_BEATS;
+        let room = member.accusers.len() < MAX_ACCUSERS;
+        if old.map_or(!room, |old| !stronger(old) && !stale(old)) {
+            return false;
         }
-        match member.state {
+        member.accusers.insert(by, Accuser { at: now, statement: statement.clone() });
+        true
+    }
+
+    fn weigh(&mut self, slot: Slot, by: Slot, evidence: Evidence, now: Instant) {
+        let h = self.config.beat_interval;
+        let state = self.table.state(slot);
+        let Some(member) = self.table.get_mut(slot) else { return };
+        match state {
             State::Suspect => {
-                member.accusers.insert(by, (now, accusation.evidence));
-                if accusation.evidence == Evidence::Exit && member.evidence != Some(Evidence::Exit) {
+                if evidence == Evidence::Exit && member.evidence != Some(Evidence::Exit) {
                     member.evidence = Some(Evidence::Exit);
-                    self.changed(&accusation.subject);
+                    self.changed(slot);
+                }
+            }
+            // An observer, or one who tried on behalf of an observer: its own finding counts.
+            State::Alive if member.is_watched() || member.mute => {
+                if let Some(query) = member.query.as_mut() {
+                    query.answer(by, Verdict::Mute(evidence));
+                    self.conclude(slot, false, now);
+                } else if member.late(h, now) {
+                    self.ask(slot, now);
                 }
             }
             State::Alive => {
-                member.accusers.insert(by.clone(), (now, accusation.evidence));
-                if let Some(query) = member.query.as_mut() {
-                    query.answers.insert(by, Verdict::Mute(accusation.evidence));
-                    self.conclude(&accusation.subject, false, now);
-                } else if member.late(h, now) {
-                    self.ask(&accusation.subject, now);
-                }
+                self.become_state(slot, State::Suspect, Some(evidence), now);
+                self.measure_way(slot);
             }
             State::Away | State::Down | State::Left => {}
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_majority_of_those_that_answer_decides_and_a_tie_does_not() {
-        for mute in 1..8 {
-            for heard in 0..8 {
-                let count = Count { mute, heard, open: 0 };
-                assert_eq!(count.majority_mute(), mute > heard);
-                assert!(count.decided());
-            }
+    /// The only way to another state of a member.
+    pub(crate) fn become_state(
+        &mut self,
+        slot: Slot,
+        state: State,
+        evidence: Option<Evidence>,
+        now: Instant,
+    ) {
+        self.table.attend(slot, now).begin_state(state, evidence, now);
+        self.table.set_state(slot, state);
+        self.dials_dirty = true;
+        self.duties_dirty = true;
+        self.changed(slot);
+        if state == State::Left {
+            self.forget_oldest_left();
         }
     }
 
-    #[test]
-    fn a_query_is_decided_when_no_open_answer_can_turn_it() {
-        for mute in 1..6 {
-            for heard in 0..6 {
-                for open in 0..6 {
-                    let count = Count { mute, heard, open };
-                    let outcomes: BTreeSet<bool> = (0..=open)
-                        .map(|n| Count { mute: mute + n, heard: heard + open - n, open: 0 }.majority_mute())
-                        .collect();
-                    assert_eq!(count.decided(), outcomes.len() == 1, "{count:?}");
-                }
-            }
-        }
+    pub(crate) fn changed(&mut self, slot: Slot) {
+        let name = self.table.name(slot).clone();
+        self.event(Event::Changed(name));
     }
 }

@@ -79,7 +79,8 @@ fn several_at_once_are_down_at_every_survivor() {
         let (_, _, max) = quantiles(n, crashed, Process::Silent, 20);
         assert!(max <= ms(5_000), "{max:?}");
         let (_, _, max) = quantiles(n, crashed, Process::Killed, 20);
-        assert!(max <= ms(1_000), "{max:?}");
+        // Who observed nobody of those that ended takes over from observers that ended too.
+        assert!(max <= ms(1_500), "{max:?}");
     }
     for (n, crashed) in [(5, 2), (8, 4)] {
         let (_, _, max) = quantiles(n, crashed, Process::Silent, 20);

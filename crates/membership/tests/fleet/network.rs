@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::checks::Change;
 use flagship_membership::{
     Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, Membership, Message, Output,
-    PeerHello, State,
+    PeerHello, Proof, Signed, SignedStatement, State, Statement,
 };
 use flagship_types::{
     CloseCode, ConfigVersion, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
@@ -320,6 +320,7 @@ impl Net {
                 name: name(*k),
                 epoch: Epoch(self.nodes[*k].epoch),
                 address: Some(address(*k)),
+                record: None,
             })
             .collect();
         self.add(i, epoch, known);
@@ -436,6 +437,10 @@ impl Net {
                         self.streams[stream].open[end] = false;
                     }
                 }
+                Output::Sign(statement) => {
+                    let now = self.now;
+                    self.nodes[i].core.handle(Input::Signed(signed(statement)), now);
+                }
                 Output::Event(event) => self.note(i, event),
             }
         }
@@ -466,8 +471,18 @@ impl Net {
     }
 }
 
+/// A signature as good as any here: nobody forges.
+pub(crate) fn signed(statement: Statement) -> SignedStatement {
+    match statement {
+        Statement::Record(record) => SignedStatement::Record(Signed::new(record, Proof::default())),
+        Statement::Accusation(accusation) => {
+            SignedStatement::Accusation(Signed::new(accusation, Proof::default()))
+        }
+    }
+}
+
 fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<PeerAddress>) -> Input {
     let hello =
-        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0 };
+        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0, protocol: 2 };
     Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
 }

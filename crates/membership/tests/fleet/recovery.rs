@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use flagship_membership::{Accusation, Event, Evidence, Input, LinkId, Message, State};
+use flagship_membership::{Accusation, Event, Evidence, Input, LinkId, Message, Proof, Signed, State};
 use flagship_types::{Epoch, Incarnation};
 
 use crate::checks::{false_downs, shrinking_records};
@@ -171,13 +171,14 @@ fn stray_links_and_late_accusations_do_nothing() {
     let mut net = Net::settled(3, 2);
     net.tell(0, Input::LinkDown { link: LinkId(9_999), end: flagship_membership::LinkEnd::Lost });
     let accusation = |epoch| Accusation {
+        accuser: name(2),
         subject: name(1),
         epoch: Epoch(epoch),
         incarnation: Incarnation(0),
         evidence: Evidence::Exit,
     };
     for epoch in [0, WALL_MS - 1, WALL_MS + 1, u64::MAX] {
-        net.inject(2, 0, Message::Accuse(accusation(epoch)));
+        net.inject(2, 0, Message::Accuse(Signed::new(accusation(epoch), Proof::default())));
     }
     net.run_for(ms(5_000));
     assert!(net.changes.is_empty(), "{:#?}", net.changes);

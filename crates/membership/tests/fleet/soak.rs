@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flagship_membership::{
-    Accusation, Echo, Event, Evidence, Input, Message, Record, SelfState, State, Verdict,
+    Accusation, Echo, Event, Evidence, Input, Message, Proof, Record, SelfState, Signed, State, Verdict,
 };
 use flagship_types::{Epoch, Incarnation};
 use rand::{Rng, SeedableRng};
@@ -104,9 +104,10 @@ fn garbage(chance: &mut Chance) -> Message {
     let subject = name(chance.member(5));
     let evidence = if chance.below(2) == 0 { Evidence::Exit } else { Evidence::Silence };
     let echo = Echo { seq: number(chance), delay: duration(chance) };
-    match chance.below(9) {
+    match chance.below(12) {
         0 => {
-            Message::Beat { seq: number(chance), echo: (chance.below(2) == 0).then_some(echo), view_hash: 0 }
+            let (echo, acked) = ((chance.below(2) == 0).then_some(echo), (chance.below(3) == 0).then_some(echo));
+            Message::Beat { seq: number(chance), echo, acked, view_hash: 0 }
         }
         1 => Message::Ping { seq: number(chance) },
         2 => Message::Echo(echo),
@@ -120,9 +121,11 @@ fn garbage(chance: &mut Chance) -> Message {
         }
         5 => {
             let epoch = Epoch(number(chance));
-            Message::Accuse(Accusation { subject, epoch, incarnation: incarnation(chance), evidence })
+            let incarnation = incarnation(chance);
+            let accusation = Accusation { accuser: name(2), subject, epoch, incarnation, evidence };
+            Message::Accuse(Signed::new(accusation, Proof::default()))
         }
-        6 => Message::Record(Record {
+        6 => Message::Record(Signed::unsigned(Record {
             member: subject,
             epoch: Epoch(number(chance)),
             incarnation: incarnation(chance),
@@ -130,7 +133,20 @@ fn garbage(chance: &mut Chance) -> Message {
             status: [SelfState::Alive, SelfState::Away { grace: duration(chance) }, SelfState::Left]
                 [chance.member(3)],
             metadata: metadata(2),
-        }),
+        })),
+        8 => Message::Unobserve,
+        9 => {
+            let buckets = (0..chance.below(40)).map(|n| (u16::try_from(n * 7).unwrap(), 9)).collect();
+            let bits = u8::try_from(chance.below(255)).unwrap();
+            Message::Digest { bits, answer: chance.below(2) == 0, buckets }
+        }
+        10 => {
+            let records = (0..3).filter_map(|_| match garbage(chance) {
+                Message::Record(record) => Some(record),
+                _ => None,
+            });
+            Message::Delta { records: records.collect(), accusations: Vec::new() }
+        }
         7 => {
             let (epoch, state) = (Epoch(number(chance)), State::ALL[chance.member(5)]);
             Message::Known { epoch, incarnation: incarnation(chance), state }

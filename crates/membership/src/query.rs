@@ -1,0 +1,482 @@
+//! A late beat, and what the co-observers say to it (rule 3).
+
+use std::time::Duration;
+
+use flagship_types::{Epoch, Instant, MemberName};
+
+use crate::config::{
+    ANSWER_MARGIN, EXIT_DIALS, MAX_ASKED, MAX_PENDING_ANSWERS, PROOF_BEATS, QUERY_DEADLINE_CAP, QUERY_EXTRA,
+};
+use crate::members::Member;
+use crate::rings::{OBSERVERS, Slot};
+use crate::table::SELF;
+use crate::{Event, Evidence, LinkId, Membership, Message, State, Verdict};
+
+/// A question to the co-observers that is under way.
+#[derive(Debug)]
+pub(crate) struct Query {
+    id: u64,
+    /// Whom, and on which ring. At most `MAX_ASKED`.
+    asked: Vec<(Slot, usize)>,
+    answers: Vec<(Slot, Verdict)>,
+    /// Who was asked and did not answer in time.
+    silent: Vec<Slot>,
+    pub(crate) deadline: Instant,
+}
+
+/// A query that came to no majority is asked again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Requery {
+    pub(crate) at: Instant,
+    pause: Duration,
+}
+
+/// A co-observer waits for our answer.
+#[derive(Debug)]
+pub(crate) struct PendingAnswer {
+    id: u64,
+    pinged_at: Option<Instant>,
+    pub(crate) at: Instant,
+}
+
+/// Counts of a query, the asker's own muteness included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count {
+    mute: usize,
+    heard: usize,
+    open: usize,
+}
+
+impl Count {
+    /// A majority of those that answer. A tie is none.
+    pub(crate) fn majority_mute(self) -> bool {
+        self.mute * 2 > self.mute + self.heard
+    }
+
+    /// No answer that is still open can change it.
+    fn decided(self) -> bool {
+        self.open == 0 || self.mute > self.heard + self.open || self.heard >= self.mute + self.open
+    }
+
+    pub(crate) fn alone(self) -> bool {
+        self.mute + self.heard == 1
+    }
+}
+
+impl Query {
+    pub(crate) fn count(&self) -> Count {
+        let answered = |want: fn(&Verdict) -> bool| self.answers.iter().filter(|(_, v)| want(v)).count();
+        Count {
+            mute: 1 + answered(|v| matches!(v, Verdict::Mute(_))),
+            heard: answered(|v| matches!(v, Verdict::Heard(_))),
+            open: self.asked.iter().filter(|(slot, _)| !self.has_answered(*slot)).count(),
+        }
+    }
+
+    fn has_answered(&self, slot: Slot) -> bool {
+        self.silent.contains(&slot) || self.answers.iter().any(|(by, _)| *by == slot)
+    }
+
+    pub(crate) fn answer(&mut self, by: Slot, verdict: Verdict) {
+        match self.answers.iter_mut().find(|(slot, _)| *slot == by) {
+            Some((_, old)) => *old = verdict,
+            None => self.answers.push((by, verdict)),
+        }
+    }
+
+    fn saw_exit(&self) -> bool {
+        self.answers.iter().any(|(_, v)| *v == Verdict::Mute(Evidence::Exit))
+    }
+}
+
+impl Member {
+    /// Whether it can be asked about others.
+    fn can_be_asked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether this observer itself does not hear the member.
+    pub(crate) fn late(&self, beat_interval: Duration, now: Instant) -> bool {
+        self.mute || self.exited() || now >= self.late_at(beat_interval)
+    }
+
+    /// Forgets what a proof of life makes void.
+    pub(crate) fn calm(&mut self, state: State, beat_interval: Duration, now: Instant) {
+        self.lost = false;
+        self.refused = None;
+        self.replica_waits = false;
+        self.mute = false;
+        if now >= self.late_at(beat_interval) {
+            return;
+        }
+        self.requery = None;
+        if state == State::Alive {
+            self.query = None;
+        }
+    }
+
+    /// Nothing that was learnt before a pause of this process counts any more.
+    pub(crate) fn restart_clocks(&mut self, beat_interval: Duration, now: Instant) {
+        let patience = beat_interval + self.freshness.slack(beat_interval);
+        self.not_late_before = now + patience;
+        self.window_from = now;
+        self.query = None;
+        self.requery = None;
+        self.mute = false;
+        self.asked_by.clear();
+        self.away_until = self.away_until.map(|until| until.max(now + patience));
+    }
+}
+
+impl Membership {
+    /// A beat is late, or the process is gone: asks the co-observers, and decides if there is nobody to wait for.
+    pub(crate) fn ask(&mut self, slot: Slot, now: Instant) {
+        if !self.may_suspect(slot) {
+            return;
+        }
+        let Some(member) = self.table.get(slot).filter(|m| m.query.is_none()) else { return };
+        let first = member.requery.is_none();
+        self.open_query(slot, Duration::ZERO, now);
+        if first {
+            let name = self.table.name(slot).clone();
+            self.event(Event::Querying(name));
+        }
+        self.conclude(slot, false, now);
+    }
+
+    /// Whether a verdict of this member's is wanted: not where it has come to one.
+    fn may_suspect(&self, slot: Slot) -> bool {
+        match self.table.state(slot) {
+            State::Alive => true,
+            State::Suspect => self.table.get(slot).is_some_and(|m| !m.first_hand),
+            State::Away | State::Down | State::Left => false,
+        }
+    }
+
+    /// Pings the subject and asks its other observers; they have at least `time`.
+    pub(crate) fn open_query(&mut self, slot: Slot, time: Duration, now: Instant) {
+        let h = self.config.beat_interval;
+        self.next_query += 1;
+        let id = self.next_query;
+        let recent = now - h * PROOF_BEATS;
+        let Some(member) = self.table.get_mut(slot) else { return };
+        // What co-observers said unasked is as good as an answer, while it is young.
+        let accused = member.accusers.iter().filter(|(by, a)| **by != SELF && a.at >= recent);
+        let answers = accused.map(|(by, a)| (*by, Verdict::Mute(a.statement.evidence))).collect();
+        member.query = Some(Query { id, asked: Vec::new(), answers, silent: Vec::new(), deadline: now + time });
+        let link = member.link;
+        self.stats.queries += 1;
+        if let Some(link) = link {
+            self.ping(link, now);
+        }
+        let observers = self.table.observers(slot);
+        for (ring, observer) in observers.as_slice().iter().enumerate() {
+            if *observer != SELF {
+                self.ask_one(slot, ring, now);
+            }
+        }
+    }
+
+    /// Asks the next member on a ring that was not asked yet and can be. Who stands on that ring and has no link to us
+    /// is passed over: it could not answer in time. False if there is nobody.
+    fn ask_one(&mut self, slot: Slot, ring: usize, now: Instant) -> bool {
+        let Some(query) = self.table.get(slot).and_then(|m| m.query.as_ref()) else { return false };
+        if query.asked.len() >= MAX_ASKED {
+            return false;
+        }
+        let free = |s: &Slot| *s != SELF && !query.asked.iter().any(|(asked, _)| asked == s);
+        let can = |s: &Slot| self.table.get(*s).is_some_and(Member::can_be_asked);
+        let Some(next) = self.table.live_after(ring, slot).filter(free).find(can) else { return false };
+        let Some(asked) = self.table.get(next) else { return false };
+        let Some(link) = asked.link else { return false };
+        let wait = self.rtt_of(next).max(self.rtt_of(slot)) * 2 + QUERY_EXTRA;
+        let (subject, epoch) = (self.table.name(slot).clone(), self.table.record(slot).epoch);
+        let Some(query) = self.table.get_mut(slot).and_then(|m| m.query.as_mut()) else { return false };
+        query.asked.push((next, ring));
+        query.deadline = query.deadline.max(now + wait);
+        let deadline = query.deadline.since(now);
+        let id = query.id;
+        self.send(link, Message::Query { id, subject, epoch, deadline });
+        true
+    }
+
+    fn rtt_of(&self, slot: Slot) -> Duration {
+        let measured = self.table.get(slot).and_then(|m| m.freshness.measured_rtt());
+        measured.unwrap_or_else(|| self.typical_rtt())
+    }
+
+    /// The next one on its ring takes the place of who cannot tell. Whether anybody was asked by that.
+    fn replace(&mut self, slot: Slot, who: Slot, now: Instant) -> bool {
+        let query = self.table.get(slot).and_then(|m| m.query.as_ref());
+        let ring = query.and_then(|q| q.asked.iter().find(|(asked, _)| *asked == who)).map(|(_, ring)| *ring);
+        ring.is_some_and(|ring| self.ask_one(slot, ring.min(OBSERVERS - 1), now))
+    }
+
+    /// The deadline of a query came: whoever stayed silent is replaced, once; then it is decided.
+    pub(crate) fn query_over(&mut self, slot: Slot, now: Instant) {
+        let Some(query) = self.table.get(slot).and_then(|m| m.query.as_ref()) else { return };
+        let silent: Vec<Slot> =
+            query.asked.iter().map(|(s, _)| *s).filter(|s| !query.has_answered(*s)).collect();
+        let undecided = query.count().alone();
+        let mut asked = false;
+        for who in silent {
+            if let Some(query) = self.table.get_mut(slot).and_then(|m| m.query.as_mut()) {
+                query.silent.push(who);
+            }
+            asked |= undecided && self.replace(slot, who, now);
+        }
+        if !asked {
+            self.conclude(slot, true, now);
+        }
+    }
+
+    /// Decides a query, if it can be decided: `over` says that nobody is waited for any more.
+    pub(crate) fn conclude(&mut self, slot: Slot, over: bool, now: Instant) {
+        let (h, floor) = (self.config.beat_interval, self.config.silence_floor);
+        if !self.may_suspect(slot) {
+            return;
+        }
+        let Some(member) = self.table.get(slot) else { return };
+        let Some(query) = member.query.as_ref() else { return };
+        let count = query.count();
+        let (alone, decided) = (count.alone(), count.decided());
+        let confirmed_exit =
+            member.lost && member.refused.as_ref().is_some_and(|(_, times)| *times >= EXIT_DIALS);
+        // Alone: nobody else can tell. An exit that was seen twice is not waited with (docs/decisions/0001).
+        if alone && count.open == 0 && confirmed_exit {
+            return self.suspect(slot, Evidence::Exit, true, now);
+        }
+        if !over && (alone || !decided) {
+            return;
+        }
+        let alone_at = member.alone_at(h, floor);
+        let agreed = match alone {
+            true => confirmed_exit || (now >= alone_at && !self.somebody_could_tell(slot, now)),
+            false => count.majority_mute(),
+        };
+        if agreed {
+            let evidence = if query.saw_exit() { Evidence::Exit } else { member.seen_evidence() };
+            return self.suspect(slot, evidence, alone, now);
+        }
+        let slack = member.freshness.slack(h);
+        let pause = member.requery.map_or(slack, |last| (last.pause * 2).min(h));
+        let mut at = now + pause;
+        if alone && alone_at > now {
+            at = at.min(alone_at);
+        }
+        if let Some(member) = self.table.get_mut(slot) {
+            member.query = None;
+            member.requery = Some(Requery { at, pause });
+        }
+    }
+
+    /// Whether somebody was asked that did not answer though it beats: it is there, and its answer is on its way.
+    fn somebody_could_tell(&self, subject: Slot, now: Instant) -> bool {
+        let h = self.config.beat_interval;
+        let Some(query) = self.table.get(subject).and_then(|m| m.query.as_ref()) else { return false };
+        query.silent.iter().any(|slot| {
+            let beats = |m: &Member| m.heard_at.is_some_and(|at| now < at + h + m.freshness.slack(h));
+            self.table.get(*slot).is_some_and(beats)
+        })
+    }
+
+    /// The member's address refused a connection: its host lives, and no process listens.
+    pub(crate) fn refused_dial(&mut self, slot: Slot, now: Instant) {
+        self.answer_if_known(slot, now);
+        let alone = !self.has_co_observer(slot);
+        let may = self.may_suspect(slot);
+        let Some(member) = self.table.get(slot).filter(|m| may && m.exited() && m.duty.observed) else {
+            return;
+        };
+        let times = member.refused.as_ref().map_or(0, |(_, times)| *times);
+        if member.query.is_some() {
+            self.conclude(slot, false, now);
+        } else if times == EXIT_DIALS || (times < EXIT_DIALS && !alone) {
+            self.ask(slot, now);
+        }
+    }
+
+    fn has_co_observer(&self, subject: Slot) -> bool {
+        self.table.details().any(|(slot, m)| slot != subject && m.can_be_asked() && self.table.is_live(slot))
+    }
+
+    /// A co-observer asks what we know.
+    pub(crate) fn queried(
+        &mut self,
+        from: LinkId,
+        (id, subject, epoch): (u64, MemberName, Epoch),
+        wait: Duration,
+        now: Instant,
+    ) {
+        let Some(asker) = self.peer_slot(from) else { return };
+        let slot = self.table.slot(&subject).filter(|slot| *slot != asker && *slot != SELF);
+        let verdict = match slot {
+            None => Some(Verdict::Abstain),
+            Some(slot) if self.table.record(slot).epoch < epoch => Some(Verdict::Abstain),
+            Some(slot) => self.verdict_now(slot, now).or_else(|| self.never_heard(slot, now)),
+        };
+        if let Some(verdict) = verdict {
+            self.stats.answers += 1;
+            return self.send(from, Message::Answer { id, subject, verdict });
+        }
+        let Some(slot) = slot else { return };
+        let rtt = self.rtt_of(asker);
+        let wait = wait.min(QUERY_DEADLINE_CAP).saturating_sub(rtt + ANSWER_MARGIN);
+        let member = self.table.attend(slot, now);
+        let link = member.link;
+        if member.asked_by.len() < MAX_PENDING_ANSWERS {
+            let pinged_at = link.map(|_| now);
+            member.asked_by.insert(asker, PendingAnswer { id, pinged_at, at: now + wait });
+        }
+        if let Some(link) = link {
+            self.ping(link, now);
+        }
+    }
+
+    /// Who has never heard the subject cannot tell. On rings it begins to try, as it stands in for an observer, and its
+    /// word counts once it had the time; in a mesh everybody had that time, and who never got through has a broken way.
+    fn never_heard(&mut self, slot: Slot, now: Instant) -> Option<Verdict> {
+        let h = self.config.beat_interval;
+        let on_rings = !self.mesh;
+        let probe = self.probe_time();
+        let probes = self.table.details().filter(|(_, m)| m.probing_until.is_some()).count();
+        let member = self.table.get(slot);
+        if member.is_some_and(|m| m.heard_at.is_some()) {
+            return None;
+        }
+        if on_rings && member.is_some_and(|m| (m.probing_until.is_some() || m.duty.observed) && m.late(h, now)) {
+            return Some(Verdict::Mute(member.map_or(Evidence::Silence, Member::seen_evidence)));
+        }
+        if on_rings && probes < MAX_PENDING_ANSWERS {
+            let member = self.table.attend(slot, now);
+            if member.probing_until.is_none() && !member.duty.observed {
+                let patience = h + member.freshness.slack(h);
+                member.clock = member.clock.max((now + probe) - patience);
+                member.not_late_before = now + probe;
+                self.duties_dirty = true;
+            }
+            if let Some(member) = self.table.get_mut(slot) {
+                member.probing_until = Some(now + h * PROOF_BEATS);
+            }
+        }
+        Some(Verdict::Abstain)
+    }
+
+    /// What can be said of a member without asking it.
+    fn verdict_now(&self, slot: Slot, now: Instant) -> Option<Verdict> {
+        let member = self.table.get(slot);
+        match self.table.state(slot) {
+            State::Left | State::Away => Some(Verdict::Abstain),
+            State::Down => {
+                Some(Verdict::Mute(member.and_then(|m| m.evidence).unwrap_or(Evidence::Silence)))
+            }
+            State::Alive | State::Suspect => {
+                let member = member?;
+                let age = now.since(member.heard_at?);
+                match member.exited() {
+                    true => Some(Verdict::Mute(Evidence::Exit)),
+                    false => (age <= member.freshness.fresh_enough()).then_some(Verdict::Heard(age)),
+                }
+            }
+        }
+    }
+
+    /// Tells those that wait, if there is something to tell now.
+    pub(crate) fn answer_if_known(&mut self, slot: Slot, now: Instant) {
+        if self.table.get(slot).is_none_or(|m| m.asked_by.is_empty()) {
+            return;
+        }
+        if let Some(verdict) = self.verdict_now(slot, now) {
+            while let Some((asker, pending)) = self.table.get_mut(slot).and_then(|m| m.asked_by.pop_first()) {
+                self.answer(asker, pending.id, slot, verdict);
+            }
+        }
+    }
+
+    /// Answers whose time has come: a ping without an answer is muteness, if there was time for one.
+    pub(crate) fn answer_overdue(&mut self, slot: Slot, now: Instant) {
+        let h = self.config.beat_interval;
+        loop {
+            let rtt = self.rtt_of(slot);
+            let Some(member) = self.table.get_mut(slot) else { return };
+            let due = member.asked_by.iter().find(|(_, pending)| pending.at <= now);
+            let Some(asker) = due.map(|(asker, _)| *asker) else { return };
+            let Some(pending) = member.asked_by.remove(&asker) else { return };
+            let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
+            let verdict = if time_to_answer || member.late(h, now) {
+                member.mute |= time_to_answer;
+                Verdict::Mute(member.seen_evidence())
+            } else {
+                Verdict::Abstain
+            };
+            self.answer(asker, pending.id, slot, verdict);
+        }
+    }
+
+    fn answer(&mut self, asker: Slot, id: u64, subject: Slot, verdict: Verdict) {
+        if let Some(link) = self.table.get(asker).and_then(|m| m.link) {
+            self.stats.answers += 1;
+            let subject = self.table.name(subject).clone();
+            self.send(link, Message::Answer { id, subject, verdict });
+        }
+    }
+
+    /// A co-observer answered our query.
+    pub(crate) fn answered(
+        &mut self,
+        from: LinkId,
+        id: u64,
+        subject: &MemberName,
+        verdict: Verdict,
+        now: Instant,
+    ) {
+        let h = self.config.beat_interval;
+        let (Some(by), Some(slot)) = (self.peer_slot(from), self.table.slot(subject)) else { return };
+        let Some(member) = self.table.get_mut(slot) else { return };
+        let late = h + member.freshness.slack(h);
+        let asked = |q: &&mut Query| q.id == id && q.asked.iter().any(|(slot, _)| *slot == by);
+        let Some(query) = member.query.as_mut().filter(asked) else { return };
+        match verdict {
+            // An old hearing is none.
+            Verdict::Heard(age) if age > late => query.answer(by, Verdict::Mute(Evidence::Silence)),
+            verdict => query.answer(by, verdict),
+        }
+        if verdict == Verdict::Abstain {
+            self.replace(slot, by, now);
+        }
+        self.conclude(slot, false, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_majority_of_those_that_answer_decides_and_a_tie_does_not() {
+        for mute in 1..8 {
+            for heard in 0..8 {
+                let count = Count { mute, heard, open: 0 };
+                assert_eq!(count.majority_mute(), mute > heard);
+                assert!(count.decided());
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_is_decided_when_no_open_answer_can_turn_it() {
+        for mute in 1..6 {
+            for heard in 0..6 {
+                for open in 0..6 {
+                    let count = Count { mute, heard, open };
+                    let outcomes: BTreeSet<bool> = (0..=open)
+                        .map(|n| Count { mute: mute + n, heard: heard + open - n, open: 0 }.majority_mute())
+                        .collect();
+                    assert_eq!(count.decided(), outcomes.len() == 1, "{count:?}");
+                }
+            }
+        }
+    }
+}

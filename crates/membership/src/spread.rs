@@ -1,0 +1,222 @@
+//! Spreading: what is new goes once over every link, and views that differ are compared (rule 10).
+
+use flagship_types::Instant;
+
+use crate::config::{BATCH_INTERVAL, DIGEST_BITS, DIGEST_INTERVAL, MAX_DELTA, MAX_DELTA_BYTES, QUERY_EXTRA};
+use crate::members::is_said;
+use crate::rings::Slot;
+use crate::table::{SELF, bucket};
+use crate::{Accusation, LinkId, Membership, Message, Record, SelfState, Signed, State};
+
+/// Records that wait to be passed on, and the link that each came on.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// One per member, the newest.
+    records: std::collections::BTreeMap<Slot, (LinkId, Signed<Record>)>,
+    pub(crate) due: Option<Instant>,
+}
+
+impl Membership {
+    /// Sends to every peer in use.
+    pub(crate) fn send_all(&mut self, message: &Message) {
+        self.send_on(|_| true, message);
+    }
+
+    fn send_on(&mut self, which: impl Fn(&crate::links::Link) -> bool, message: &Message) {
+        let links: Vec<LinkId> = self.links_in_use().filter(|(_, l)| which(l)).map(|(id, _)| id).collect();
+        for link in links {
+            self.send(link, message.clone());
+        }
+    }
+
+    fn links_in_use(&self) -> impl Iterator<Item = (LinkId, &crate::links::Link)> {
+        let in_use = |id: LinkId, link: &crate::links::Link| {
+            self.table.get(link.peer).is_some_and(|member| member.link == Some(id))
+        };
+        self.links.iter().map(|(id, link)| (*id, link)).filter(move |(id, link)| in_use(*id, link))
+    }
+
+    /// Passes on what another member said of itself: at once if somebody may wait for it, else with the next batch.
+    pub(crate) fn forward_record(&mut self, slot: Slot, from: LinkId, urgent: bool, now: Instant) {
+        let record = self.table.record(slot).clone();
+        if record.proof().is_none() {
+            return;
+        }
+        if urgent || record.status != SelfState::Alive {
+            let not_back = |link: &crate::links::Link| link.peer != slot && link.speaks_rings();
+            let links: Vec<LinkId> =
+                self.links_in_use().filter(|(id, l)| *id != from && not_back(l)).map(|(id, _)| id).collect();
+            for link in links {
+                self.send(link, Message::Record(record.clone()));
+            }
+            return;
+        }
+        self.batch.records.insert(slot, (from, record));
+        self.batch.due.get_or_insert(now + BATCH_INTERVAL);
+    }
+
+    /// The batch's time has come.
+    pub(crate) fn flush_batch(&mut self) {
+        self.batch.due = None;
+        let records = std::mem::take(&mut self.batch.records);
+        let links: Vec<(LinkId, Slot)> = self
+            .links_in_use()
+            .filter(|(_, link)| link.speaks_rings())
+            .map(|(id, link)| (id, link.peer))
+            .collect();
+        for (id, peer) in links {
+            let news = records.iter().filter(|(slot, (from, _))| **slot != peer && *from != id);
+            let news = news.map(|(_, (_, record))| record.clone()).collect();
+            self.send_delta(id, news, Vec::new());
+        }
+    }
+
+    /// Passes on an accusation; an unsigned one is its accuser's own affair.
+    pub(crate) fn forward_accusation(&mut self, statement: &Signed<Accusation>, from: Option<LinkId>) {
+        if statement.proof().is_none() && statement.accuser != self.config.name {
+            return;
+        }
+        let own = statement.accuser == self.config.name;
+        let links: Vec<LinkId> = self
+            .links_in_use()
+            .filter(|(id, link)| Some(*id) != from && (own || link.speaks_rings()))
+            .map(|(id, _)| id)
+            .collect();
+        for link in links {
+            self.send(link, Message::Accuse(statement.clone()));
+        }
+    }
+
+    /// Sends statements in as many messages as they need.
+    fn send_delta(
+        &mut self,
+        id: LinkId,
+        records: Vec<Signed<Record>>,
+        accusations: Vec<Signed<Accusation>>,
+    ) {
+        let mut delta: (Vec<Signed<Record>>, Vec<Signed<Accusation>>) = Default::default();
+        let mut bytes = 0;
+        for record in records {
+            if delta.0.len() >= MAX_DELTA || bytes + record.size_hint() > MAX_DELTA_BYTES {
+                let (records, accusations) = std::mem::take(&mut delta);
+                self.send(id, Message::Delta { records, accusations });
+                bytes = 0;
+            }
+            bytes += record.size_hint();
+            delta.0.push(record);
+        }
+        for accusation in accusations {
+            if delta.0.len() + delta.1.len() >= MAX_DELTA || bytes + accusation.size_hint() > MAX_DELTA_BYTES {
+                let (records, accusations) = std::mem::take(&mut delta);
+                self.send(id, Message::Delta { records, accusations });
+                bytes = 0;
+            }
+            bytes += accusation.size_hint();
+            delta.1.push(accusation);
+        }
+        let (records, accusations) = delta;
+        if !records.is_empty() || !accusations.is_empty() {
+            self.send(id, Message::Delta { records, accusations });
+        }
+    }
+
+    /// A beat told the peer's view hash. News may be on its way; what differs for longer is looked for.
+    pub(crate) fn compare_views(&mut self, id: LinkId, view_hash: u32, now: Instant) {
+        let same = view_hash == self.table.view_hash();
+        let Some(link) = self.links.get(&id).filter(|link| link.speaks_rings()) else { return };
+        if same != link.differs_since.is_none() {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.differs_since = (!same).then_some(now);
+            }
+            return;
+        }
+        let rtt = self.typical_rtt_if(!same);
+        if link.differs_since.is_some_and(|since| now.since(since) > rtt * 2 + BATCH_INTERVAL + QUERY_EXTRA) {
+            self.send_digest(id, now);
+        }
+    }
+
+    /// The typical round trip is worked out only where it is needed: not at every beat.
+    fn typical_rtt_if(&self, needed: bool) -> std::time::Duration {
+        if needed { self.typical_rtt() } else { std::time::Duration::ZERO }
+    }
+
+    /// Sends the hashes of the view's buckets, unless that was done a moment ago.
+    pub(crate) fn send_digest(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.speaks_rings()) else { return };
+        if link.digest_at.is_some_and(|at| now < at + DIGEST_INTERVAL) {
+            return;
+        }
+        link.digest_at = Some(now);
+        let members = u32::try_from(self.table.counted() / 4).unwrap_or(u32::MAX).max(1);
+        let bits = u8::try_from(members.ilog2()).unwrap_or(u8::MAX);
+        let bits = bits.clamp(*DIGEST_BITS.start(), *DIGEST_BITS.end());
+        let buckets = (0_u16..).zip(self.table.buckets(bits)).collect();
+        self.stats.digests_sent += 1;
+        self.send(id, Message::Digest { bits, answer: false, buckets });
+    }
+
+    /// A peer's hashes: what differs goes to it, and its own half is asked for.
+    pub(crate) fn digest(
+        &mut self,
+        id: LinkId,
+        bits: u8,
+        answer: bool,
+        buckets: &[(u16, u32)],
+        now: Instant,
+    ) {
+        let size = 1_usize.checked_shl(u32::from(bits)).unwrap_or(usize::MAX);
+        let sound = DIGEST_BITS.contains(&bits) && buckets.len() <= size;
+        let Some(link) = self.links.get_mut(&id).filter(|_| sound) else {
+            self.stats.frames_ignored += 1;
+            return;
+        };
+        // An answer is to the digest that we sent; a digest costs the most, so it is worked out once a moment.
+        if !answer && link.digest_seen_at.is_some_and(|at| now < at + DIGEST_INTERVAL / 2) {
+            self.stats.frames_ignored += 1;
+            return;
+        }
+        if !answer {
+            link.digest_seen_at = Some(now);
+        }
+        let peer = link.peer;
+        let own = self.table.buckets(bits);
+        let differ: Vec<u16> = buckets
+            .iter()
+            .filter(|(number, hash)| own.get(usize::from(*number)).is_some_and(|own| own != hash))
+            .map(|(number, _)| *number)
+            .collect();
+        if differ.is_empty() {
+            return;
+        }
+        if !answer {
+            let buckets = differ.iter().map(|number| (*number, own[usize::from(*number)])).collect();
+            self.send(id, Message::Digest { bits, answer: true, buckets });
+        }
+        self.send_buckets(id, peer, bits, &differ);
+    }
+
+    fn send_buckets(&mut self, id: LinkId, peer: Slot, bits: u8, differ: &[u16]) {
+        let (mut records, mut accusations) = (Vec::new(), Vec::new());
+        for slot in self.table.slots().filter(|slot| *slot != peer) {
+            if differ.binary_search(&bucket(self.table.name(slot), bits)).is_err() {
+                continue;
+            }
+            let record = self.table.record(slot);
+            if is_said(record) && record.proof().is_some() && slot != SELF {
+                records.push(record.clone());
+            }
+            if matches!(self.table.state(slot), State::Suspect | State::Down)
+                && let Some(member) = self.table.get(slot)
+            {
+                let signed = member.accusers.values().map(|a| &a.statement).filter(|s| s.proof().is_some());
+                accusations.extend(signed.cloned());
+            }
+        }
+        let own = self.table.record(SELF);
+        if own.proof().is_some() && differ.binary_search(&bucket(&own.member, bits)).is_ok() {
+            records.push(own.clone());
+        }
+        self.send_delta(id, records, accusations);
+    }
+}

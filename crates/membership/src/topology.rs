@@ -1,0 +1,183 @@
+//! What this member has to do with each other one: whom it observes, who observes it, and which links it keeps
+//! (rule 1).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flagship_types::{Instant, PeerAddress};
+
+use crate::config::{
+    MAX_DEAD_LINKS, MAX_REQUIRED, MESH_MAX, MESH_MIN, PROBE_FLOOR, PROTOCOL_RINGS, RTT_PRIOR,
+};
+use crate::members::Duty;
+use crate::rings::Slot;
+use crate::table::SELF;
+use crate::{Membership, Message, Standing, State};
+
+impl Membership {
+    /// Works out the duties anew and acts on what changed. Depends on the view alone, so that all who believe the same
+    /// come to the same.
+    pub(crate) fn refresh_duties(&mut self, now: Instant) {
+        self.duties_dirty = false;
+        let counted = self.table.counted();
+        self.mesh = if self.mesh { counted <= MESH_MAX } else { counted < MESH_MIN };
+        let mut wanted = if self.standing == Standing::Active { self.wanted_duties() } else { BTreeMap::new() };
+        let known: Vec<Slot> = self.table.details().map(|(slot, _)| slot).collect();
+        for slot in known {
+            let new = wanted.remove(&slot).unwrap_or_default();
+            self.change_duty(slot, new, now);
+        }
+        for (slot, new) in wanted {
+            self.table.attend(slot, now);
+            self.change_duty(slot, new, now);
+        }
+        self.dials_dirty = true;
+        self.restagger = true;
+    }
+
+    fn wanted_duties(&self) -> BTreeMap<Slot, Duty> {
+        let mut duties: BTreeMap<Slot, Duty> = BTreeMap::new();
+        for observer in self.table.observers(SELF).as_slice() {
+            let duty = duties.entry(*observer).or_default();
+            (duty.observes, duty.linked) = (true, true);
+        }
+        let mut dead = 0;
+        for subject in self.table.candidates() {
+            let observers = self.table.observers(subject);
+            let state = self.table.state(subject);
+            if subject == SELF || state == State::Left || !observers.contains(SELF) {
+                continue;
+            }
+            if state == State::Down {
+                // Kept in sight for healing, as far as there is room.
+                dead += 1;
+                if dead <= MAX_DEAD_LINKS {
+                    duties.entry(subject).or_default().linked = true;
+                }
+                continue;
+            }
+            let duty = duties.entry(subject).or_default();
+            (duty.observed, duty.linked) = (true, true);
+            for fellow in observers.as_slice().iter().filter(|fellow| **fellow != SELF) {
+                duties.entry(*fellow).or_default().linked = true;
+            }
+        }
+        for slot in self.required.iter().take(MAX_REQUIRED).filter_map(|name| self.table.slot(name)) {
+            if slot != SELF && self.table.state(slot) != State::Left {
+                let duty = duties.entry(slot).or_default();
+                (duty.required, duty.linked) = (true, true);
+            }
+        }
+        if self.mesh {
+            for slot in self.table.slots().filter(|slot| *slot != SELF) {
+                if self.table.state(slot) != State::Left {
+                    duties.entry(slot).or_default().linked = true;
+                }
+            }
+        }
+        duties
+    }
+
+    fn change_duty(&mut self, slot: Slot, mut new: Duty, now: Instant) {
+        let h = self.config.beat_interval;
+        let probe = self.probe_time();
+        let on_rings = !self.mesh;
+        let Some(member) = self.table.get_mut(slot) else { return };
+        let old = member.duty;
+        new.released = old.released && new.observed && old.observed;
+        new.linked |= member.probing_until.is_some_and(|until| until > now);
+        member.duty = new;
+        let link = member.link;
+        if new.observed && !old.observed {
+            if on_rings && member.heard_at.is_none() {
+                // Time to reach it, then its silence counts.
+                let patience = h + member.freshness.slack(h);
+                member.clock = (now + probe) - patience;
+            }
+            member.not_late_before = member.not_late_before.max(now + probe);
+            if let Some(link) = link {
+                self.ping(link, now);
+            }
+        }
+        if old.observed && !new.observed {
+            let state = self.table.state(slot);
+            if let Some(member) = self.table.get_mut(slot).filter(|_| state == State::Alive) {
+                member.query = None;
+                member.requery = None;
+            }
+        }
+        if let Some(id) = link {
+            self.change_link_duty(id, old, new, now);
+        }
+        self.dials_dirty |= old.linked != new.linked;
+        let idle = self.table.get(slot).is_some_and(crate::members::Member::is_idle);
+        if idle && self.table.state(slot) == State::Alive {
+            self.table.disregard(slot);
+        }
+    }
+
+    fn change_link_duty(&mut self, id: crate::LinkId, old: Duty, new: Duty, now: Instant) {
+        let h = self.config.beat_interval;
+        let slack = self.typical_slack();
+        let Some(link) = self.link_mut(id) else { return };
+        let speaks_rings = link.protocol >= PROTOCOL_RINGS;
+        link.unneeded_since = if new.linked { None } else { link.unneeded_since.or(Some(now)) };
+        let (beats, beat) = (new.observes || new.required, old.observes || old.required);
+        let (active, was_active) = (beats || new.observed, beat || old.observed);
+        if active && !was_active {
+            // It was quiet; from now on silence means something.
+            link.fresh_at = link.fresh_at.max(now);
+        }
+        if beats && !beat {
+            link.next_beat = now;
+            link.beats_until = None;
+        }
+        if beat && !beats {
+            link.beats_until = Some(now + (slack * 2).max(h));
+        }
+        if old.observes && !new.observes && speaks_rings {
+            self.send(id, Message::Unobserve);
+        }
+    }
+
+    /// How long a new observer tries to reach a subject before it counts as mute.
+    pub(crate) fn probe_time(&self) -> Duration {
+        (self.typical_rtt() * 8).max(self.typical_slack() * 2).max(PROBE_FLOOR)
+    }
+
+    /// The subject has another observer in our place and stops beating.
+    pub(crate) fn released(&mut self, slot: Slot) {
+        if let Some(member) = self.table.get_mut(slot) {
+            member.duty.released = true;
+            member.requery = None;
+        }
+    }
+
+    /// Round trip to the middle one of the peers: what is assumed of ways that were not measured.
+    pub(crate) fn typical_rtt(&self) -> Duration {
+        self.median(|m| m.freshness.measured_rtt()).unwrap_or(RTT_PRIOR)
+    }
+
+    /// Slack of the middle one of the observed members.
+    pub(crate) fn typical_slack(&self) -> Duration {
+        let h = self.config.beat_interval;
+        self.median(|m| m.duty.observed.then(|| m.freshness.slack(h))).unwrap_or(h / 10)
+    }
+
+    /// The worst lateness of the middle one of the observed members.
+    pub(crate) fn typical_lateness(&self) -> Duration {
+        self.median(|m| m.duty.observed.then(|| m.freshness.worst())).unwrap_or_default()
+    }
+
+    fn median(&self, value: impl Fn(&crate::members::Member) -> Option<Duration>) -> Option<Duration> {
+        let mut values: Vec<Duration> = self.table.details().filter_map(|(_, m)| value(m)).collect();
+        let middle = values.len() / 2;
+        (!values.is_empty()).then(|| *values.select_nth_unstable(middle).1)
+    }
+
+    /// Where a member is dialled.
+    pub(crate) fn address_of(&self, slot: Slot) -> Option<&PeerAddress> {
+        let noted = self.table.get(slot).and_then(|m| m.address.as_ref());
+        noted.or(self.table.record(slot).metadata.address.as_ref())
+    }
+}
