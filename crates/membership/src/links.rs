@@ -227,7 +227,7 @@ impl Membership {
         let h = self.config.beat_interval;
         let prior = self.typical_lateness();
         let Some(link) = self.link_mut(id) else { return };
-        let (slot, epoch, dialled) = (link.peer, link.epoch, link.dialled.clone());
+        let (slot, epoch, dialled, up_at) = (link.peer, link.epoch, link.dialled.clone(), link.up_at);
         let ours = dialled.is_some();
         let known = self.table.record(slot).metadata.address.clone();
         let member = self.table.attend(slot, now);
@@ -242,8 +242,8 @@ impl Membership {
         self.duties_dirty = true;
         self.restagger = true;
         if epoch == self.table.record(slot).epoch {
-            // The handshake was a round trip: its peer lives.
-            self.heard(slot, now, false, now);
+            // The handshake was a round trip: its peer lived then.
+            self.heard(slot, up_at, false, now);
         }
         let record = self.own_record();
         self.send(id, Message::Record(record));
