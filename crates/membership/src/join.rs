@@ -9,7 +9,8 @@ use crate::members::{is_said, placeholder};
 use crate::rings::Slot;
 use crate::table::SELF;
 use crate::{
-    ConnectFailure, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, Signed, Standing, State,
+    ConnectFailure, Event, LinkId, Membership, Message, PeerHello, PlantedBug, Record, SelfState, Signed,
+    Standing, State,
 };
 
 impl Membership {
@@ -89,7 +90,8 @@ impl Membership {
 
     /// A signed record that another member passed on.
     fn second_hand(&mut self, id: LinkId, record: Signed<Record>, now: Instant) {
-        if record.proof().is_none() || !self.plausible(record.epoch, now) {
+        let unproven = record.proof().is_none() && !self.has(PlantedBug::ForeignRecordBelieved);
+        if unproven || !self.plausible(record.epoch, now) {
             self.stats.refused_records += 1;
             return;
         }
@@ -123,7 +125,7 @@ impl Membership {
     fn take_if_newer(&mut self, slot: Slot, record: Signed<Record>, from: LinkId, now: Instant) -> bool {
         let known = self.table.record(slot);
         let (new, old) = ((record.incarnation, record.version), (known.incarnation, known.version));
-        if new < old {
+        if new < old && !self.has(PlantedBug::OldRecordAccepted) {
             return false;
         }
         // Said again; but a copy that can be passed on is worth more than one that cannot.
@@ -176,6 +178,11 @@ impl Membership {
                 let member = self.table.attend(slot, now);
                 member.away_used = true;
                 member.away_until = Some(now + grace.min(AWAY_CAP));
+                if self.has(PlantedBug::AwayNeverEnds)
+                    && let Some(member) = self.table.get_mut(slot)
+                {
+                    member.away_until = None;
+                }
             }
             // Who left is back only as a new process.
             SelfState::Alive if refuted && state != State::Left => self.refuted(slot, now),
@@ -191,13 +198,19 @@ impl Membership {
     /// A higher incarnation: whatever was held against the lower one is void.
     fn refuted(&mut self, slot: Slot, now: Instant) {
         let was = self.table.state(slot);
+        if was == State::Suspect && self.has(PlantedBug::LateRefutationLoses) {
+            return;
+        }
         let rtt = self.typical_rtt();
         let mut link = None;
+        let bug = self.has(PlantedBug::WindowNotRestarted);
         if let Some(member) = self.table.get_mut(slot) {
             // It spoke just now, but that is no proof of age: time for a ping, then lateness counts as before.
             let patience = member.freshness.measured_rtt().unwrap_or(rtt) * 2 + QUERY_EXTRA;
             member.not_late_before = member.not_late_before.max(now + patience);
-            member.accusers.clear();
+            if !bug {
+                member.accusers.clear();
+            }
             member.query = None;
             member.requery = None;
             link = member.link;
@@ -338,7 +351,9 @@ impl Membership {
                     continue;
                 }
                 let addresses = self.addresses_of(slot);
-                if self.table.state(slot) != State::Left && member.link.is_none() {
+                let given_up =
+                    self.has(PlantedBug::DownIsNotDialled) && self.table.state(slot) == State::Down;
+                if self.table.state(slot) != State::Left && member.link.is_none() && !given_up {
                     wanted.extend(addresses.iter().cloned());
                 }
                 kept.extend(addresses);

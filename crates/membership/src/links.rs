@@ -11,7 +11,7 @@ use crate::contest::Contest;
 use crate::freshness::SentLog;
 use crate::rings::Slot;
 use crate::timers::Armed;
-use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, Standing, State};
+use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, PlantedBug, Standing, State};
 
 /// A stream to a peer.
 #[derive(Debug)]
@@ -188,6 +188,9 @@ impl Membership {
         let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack(h));
         let silent = self.is_beating(old) && now >= old.fresh_at + h + slack;
         let (old_ours, new_ours) = (old.dialled.is_some(), dialled.is_some());
+        if self.has(PlantedBug::LinksPileUp) {
+            return true;
+        }
         if !silent && old_ours == new_ours {
             if new_ours {
                 return false;
@@ -402,7 +405,9 @@ impl Membership {
     /// When a stream that nobody needs is closed, by the side that dialled it.
     fn close_at(&self, link: &Link) -> Option<Instant> {
         let idle = link.dialled.is_some() && link.contested.is_none() && link.speaks_rings();
-        link.unneeded_since.filter(|_| idle && !self.mesh).map(|since| since + UNNEEDED_AFTER)
+        link.unneeded_since
+            .filter(|_| idle && !self.mesh && !self.has(PlantedBug::LinksPileUp))
+            .map(|since| since + UNNEEDED_AFTER)
     }
 
     /// The next deadline of a link.

@@ -10,7 +10,7 @@ use crate::config::{
 use crate::members::Member;
 use crate::rings::{OBSERVERS, Slot};
 use crate::table::SELF;
-use crate::{Event, Evidence, LinkId, Membership, Message, State, Verdict};
+use crate::{Event, Evidence, LinkId, Membership, Message, PlantedBug, State, Verdict};
 
 /// A question to the co-observers that is under way.
 #[derive(Debug)]
@@ -156,6 +156,9 @@ impl Membership {
             let name = self.table.name(slot).clone();
             self.event(Event::Querying(name));
         }
+        if self.has(PlantedBug::OwnWordSuffices) {
+            return self.suspect(slot, Evidence::Silence, false, now);
+        }
         self.conclude(slot, false, now);
     }
 
@@ -278,6 +281,7 @@ impl Membership {
         }
         let alone_at = member.alone_at(h, floor);
         let agreed = match alone {
+            true if self.has(PlantedBug::SilenceFloorIgnored) => true,
             true => confirmed_exit || (now >= alone_at && !self.somebody_could_tell(slot, now)),
             false => count.majority_mute(),
         };
@@ -380,6 +384,9 @@ impl Membership {
         let member = self.table.get(slot);
         if member.is_some_and(|m| m.heard_at.is_some()) {
             return None;
+        }
+        if self.has(PlantedBug::OthersAnswerMute) {
+            return Some(Verdict::Mute(Evidence::Silence));
         }
         if on_rings
             && member.is_some_and(|m| (m.probing_until.is_some() || m.duty.observed) && m.late(h, now))

@@ -251,11 +251,11 @@ mod tests {
             for dead in [0, 1, n / 3, n / 2] {
                 let live = |slot: Slot| usize::from(slot) >= dead;
                 let living: Vec<_> = names[dead..].to_vec();
-                for subject in 0..n {
+                for (subject, name) in names.iter().enumerate() {
                     let slot = Slot::try_from(subject).unwrap();
                     let chosen = rings.observers(slot, name_of, live);
                     let found: Vec<_> = chosen.as_slice().iter().map(|s| name_of(*s).clone()).collect();
-                    assert_eq!(found, observers_of(&names[subject], &living));
+                    assert_eq!(found, observers_of(name, &living));
                     for observer in chosen.as_slice() {
                         let candidates = rings.candidates(*observer, name_of, live);
                         assert!(

@@ -9,7 +9,7 @@ use crate::config::{
 use crate::members::is_said;
 use crate::rings::Slot;
 use crate::table::{SELF, bucket};
-use crate::{Accusation, LinkId, Membership, Message, Record, SelfState, Signed, State};
+use crate::{Accusation, LinkId, Membership, Message, PlantedBug, Record, SelfState, Signed, State};
 
 /// Records that wait to be passed on, and the link that each came on.
 #[derive(Debug, Default)]
@@ -32,7 +32,13 @@ impl Membership {
     }
 
     fn send_on(&mut self, which: impl Fn(&crate::links::Link) -> bool, message: &Message) {
-        let links: Vec<LinkId> = self.links_in_use().filter(|(_, l)| which(l)).map(|(id, _)| id).collect();
+        let mut links: Vec<LinkId> =
+            self.links_in_use().filter(|(_, l)| which(l)).map(|(id, _)| id).collect();
+        if self.has(PlantedBug::HashOrder) {
+            #[allow(clippy::disallowed_types, reason = "the disorder is the bug")]
+            let random: std::collections::HashSet<LinkId> = links.into_iter().collect();
+            links = random.into_iter().collect();
+        }
         for link in links {
             self.send(link, message.clone());
         }
@@ -48,7 +54,7 @@ impl Membership {
     /// Passes on what another member said of itself: at once if somebody may wait for it, else with the next batch.
     pub(crate) fn forward_record(&mut self, slot: Slot, from: LinkId, urgent: bool, now: Instant) {
         let record = self.table.record(slot).clone();
-        if record.proof().is_none() {
+        if record.proof().is_none() || self.has(PlantedBug::DigestIgnored) {
             return;
         }
         if urgent || record.status != SelfState::Alive {
@@ -149,7 +155,10 @@ impl Membership {
 
     /// Sends the hashes of the view's buckets, unless that was done a moment ago.
     pub(crate) fn send_digest(&mut self, id: LinkId, now: Instant) {
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.speaks_rings()) else { return };
+        let ignored = self.has(PlantedBug::DigestIgnored);
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.speaks_rings() && !ignored) else {
+            return;
+        };
         if link.digest_at.is_some_and(|at| now < at + link.digest_pause) {
             return;
         }

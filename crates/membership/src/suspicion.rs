@@ -10,7 +10,8 @@ use crate::members::{Accuser, Member, is_said};
 use crate::rings::{OBSERVERS, Slot};
 use crate::table::SELF;
 use crate::{
-    Accusation, Event, Evidence, LinkId, Membership, Message, Output, Signed, State, Statement, Verdict,
+    Accusation, Event, Evidence, LinkId, Membership, Message, Output, PlantedBug, Signed, State, Statement,
+    Verdict,
 };
 
 impl Member {
@@ -140,6 +141,11 @@ impl Membership {
         if let Some(member) = self.table.get_mut(slot) {
             member.first_hand = true;
         }
+        if self.has(PlantedBug::AccuserRaisesIncarnation) {
+            let mut record = (**self.table.record(slot)).clone();
+            record.incarnation = record.incarnation.next();
+            self.table.set_record(slot, Signed::unsigned(record));
+        }
         let record = self.table.record(slot);
         let accusation = Accusation {
             accuser: self.config.name.clone(),
@@ -241,6 +247,9 @@ impl Membership {
     /// Accusers that observe the subject, or did, or took the place of one who does.
     fn accusers_that_count(&self, slot: Slot) -> usize {
         let Some(member) = self.table.get(slot) else { return 0 };
+        if self.has(PlantedBug::LoneWordBelieved) {
+            return QUORUM;
+        }
         let near = |who: Slot| {
             who == SELF
                 || !self.table.is_live(who)
@@ -264,7 +273,8 @@ impl Membership {
         let slots = (self.table.slot(&statement.accuser), self.table.slot(&statement.subject));
         let (Some(by), Some(slot)) = slots else { return };
         let record = self.table.record(slot);
-        let same = (statement.epoch, statement.incarnation) == (record.epoch, record.incarnation);
+        let same = statement.epoch == record.epoch
+            && (statement.incarnation == record.incarnation || self.has(PlantedBug::WindowNotRestarted));
         // Of whom nothing was heard in this epoch it is not known which accusations it has refuted.
         let believed = is_said(record) && (statement.proof().is_some() || by_peer);
         if !same || !believed || by == slot || by == SELF {
