@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::checks::Change;
 use flagship_membership::{
-    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, MemberView, Membership, Message, Output,
-    PeerHello, Proof, Signed, SignedStatement, State, Statement,
+    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, MemberView, Membership, Message,
+    Output, PeerHello, Proof, Signed, SignedStatement, State, Statement,
 };
 use flagship_types::{
     CloseCode, ConfigVersion, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
@@ -489,7 +489,12 @@ pub(crate) fn signed(statement: Statement) -> SignedStatement {
 }
 
 fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<PeerAddress>) -> Input {
-    let hello =
-        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0, protocol: 2 };
+    let hello = PeerHello {
+        member: name(peer),
+        epoch: Epoch(epoch),
+        address: Some(address(host)),
+        view_hash: 0,
+        protocol: 2,
+    };
     Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
 }

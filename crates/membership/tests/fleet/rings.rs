@@ -60,7 +60,10 @@ fn a_fleet_grows_and_shrinks_across_the_mesh_limit_without_a_false_down() {
             net.run_for(pause);
         }
         net.run_for(ms(8_000));
-        assert!((0..4).all(|a| (0..4).all(|b| a == b || net.core(a).link_to(&name(b)).is_some())), "seed {seed}");
+        assert!(
+            (0..4).all(|a| (0..4).all(|b| a == b || net.core(a).link_to(&name(b)).is_some())),
+            "seed {seed}"
+        );
         let suspected = net.changes.iter().filter(|c| c.state == State::Suspect).count();
         assert_eq!((false_downs(&net.changes, &BTreeSet::new()), suspected), (vec![], 0), "seed {seed}");
         assert_eq!(shrinking_records(&net.changes), []);
