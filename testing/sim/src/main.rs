@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser};
 use sim::membership::hunt::{self, Hunt};
 use sim::membership::run::run;
-use sim::membership::{Record, plans, trace};
+use sim::membership::rows::PeerModel;
+use sim::membership::{Record, plans, report, trace};
 
 /// Lines of a timeline that are printed with a violation.
 const LINES: usize = 120;
@@ -19,8 +20,13 @@ const LINES: usize = 120;
 enum Command {
     /// Runs fault plans over seeds; exits 1 with seed and shrunk trace on a violation.
     Hunt(HuntArgs),
+    /// Measures the rows of DESIGN section 11 in virtual time, with the peers side by side.
+    Report(ReportArgs),
     /// Tells one run as a timeline.
     Trace(TraceArgs),
+    /// Plants bugs in the core and counts the seeds it takes to catch each.
+    #[cfg(feature = "planted-bugs")]
+    Bugs(BugsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +46,36 @@ struct HuntArgs {
     /// Goes on after a violation, and counts.
     #[arg(long)]
     keep_going: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Seeds per row; by default 30, 10 with 1,000 members and more.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// One object per row, one per line.
+    #[arg(long)]
+    json: bool,
+    /// Only rows whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Only rows of at most so many members.
+    #[arg(long)]
+    max_members: Option<usize>,
+    /// Without the peers.
+    #[arg(long)]
+    no_peers: bool,
+}
+
+#[cfg(feature = "planted-bugs")]
+#[derive(Debug, Args)]
+struct BugsArgs {
+    /// Seeds to try for each.
+    #[arg(long, default_value_t = 300)]
+    seeds: u64,
 }
 
 #[derive(Debug, Args)]
@@ -72,14 +108,63 @@ fn plan(name: &str) -> Result<&'static str, String> {
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Hunt(args) => hunt(&args),
+        Command::Report(args) => measure(&args),
         Command::Trace(args) => tell(&args),
+        #[cfg(feature = "planted-bugs")]
+        Command::Bugs(args) => bugs(&args),
     }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn measure(args: &ReportArgs) -> ExitCode {
+    let wanted = report::Wanted {
+        first_seed: args.first_seed,
+        seeds: args.seeds,
+        only: args.only.clone(),
+        most_members: args.max_members,
+        threads: threads(),
+    };
+    let (foca, chitchat) = (sim::peers::Foca, sim::peers::Chitchat);
+    let peers: [&dyn PeerModel; 2] = [&foca, &chitchat];
+    let peers = if args.no_peers { &peers[..0] } else { &peers[..] };
+    if !args.json {
+        println!("{}", report::head());
+    }
+    let lines = report::report(&wanted, peers, |line| match args.json {
+        true => println!("{}", line.json()),
+        false => println!("{}", line.text()),
+    });
+    if lines.iter().all(report::Line::met) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(feature = "planted-bugs")]
+fn bugs(args: &BugsArgs) -> ExitCode {
+    use sim::membership::bugs::{PLANTED, catch};
+
+    println!("{:<26} {:>9} {:<10} {:>6}  found", "bug", "invariant", "plan", "seeds");
+    let mut all = true;
+    for planted in &PLANTED {
+        let caught = catch(planted, 0..args.seeds);
+        all &= caught.is_some();
+        let (name, plan) = (format!("{:?}", planted.bug), planted.plan);
+        match caught {
+            Some(caught) => {
+                let (invariant, seeds) = (caught.invariant, caught.seeds);
+                println!("{name:<26} {invariant:>9} {plan:<10} {seeds:>6}  {}", caught.text);
+            }
+            None => println!("{name:<26} {:>9} {plan:<10} {:>6}", "not caught", format!(">{}", args.seeds)),
+        }
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn hunt(args: &HuntArgs) -> ExitCode {
     let began = Instant::now();
     let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = threads();
     let job = Hunt {
         seeds: args.seeds.clone(),
         members: args.members,

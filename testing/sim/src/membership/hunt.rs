@@ -162,7 +162,7 @@ pub fn one(seed: u64, kind: Option<Kind>, members: Option<usize>) -> (Plan, Outc
     let plan = plans::draw(seed, kind, members);
     let mut outcome = run(&plan, seed, Record::default());
     if seed.is_multiple_of(TWICE_EVERY) && outcome.violations.is_empty() {
-        outcome.violations.extend(run_twice(&plan, seed));
+        outcome.violations.extend(run_twice(&plan, seed, Record::default()));
     }
     (plan, outcome)
 }
@@ -170,7 +170,7 @@ pub fn one(seed: u64, kind: Option<Kind>, members: Option<usize>) -> (Plan, Outc
 /// Shrinks what was caught.
 pub fn shrink_catch(caught: &Catch) -> Shrunk {
     let judge = |plan: &Plan| match caught.violation.invariant {
-        12 => run_twice(plan, caught.seed),
+        12 => run_twice(plan, caught.seed, Record::default()),
         _ => run(plan, caught.seed, Record::default()).violations.into_iter().next(),
     };
     shrink(&caught.plan, caught.violation.clone(), judge)

@@ -11,6 +11,7 @@ mod faults;
 pub mod hunt;
 mod lies;
 mod names;
+pub mod ours;
 mod paths;
 pub mod plans;
 mod queue;

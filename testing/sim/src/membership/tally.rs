@@ -93,6 +93,11 @@ impl Tally {
         }
     }
 
+    /// Whether one holds another Down now.
+    pub fn holds_down(&self, viewer: Host, subject: Host) -> bool {
+        self.held_down.contains(&(subject, viewer))
+    }
+
     /// How many hold this one Down now.
     pub fn viewers_holding_down(&self, subject: Host) -> usize {
         self.held_down.range((subject, 0)..(subject + 1, 0)).count()

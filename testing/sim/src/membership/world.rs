@@ -86,6 +86,9 @@ pub struct Record {
     pub bytes: bool,
     /// Whether the checkers run.
     pub checks: bool,
+    /// A bug in every core.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<flagship_membership::PlantedBug>,
 }
 
 /// The fleet, the network between its members, and time.
@@ -110,6 +113,8 @@ pub struct World {
     pub(super) checks: Option<Checks>,
     pub(super) trace: Option<Trace>,
     digest: Option<(SipHasher24, String)>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<flagship_membership::PlantedBug>,
 }
 
 impl World {
@@ -138,6 +143,8 @@ impl World {
             checks: record.checks.then(|| Checks::new(plan)),
             trace: record.trace.then(Trace::default),
             digest: record.digest.then(|| (SipHasher24::new(), String::new())),
+            #[cfg(feature = "planted-bugs")]
+            planted: record.planted,
             rng,
         };
         for host in 0..plan.members {
@@ -197,6 +204,13 @@ impl World {
     /// Names of the members.
     pub fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Another plan for the same fleet, before it begins.
+    pub fn replace_plan(&mut self, plan: &Plan) {
+        self.plan = plan.clone();
+        self.paths.fired = vec![0; plan.faults.len()];
+        self.steps = vec![false; plan.faults.len()];
     }
 
     /// A time drawn evenly from zero.
@@ -330,6 +344,10 @@ impl World {
             _ => Some(0),
         };
         let seeds = by.map(|by: Host| self.names.address(by).clone()).into_iter().collect();
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.planted {
+            core.plant(bug);
+        }
         core.handle(Input::SetSeeds(seeds), local);
         let member = &mut self.members[host];
         member.stored_epoch = member.stored_epoch.max(epoch);
@@ -374,7 +392,7 @@ impl World {
     }
 
     /// Ends a process.
-    pub(super) fn kill(&mut self, host: Host, reset: bool) {
+    pub fn kill(&mut self, host: Host, reset: bool) {
         if !self.lives(host) {
             return;
         }
