@@ -134,7 +134,8 @@ fn quiet(world: &mut World) -> Vec<Violation> {
     let lossy = world.plan.network.lost_per_mille > 0;
     let until = world.now() + bounds.recovery;
     let settled = |world: &World| {
-        settling::views(world).is_empty()
+        world.coming_back == 0
+            && settling::views(world).is_empty()
             && dead_for_good(world).iter().all(|dead| settling::crash_is_known(world, *dead).is_none())
             && settling::bounded(world, true).is_none()
     };

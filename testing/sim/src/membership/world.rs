@@ -112,6 +112,8 @@ pub struct World {
     pub(super) plan_began: Nanos,
     /// State of faults with steps: whether it is in its bad part.
     pub(super) steps: Vec<bool>,
+    /// Processes that will be started anew.
+    pub(super) coming_back: u32,
     pub(super) tally: Tally,
     pub(super) checks: Option<Checks>,
     pub(super) trace: Option<Trace>,
@@ -142,6 +144,7 @@ impl World {
             free_dials: Vec::new(),
             plan_began: Nanos::MAX,
             steps: vec![false; faults],
+            coming_back: 0,
             tally: Tally::new(record.bytes),
             checks: record.checks.then(|| Checks::new(plan)),
             trace: record.trace.then(Trace::default),
@@ -317,7 +320,10 @@ impl World {
             Happening::Begin(fault) => self.begin(fault as usize),
             Happening::End(fault) => self.end(fault as usize),
             Happening::Step(fault) => self.step(fault as usize),
-            Happening::Start(host) => self.start(host as usize, None),
+            Happening::Start(host) => {
+                self.coming_back = self.coming_back.saturating_sub(1);
+                self.start(host as usize, None);
+            }
             Happening::Exit(host, number) => {
                 if self.members[host as usize].number == number {
                     self.kill(host as usize, true);
@@ -517,10 +523,7 @@ impl World {
         if let (Some(checks), Some(core)) = (&mut self.checks, &self.members[host].core) {
             checks.owner_is_at(host, core.epoch().0, core.incarnation().0);
         }
-        loop {
-            let Some(output) = self.members[host].core.as_mut().and_then(Membership::poll_output) else {
-                break;
-            };
+        while let Some(output) = self.members[host].core.as_mut().and_then(Membership::poll_output) {
             self.tally.outputs += 1;
             if let Some((hasher, text)) = &mut self.digest {
                 text.clear();
@@ -617,6 +620,7 @@ impl World {
                 let number = self.members[host].number;
                 self.queue.push(self.now + STALLED_FOR / 8, Happening::Exit(host as u32, number));
                 self.queue.push(self.now + STALLED_FOR, Happening::Start(host as u32));
+                self.coming_back += 1;
                 self.note(host, || What::Event(event.clone()));
             }
             Event::Querying(_) | Event::Refuted(_) => self.note(host, || What::Event(event.clone())),
