@@ -16,11 +16,9 @@ use crate::{Echo, Event, LinkId, Membership, Message, PlantedBug, State};
 /// The first point after `after` that lies at `phase` within a raster of `step` from `origin`.
 fn next_in_phase(origin: Instant, step: Duration, phase: Duration, after: Instant) -> Instant {
     let first = origin + phase;
-    let step = step.max(Duration::from_nanos(1));
-    let steps = after.since(first).as_nanos() / step.as_nanos();
-    let nanos = u64::try_from((steps + 1) * step.as_nanos()).unwrap_or(u64::MAX);
-    // `since` is zero before the first point, which is then the next.
-    if after < first { first } else { first + Duration::from_nanos(nanos) }
+    let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let gone = after.as_nanos().saturating_sub(first.as_nanos());
+    if after < first { first } else { after + Duration::from_nanos(step - gone % step) }
 }
 
 impl Membership {

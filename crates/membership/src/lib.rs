@@ -369,7 +369,7 @@ impl Membership {
             if late > h {
                 member.restart_clocks(h, now);
             } else {
-                member.not_late_before = member.not_late_before.max(now + member.freshness.slack(h));
+                member.not_late_before = member.not_late_before.max(now + member.freshness.slack());
             }
         }
         if late > h {

@@ -8,7 +8,7 @@ use crate::config::{
     DIGEST_INTERVAL, MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, SLACK_CAP, STALE_FLOOR, UNNEEDED_AFTER,
 };
 use crate::contest::Contest;
-use crate::freshness::SentLog;
+use crate::freshness::{ECHO_LOG, SENT_LOG, SentLog};
 use crate::rings::Slot;
 use crate::timers::Armed;
 use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, PlantedBug, Standing, State};
@@ -30,9 +30,9 @@ pub(crate) struct Link {
     /// When anything came on it.
     pub(crate) received_at: Instant,
     /// Our beats and pings.
-    pub(crate) sent: SentLog,
+    pub(crate) sent: SentLog<SENT_LOG>,
     /// Our echoes, by the number of the peer's frame that they answer.
-    pub(crate) echoed: SentLog,
+    pub(crate) echoed: SentLog<ECHO_LOG>,
     /// The highest number received in a beat or ping, and when.
     pub(crate) received: Option<(u64, Instant)>,
     /// The newest of our numbers that was echoed, and when.
@@ -201,7 +201,7 @@ impl Membership {
     fn keep_new(&mut self, old_id: LinkId, dialled: &Option<PeerAddress>, slot: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(old) = self.links.get(&old_id) else { return true };
-        let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack(h));
+        let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack());
         let silent = old.is_beating() && now >= old.fresh_at + h + slack;
         let (old_ours, new_ours) = (old.dialled.is_some(), dialled.is_some());
         if self.has(PlantedBug::LinksPileUp) {

@@ -93,7 +93,7 @@ impl Membership {
         if new.observed && !old.observed {
             if on_rings && member.heard_at.is_none() {
                 // Time to reach it, then its silence counts.
-                let patience = h + member.freshness.slack(h);
+                let patience = h + member.freshness.slack();
                 member.clock = (now + probe) - patience;
             }
             member.not_late_before = member.not_late_before.max(now + probe);
@@ -175,7 +175,7 @@ impl Membership {
     /// Slack of the middle one of the observed members.
     pub(crate) fn typical_slack(&self) -> Duration {
         let h = self.config.beat_interval;
-        self.median(|m| m.duty.observed.then(|| m.freshness.slack(h))).unwrap_or(h / 10)
+        self.median(|m| m.duty.observed.then(|| m.freshness.slack())).unwrap_or(h / 10)
     }
 
     /// The worst lateness of the middle one of the observed members.
