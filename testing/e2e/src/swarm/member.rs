@@ -183,9 +183,12 @@ impl Member {
     pub(super) fn carried(&self) -> Carried {
         let stats = self.transport.stats();
         let sent = || stats.frames.iter().filter(|count| count.sent);
+        let of = |kind| sent().find(|count| count.kind == kind);
         Carried {
             payload: sent().map(|count| count.bytes).sum(),
-            beats: sent().filter(|count| count.kind == FrameKind::Beat).map(|count| count.frames).sum(),
+            election: of(FrameKind::Election).map_or(0, |count| count.bytes),
+            beats: of(FrameKind::Beat).map_or(0, |count| count.frames),
+            others: of(FrameKind::Membership).map_or(0, |count| count.frames),
             wire: stats.wire_sent,
             links: stats.links,
         }

@@ -10,8 +10,12 @@ use serde_json::{Value, json};
 pub(super) struct Carried {
     /// Bytes of frames.
     pub(super) payload: u64,
+    /// Those of the election.
+    pub(super) election: u64,
     /// Beats.
     pub(super) beats: u64,
+    /// Other frames of membership: mostly echoes.
+    pub(super) others: u64,
     /// Bytes with TLS and HTTP/2.
     pub(super) wire: u64,
     /// Link ends that are up.
@@ -22,7 +26,9 @@ impl Carried {
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             payload: self.payload + other.payload,
+            election: self.election + other.election,
             beats: self.beats + other.beats,
+            others: self.others + other.others,
             wire: self.wire + other.wire,
             links: self.links + other.links,
         }
@@ -31,7 +37,9 @@ impl Carried {
     pub(super) fn since(self, earlier: &Self) -> Self {
         Self {
             payload: self.payload - earlier.payload,
+            election: self.election - earlier.election,
             beats: self.beats - earlier.beats,
+            others: self.others - earlier.others,
             wire: self.wire - earlier.wire,
             links: self.links,
         }
@@ -106,8 +114,12 @@ pub struct Report {
     pub payload_sent: u64,
     /// Bytes sent at rest with TLS and HTTP/2 around the frames; the headers of TCP and IP are not in it.
     pub wire_sent: u64,
+    /// Bytes of the election's frames sent at rest.
+    pub election_sent: u64,
     /// Beats sent at rest.
     pub beats_sent: u64,
+    /// Other frames of membership sent at rest: mostly echoes.
+    pub others_sent: u64,
     /// Link ends.
     pub links: usize,
     /// Bytes of the process in memory.
@@ -178,7 +190,9 @@ impl Report {
             "cpu_percent_per_member": self.cpu_percent(),
             "payload_bytes_per_second_per_member": self.payload_per_second(),
             "wire_bytes_per_second_per_member": self.wire_per_second(),
+            "election_bytes_per_second_per_member": self.per_member_and_second(self.election_sent),
             "beats_per_second_per_member": self.per_member_and_second(self.beats_sent),
+            "other_membership_frames_per_second_per_member": self.per_member_and_second(self.others_sent),
             "links_per_member": self.per_member(self.links as f64),
             "resident_bytes": self.resident,
             "bytes_per_member": self.per_member(self.grown as f64),
@@ -210,10 +224,18 @@ impl fmt::Display for Report {
             (
                 "sent per member at rest",
                 format!(
-                    "{:.0} B/s of frames, {:.0} B/s with TLS and HTTP/2, {:.2} beats/s",
+                    "{:.0} B/s of frames ({:.0} of them election), {:.0} B/s with TLS and HTTP/2",
                     self.payload_per_second(),
-                    self.wire_per_second(),
-                    self.per_member_and_second(self.beats_sent)
+                    self.per_member_and_second(self.election_sent),
+                    self.wire_per_second()
+                ),
+            ),
+            (
+                "frames per member at rest",
+                format!(
+                    "{:.2} beats/s, {:.2} others of membership/s",
+                    self.per_member_and_second(self.beats_sent),
+                    self.per_member_and_second(self.others_sent)
                 ),
             ),
             ("links per member", format!("{:.1}", self.per_member(self.links as f64))),
