@@ -10,7 +10,7 @@ use crate::config::{
 use crate::members::Member;
 use crate::rings::{OBSERVERS, Slot};
 use crate::table::SELF;
-use crate::{Event, Evidence, LinkId, Membership, Message, State, Verdict};
+use crate::{Event, Evidence, LinkId, Membership, Message, PlantedBug, State, Verdict};
 
 /// A question to the co-observers that is under way.
 #[derive(Debug)]
@@ -21,14 +21,22 @@ pub(crate) struct Query {
     answers: Vec<(Slot, Verdict)>,
     /// Who was asked and did not answer in time.
     silent: Vec<Slot>,
+    /// Who did not answer the query before: not asked again before others.
+    passed_over: Vec<Slot>,
+    /// How often the silent ones were replaced.
+    waves: usize,
+    /// The pause before this query; zero for the first.
+    pause: Duration,
     pub(crate) deadline: Instant,
 }
 
 /// A query that came to no majority is asked again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Requery {
     pub(crate) at: Instant,
     pause: Duration,
+    /// Who did not answer: others are asked in their places at once.
+    silent: Vec<Slot>,
 }
 
 /// A co-observer waits for our answer.
@@ -73,6 +81,13 @@ impl Query {
         }
     }
 
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.asked.retain(|(asked, _)| *asked != slot);
+        self.answers.retain(|(by, _)| *by != slot);
+        self.silent.retain(|who| *who != slot);
+        self.passed_over.retain(|who| *who != slot);
+    }
+
     fn has_answered(&self, slot: Slot) -> bool {
         self.silent.contains(&slot) || self.answers.iter().any(|(by, _)| *by == slot)
     }
@@ -90,9 +105,9 @@ impl Query {
 }
 
 impl Member {
-    /// Whether it can be asked about others.
-    fn can_be_asked(&self) -> bool {
-        self.link.is_some()
+    /// Whether it can be asked about others: not one that is silent itself.
+    fn can_be_asked(&self, beat_interval: Duration, now: Instant) -> bool {
+        self.link.is_some() && !(self.is_watched() && self.late(beat_interval, now))
     }
 
     /// Whether this observer itself does not hear the member.
@@ -141,6 +156,9 @@ impl Membership {
             let name = self.table.name(slot).clone();
             self.event(Event::Querying(name));
         }
+        if self.has(PlantedBug::OwnWordSuffices) {
+            return self.suspect(slot, Evidence::Silence, false, now);
+        }
         self.conclude(slot, false, now);
     }
 
@@ -163,7 +181,11 @@ impl Membership {
         // What co-observers said unasked is as good as an answer, while it is young.
         let accused = member.accusers.iter().filter(|(by, a)| **by != SELF && a.at >= recent);
         let answers = accused.map(|(by, a)| (*by, Verdict::Mute(a.statement.evidence))).collect();
-        member.query = Some(Query { id, asked: Vec::new(), answers, silent: Vec::new(), deadline: now + time });
+        let silent = member.requery.take().map(|requery| (requery.silent, requery.pause));
+        let (passed_over, pause) = silent.unwrap_or_default();
+        let (asked, deadline) = (Vec::new(), now + time);
+        let silent = Vec::new();
+        member.query = Some(Query { id, asked, answers, passed_over, silent, waves: 0, pause, deadline });
         let link = member.link;
         self.stats.queries += 1;
         if let Some(link) = link {
@@ -184,8 +206,12 @@ impl Membership {
         if query.asked.len() >= MAX_ASKED {
             return false;
         }
-        let free = |s: &Slot| *s != SELF && !query.asked.iter().any(|(asked, _)| asked == s);
-        let can = |s: &Slot| self.table.get(*s).is_some_and(Member::can_be_asked);
+        let free = |s: &Slot| {
+            let asked = query.asked.iter().any(|(asked, _)| asked == s);
+            *s != SELF && !asked && !query.passed_over.contains(s)
+        };
+        let h = self.config.beat_interval;
+        let can = |s: &Slot| self.table.get(*s).is_some_and(|m| m.can_be_asked(h, now));
         let Some(next) = self.table.live_after(ring, slot).filter(free).find(can) else { return false };
         let Some(asked) = self.table.get(next) else { return false };
         let Some(link) = asked.link else { return false };
@@ -212,18 +238,22 @@ impl Membership {
         ring.is_some_and(|ring| self.ask_one(slot, ring.min(OBSERVERS - 1), now))
     }
 
-    /// The deadline of a query came: whoever stayed silent is replaced, once; then it is decided.
+    /// The deadline of a query came: whoever stayed silent is replaced, by more each time, as many may be gone; then it is
+    /// decided.
     pub(crate) fn query_over(&mut self, slot: Slot, now: Instant) {
         let Some(query) = self.table.get(slot).and_then(|m| m.query.as_ref()) else { return };
         let silent: Vec<Slot> =
             query.asked.iter().map(|(s, _)| *s).filter(|s| !query.has_answered(*s)).collect();
-        let undecided = query.count().alone();
+        let (undecided, times) = (query.count().alone(), query.waves + 1);
+        if let Some(query) = self.table.get_mut(slot).and_then(|m| m.query.as_mut()) {
+            query.silent.extend(&silent);
+            query.waves = times;
+        }
         let mut asked = false;
-        for who in silent {
-            if let Some(query) = self.table.get_mut(slot).and_then(|m| m.query.as_mut()) {
-                query.silent.push(who);
+        for who in silent.into_iter().filter(|_| undecided) {
+            for _ in 0..times {
+                asked |= self.replace(slot, who, now);
             }
-            asked |= undecided && self.replace(slot, who, now);
         }
         if !asked {
             self.conclude(slot, true, now);
@@ -251,6 +281,7 @@ impl Membership {
         }
         let alone_at = member.alone_at(h, floor);
         let agreed = match alone {
+            true if self.has(PlantedBug::SilenceFloorIgnored) => true,
             true => confirmed_exit || (now >= alone_at && !self.somebody_could_tell(slot, now)),
             false => count.majority_mute(),
         };
@@ -259,14 +290,17 @@ impl Membership {
             return self.suspect(slot, evidence, alone, now);
         }
         let slack = member.freshness.slack(h);
-        let pause = member.requery.map_or(slack, |last| (last.pause * 2).min(h));
+        // Where nobody could tell somebody may soon; where others hear it there is time.
+        let longest = if alone { h / 4 } else { h };
+        let pause = (query.pause * 2).max(slack).min(longest);
         let mut at = now + pause;
         if alone && alone_at > now {
             at = at.min(alone_at);
         }
         if let Some(member) = self.table.get_mut(slot) {
-            member.query = None;
-            member.requery = Some(Requery { at, pause });
+            let query = member.query.take();
+            let silent = query.map(|q| [q.silent, q.passed_over].concat()).unwrap_or_default();
+            member.requery = Some(Requery { at, pause, silent });
         }
     }
 
@@ -274,10 +308,7 @@ impl Membership {
     fn somebody_could_tell(&self, subject: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(query) = self.table.get(subject).and_then(|m| m.query.as_ref()) else { return false };
-        query.silent.iter().any(|slot| {
-            let beats = |m: &Member| m.heard_at.is_some_and(|at| now < at + h + m.freshness.slack(h));
-            self.table.get(*slot).is_some_and(beats)
-        })
+        query.silent.iter().any(|slot| self.table.get(*slot).is_some_and(|m| m.heard_lately(h, now)))
     }
 
     /// The member's address refused a connection: its host lives, and no process listens.
@@ -297,7 +328,7 @@ impl Membership {
     }
 
     fn has_co_observer(&self, subject: Slot) -> bool {
-        self.table.details().any(|(slot, m)| slot != subject && m.can_be_asked() && self.table.is_live(slot))
+        self.table.details().any(|(slot, m)| slot != subject && m.link.is_some() && self.table.is_live(slot))
     }
 
     /// A co-observer asks what we know.
@@ -322,13 +353,23 @@ impl Membership {
         let Some(slot) = slot else { return };
         let rtt = self.rtt_of(asker);
         let wait = wait.min(QUERY_DEADLINE_CAP).saturating_sub(rtt + ANSWER_MARGIN);
+        let way = self.rtt_of(slot);
         let member = self.table.attend(slot, now);
         let link = member.link;
-        if member.asked_by.len() < MAX_PENDING_ANSWERS {
-            let pinged_at = link.map(|_| now);
-            member.asked_by.insert(asker, PendingAnswer { id, pinged_at, at: now + wait });
+        // One ping serves all who ask within its round trip.
+        let under_way = member.asked_by.values().filter_map(|p| p.pinged_at).max();
+        let under_way = under_way.filter(|at| now.since(*at) < way + ANSWER_MARGIN);
+        let pinged_at = under_way.or(link.map(|_| now));
+        let room = member.asked_by.len() < MAX_PENDING_ANSWERS;
+        match member.asked_by.get_mut(&asker) {
+            // Asked anew before the answer: that comes when it was due.
+            Some(pending) => pending.id = id,
+            None if room => {
+                member.asked_by.insert(asker, PendingAnswer { id, pinged_at, at: now + wait });
+            }
+            None => return,
         }
-        if let Some(link) = link {
+        if let Some(link) = link.filter(|_| under_way.is_none()) {
             self.ping(link, now);
         }
     }
@@ -344,8 +385,17 @@ impl Membership {
         if member.is_some_and(|m| m.heard_at.is_some()) {
             return None;
         }
-        if on_rings && member.is_some_and(|m| (m.probing_until.is_some() || m.duty.observed) && m.late(h, now)) {
-            return Some(Verdict::Mute(member.map_or(Evidence::Silence, Member::seen_evidence)));
+        if self.has(PlantedBug::OthersAnswerMute) {
+            return Some(Verdict::Mute(Evidence::Silence));
+        }
+        if on_rings
+            && member.is_some_and(|m| (m.probing_until.is_some() || m.duty.observed) && m.late(h, now))
+        {
+            let evidence = member.map_or(Evidence::Silence, Member::seen_evidence);
+            if let Some(member) = self.table.get_mut(slot) {
+                member.mute = true;
+            }
+            return Some(Verdict::Mute(evidence));
         }
         if on_rings && probes < MAX_PENDING_ANSWERS {
             let member = self.table.attend(slot, now);
@@ -367,9 +417,7 @@ impl Membership {
         let member = self.table.get(slot);
         match self.table.state(slot) {
             State::Left | State::Away => Some(Verdict::Abstain),
-            State::Down => {
-                Some(Verdict::Mute(member.and_then(|m| m.evidence).unwrap_or(Evidence::Silence)))
-            }
+            State::Down => Some(Verdict::Mute(member.and_then(|m| m.evidence).unwrap_or(Evidence::Silence))),
             State::Alive | State::Suspect => {
                 let member = member?;
                 let age = now.since(member.heard_at?);
