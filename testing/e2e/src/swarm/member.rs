@@ -191,6 +191,8 @@ impl Member {
             others: of(FrameKind::Membership).map_or(0, |count| count.frames),
             wire: stats.wire_sent,
             links: stats.links,
+            statements: stats.statements_verified + stats.statements_refused,
+            digests: self.node.snapshot().membership.digests_sent,
         }
     }
 }

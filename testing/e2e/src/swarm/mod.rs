@@ -27,8 +27,11 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether all know all, or have noticed.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Between boot and rest, and after each loss: snapshots, young links and the election settle.
+/// After each loss, so that the next one finds links and views in order.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// A fleet is at rest when somebody leads it and nobody has said anything new for so long.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// What to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +84,7 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let mut swarm = Swarm::start(options, &fleet, &log).await?;
     let booted = swarm.all_know_all(begun, options.boot_limit).await?;
     progress(&format!("all know all after {:.2} s", booted.as_secs_f64()));
-    sleep(SETTLE).await;
+    swarm.comes_to_rest(options.boot_limit).await?;
     let quiet_from = Instant::now();
     progress(&format!("at rest for {} s", options.rest.as_secs()));
     let (usage, carried) = (Usage::now()?, swarm.carried());
@@ -110,6 +113,8 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
         election_sent: carried.election,
         beats_sent: carried.beats,
         others_sent: carried.others,
+        statements: carried.statements,
+        digests: carried.digests,
         links,
         resident,
         grown: resident.saturating_sub(before.resident),
@@ -197,6 +202,27 @@ impl Swarm {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Somebody leads, which the fleet is told, and then nobody says anything new.
+    async fn comes_to_rest(&self, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let (mut statements, mut since) = (0, Instant::now());
+        while since.elapsed() < QUIET || self.leaders() == 0 {
+            let now = self.carried().statements;
+            if now != statements {
+                (statements, since) = (now, Instant::now());
+            }
+            ensure!(
+                begun.elapsed() < limit,
+                "{} s after all know all {} members lead, and the last news were told {:.1} s ago",
+                limit.as_secs(),
+                self.leaders(),
+                since.elapsed().as_secs_f64()
+            );
+            sleep(10 * LOOK).await;
+        }
+        Ok(())
     }
 
     fn carried(&self) -> report::Carried {

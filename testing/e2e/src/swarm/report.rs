@@ -20,6 +20,10 @@ pub(super) struct Carried {
     pub(super) wire: u64,
     /// Link ends that are up.
     pub(super) links: usize,
+    /// Statements whose signature was checked.
+    pub(super) statements: u64,
+    /// Digests sent.
+    pub(super) digests: u64,
 }
 
 impl Carried {
@@ -31,6 +35,8 @@ impl Carried {
             others: self.others + other.others,
             wire: self.wire + other.wire,
             links: self.links + other.links,
+            statements: self.statements + other.statements,
+            digests: self.digests + other.digests,
         }
     }
 
@@ -42,6 +48,8 @@ impl Carried {
             others: self.others - earlier.others,
             wire: self.wire - earlier.wire,
             links: self.links,
+            statements: self.statements - earlier.statements,
+            digests: self.digests - earlier.digests,
         }
     }
 }
@@ -120,6 +128,10 @@ pub struct Report {
     pub beats_sent: u64,
     /// Other frames of membership sent at rest: mostly echoes.
     pub others_sent: u64,
+    /// Signed statements that were new to somebody at rest: a fleet at rest has nothing to say.
+    pub statements: u64,
+    /// Digests sent at rest: views that agree need none.
+    pub digests: u64,
     /// Link ends.
     pub links: usize,
     /// Bytes of the process in memory.
@@ -193,6 +205,8 @@ impl Report {
             "election_bytes_per_second_per_member": self.per_member_and_second(self.election_sent),
             "beats_per_second_per_member": self.per_member_and_second(self.beats_sent),
             "other_membership_frames_per_second_per_member": self.per_member_and_second(self.others_sent),
+            "statements_checked_at_rest": self.statements,
+            "digests_sent_at_rest": self.digests,
             "links_per_member": self.per_member(self.links as f64),
             "resident_bytes": self.resident,
             "bytes_per_member": self.per_member(self.grown as f64),
@@ -237,6 +251,10 @@ impl fmt::Display for Report {
                     self.per_member_and_second(self.beats_sent),
                     self.per_member_and_second(self.others_sent)
                 ),
+            ),
+            (
+                "news at rest, all members",
+                format!("{} statements checked, {} digests", self.statements, self.digests),
             ),
             ("links per member", format!("{:.1}", self.per_member(self.links as f64))),
             (
