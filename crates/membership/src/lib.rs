@@ -2,6 +2,7 @@
 //! joining and leaving. Sans-IO: inputs and the time go in, outputs come out; it knows no sockets, no
 //! elections and no Kubernetes.
 
+mod answer;
 mod beats;
 mod config;
 mod contest;

@@ -7,8 +7,9 @@ use flagship_types::{
     ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
 };
 
+use crate::answer::PendingAnswer;
 use crate::freshness::Freshness;
-use crate::query::{PendingAnswer, Query, Requery};
+use crate::query::{Query, Requery};
 use crate::rings::Slot;
 use crate::timers::Armed;
 use crate::{Accusation, Evidence, LinkId, Record, SelfState, Signed, State};

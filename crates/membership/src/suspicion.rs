@@ -276,7 +276,9 @@ impl Membership {
         let same = statement.epoch == record.epoch
             && (statement.incarnation == record.incarnation || self.has(PlantedBug::WindowNotRestarted));
         // Of whom nothing was heard in this epoch it is not known which accusations it has refuted.
-        let believed = is_said(record) && (statement.proof().is_some() || by_peer);
+        // And an unsigned word cannot be passed on: only who is linked with the subject can tell it.
+        let can_tell = self.table.get(slot).is_some_and(|member| member.link.is_some());
+        let believed = is_said(record) && (statement.proof().is_some() || (by_peer && can_tell));
         if !same || !believed || by == slot || by == SELF {
             return;
         }
