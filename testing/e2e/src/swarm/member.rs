@@ -184,6 +184,7 @@ impl Member {
         let stats = self.transport.stats();
         let sent = || stats.frames.iter().filter(|count| count.sent);
         let of = |kind| sent().find(|count| count.kind == kind);
+        let accepted = stats.handshakes.iter().filter(|count| !count.dialled && count.result == "ok");
         Carried {
             payload: sent().map(|count| count.bytes).sum(),
             election: of(FrameKind::Election).map_or(0, |count| count.bytes),
@@ -192,6 +193,7 @@ impl Member {
             wire: stats.wire_sent,
             links: stats.links,
             statements: stats.statements_verified + stats.statements_refused,
+            handshakes: accepted.map(|count| count.count).sum(),
             digests: self.node.snapshot().membership.digests_sent,
         }
     }

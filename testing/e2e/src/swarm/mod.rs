@@ -83,6 +83,7 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let log = Log::default();
     let mut swarm = Swarm::start(options, &fleet, &log).await?;
     let booted = swarm.all_know_all(begun, options.boot_limit).await?;
+    let (boot_used, boot_carried) = (Usage::now()?.since(&before), swarm.carried());
     progress(&format!("all know all after {:.2} s", booted.as_secs_f64()));
     swarm.comes_to_rest(options.boot_limit).await?;
     let quiet_from = Instant::now();
@@ -106,6 +107,10 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
         members: options.members,
         electors: options.electors,
         boot: booted,
+        boot_cpu: boot_used.cpu,
+        boot_sent: boot_carried.wire,
+        boot_statements: boot_carried.statements,
+        boot_handshakes: boot_carried.handshakes,
         rest: used.elapsed,
         cpu: used.cpu,
         payload_sent: carried.payload,
@@ -134,10 +139,39 @@ enum Loss {
     Silence,
 }
 
-/// A member that can be lost, on threads of its own.
+/// A member that can be lost, on a thread of its own.
 struct Victim {
     member: Member,
-    runtime: Runtime,
+    thread: Thread,
+}
+
+/// A runtime of one thread. Its end is not waited for: dropping a runtime would, which is not allowed where others run.
+struct Thread(Option<Runtime>);
+
+impl Thread {
+    fn start() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Ok(Self(Some(runtime.context("start the thread of a member that will be lost")?)))
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Handle {
+        self.0.as_ref().expect("taken by the drop only").handle()
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What keeps a silent member silent.
+struct Frozen {
+    /// Dropped first, so that the thread can end.
+    _thaw: std::sync::mpsc::Sender<()>,
+    _thread: Thread,
 }
 
 /// A running fleet.
@@ -146,7 +180,7 @@ struct Swarm {
     /// The last ones first.
     victims: Vec<Victim>,
     /// Kept to the end: dropping would say good-bye, or wait for who does nothing.
-    lost: Vec<(Member, Option<std::sync::mpsc::Sender<()>>)>,
+    lost: Vec<(Member, Option<Frozen>)>,
 }
 
 impl Swarm {
@@ -157,22 +191,21 @@ impl Swarm {
             attached.push((index, None, fleet.attach(index).await?));
         }
         for index in stay..options.members {
-            let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-            let runtime = threads.context("start the threads of a member that will be lost")?;
-            let attachment = runtime.spawn(fleet.clone().attach_owned(index)).await??;
-            attached.push((index, Some(runtime), attachment));
+            let thread = Thread::start()?;
+            let attachment = thread.runtime().spawn(fleet.clone().attach_owned(index)).await??;
+            attached.push((index, Some(thread), attachment));
         }
         let seeds: Vec<_> = attached.iter().take(3).map(|(_, _, place)| place.address.clone()).collect();
         let mut swarm = Self { members: Vec::new(), victims: Vec::new(), lost: Vec::new() };
-        for (index, runtime, place) in attached {
+        for (index, thread, place) in attached {
             let spec = fleet.spec(index, options.electors, &place.address, &seeds);
-            match runtime {
+            match thread {
                 None => swarm.members.push(place.spawn(fleet, index, spec, log)),
-                Some(runtime) => {
-                    let guard = runtime.enter();
+                Some(thread) => {
+                    let guard = thread.runtime().enter();
                     let member = place.spawn(fleet, index, spec, log);
                     drop(guard);
-                    swarm.victims.push(Victim { member, runtime });
+                    swarm.victims.push(Victim { member, thread });
                 }
             }
         }
@@ -239,21 +272,19 @@ impl Swarm {
 
     /// Loses the last member, and waits until each of the others holds it Down. Gives how long each took.
     async fn lose(&mut self, loss: Loss, log: &Log) -> Result<Vec<Option<Duration>>> {
-        let Some(Victim { member, runtime }) = self.victims.pop() else { bail!("nobody is left to be lost") };
+        let Some(Victim { member, thread }) = self.victims.pop() else { bail!("nobody is left to be lost") };
         let name = member.name.clone();
         let at = Instant::now();
         match loss {
             Loss::Exit => {
-                runtime.shutdown_background();
+                drop(thread);
                 self.lost.push((member, None));
             }
             Loss::Silence => {
                 let (thaw, frozen) = std::sync::mpsc::channel::<()>();
                 // Its only thread waits here, so that neither timers nor sockets are served.
-                runtime.spawn(async move { frozen.recv() });
-                self.lost.push((member, Some(thaw)));
-                // Dropping it would wait for that thread.
-                std::mem::forget(runtime);
+                thread.runtime().spawn(async move { frozen.recv() });
+                self.lost.push((member, Some(Frozen { _thaw: thaw, _thread: thread })));
             }
         }
         let observers: Vec<_> = self.all().map(|member| member.name.clone()).collect();

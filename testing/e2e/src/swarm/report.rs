@@ -24,6 +24,8 @@ pub(super) struct Carried {
     pub(super) statements: u64,
     /// Digests sent.
     pub(super) digests: u64,
+    /// Links accepted.
+    pub(super) handshakes: u64,
 }
 
 impl Carried {
@@ -37,6 +39,7 @@ impl Carried {
             links: self.links + other.links,
             statements: self.statements + other.statements,
             digests: self.digests + other.digests,
+            handshakes: self.handshakes + other.handshakes,
         }
     }
 
@@ -50,6 +53,7 @@ impl Carried {
             links: self.links,
             statements: self.statements - earlier.statements,
             digests: self.digests - earlier.digests,
+            handshakes: self.handshakes - earlier.handshakes,
         }
     }
 }
@@ -114,6 +118,14 @@ pub struct Report {
     pub electors: usize,
     /// From the first listener to the moment when each held all others Alive.
     pub boot: Duration,
+    /// CPU time of all until then: what boot costs whatever else the machine does.
+    pub boot_cpu: Duration,
+    /// Bytes sent until then, TLS and HTTP/2 included.
+    pub boot_sent: u64,
+    /// Signatures checked until then.
+    pub boot_statements: u64,
+    /// Links accepted until then.
+    pub boot_handshakes: u64,
     /// How long the fleet was measured at rest.
     pub rest: Duration,
     /// CPU time of all at rest, in the kernel and out of it.
@@ -198,6 +210,10 @@ impl Report {
             "members": self.members,
             "electors": self.electors,
             "boot_s": self.boot.as_secs_f64(),
+            "boot_cpu_s": self.boot_cpu.as_secs_f64(),
+            "boot_bytes_per_member": self.per_member(self.boot_sent as f64),
+            "boot_statements_per_member": self.per_member(self.boot_statements as f64),
+            "boot_links_accepted": self.boot_handshakes,
             "rest_s": self.rest.as_secs_f64(),
             "cpu_percent_per_member": self.cpu_percent(),
             "payload_bytes_per_second_per_member": self.payload_per_second(),
@@ -225,7 +241,17 @@ impl fmt::Display for Report {
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
         let rows = [
             ("members", format!("{}, of which {} may lead", self.members, self.electors)),
-            ("boot until all know all", format!("{:.2} s", self.boot.as_secs_f64())),
+            (
+                "boot until all know all",
+                format!(
+                    "{:.2} s ({:.2} s of CPU; per member {:.0} KiB sent, {:.0} signatures checked, {:.1} links accepted)",
+                    self.boot.as_secs_f64(),
+                    self.boot_cpu.as_secs_f64(),
+                    self.per_member(self.boot_sent as f64) / 1024.0,
+                    self.per_member(self.boot_statements as f64),
+                    self.per_member(self.boot_handshakes as f64)
+                ),
+            ),
             (
                 "CPU per member at rest",
                 format!(
