@@ -7,6 +7,7 @@ mod handle;
 mod machine;
 mod picture;
 mod ports;
+mod signing;
 mod snapshot;
 
 pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
