@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clusters", &[]),
     ("sim", &["flagship-node", "flagship-wire", "flagship-membership", "flagship-election"]),
     ("flagship-e2e", &["clusters", "flagship-k8s-api"]),
+    ("flagship-bench", &["flagship-wire", "flagship-membership"]),
 ];
 /// More that tests of a room may use: the transport's connect with certificates, the controller's implement the
 /// port `Links`, whose messages are the wire's.
