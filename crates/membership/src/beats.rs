@@ -11,7 +11,7 @@ use flagship_types::Instant;
 use crate::config::{PROOF_BEATS, QUERY_EXTRA, QUIET_BEATS};
 use crate::links::Link;
 use crate::rings::Slot;
-use crate::{Echo, Event, LinkId, Membership, Message, State};
+use crate::{Echo, Event, LinkId, Membership, Message, PlantedBug, State};
 
 /// The first point after `after` that lies at `phase` within a raster of `step` from `origin`.
 fn next_in_phase(origin: Instant, step: Duration, phase: Duration, after: Instant) -> Instant {
@@ -49,7 +49,10 @@ impl Membership {
         let Some(link) = self.link_mut(id) else { return };
         if !beats {
             link.next_beat = now + h * QUIET_BEATS;
-            return if dialled { self.ping(id, now) };
+            if dialled {
+                self.ping(id, now);
+            }
+            return;
         }
         if link.beats_until.is_some_and(|until| until <= now) {
             link.beats_until = None;
@@ -127,6 +130,9 @@ impl Membership {
         if answers {
             self.echo(id, seq, now);
         }
+        if self.has(PlantedBug::ReceiptProvesLife) {
+            self.prove(id, Some(now), Duration::ZERO, true, now);
+        }
         match (echo, acked) {
             (None, None) => self.stats.beats_unproven += 1,
             (echo, acked) => {
@@ -174,7 +180,9 @@ impl Membership {
         if link.acked.is_none_or(|(seq, _)| seq < echo.seq) && !beat {
             link.acked = Some((echo.seq, now));
         }
+        let newest = link.sent.newest(now);
         let sent_at = link.sent.sent_at(echo.seq, now);
+        let sent_at = if self.has(PlantedBug::EchoDelayIgnored) { newest } else { sent_at };
         self.prove(id, sent_at, echo.delay, beat, now);
     }
 
@@ -215,7 +223,7 @@ impl Membership {
             if at <= last {
                 return;
             }
-            if beat && state == State::Alive && member.duty.observed {
+            if beat && state == State::Alive && member.is_watched() && last >= member.watched_since {
                 member.freshness.late_by(now.since(last).saturating_sub(h));
             }
         }

@@ -68,12 +68,12 @@ pub(crate) const MAX_HINTS: usize = 16;
 /// Queries about one subject that wait for an answer: its co-observers, and those that take their places.
 pub(crate) const MAX_PENDING_ANSWERS: usize = 16;
 /// Whom a query asks at most: the co-observers, and the next ones on the rings for those that cannot tell.
-pub(crate) const MAX_ASKED: usize = 9;
+pub(crate) const MAX_ASKED: usize = 12;
 /// Accusations of one member that are kept.
 pub(crate) const MAX_ACCUSERS: usize = 16;
 /// An accuser's word counts if it is among the first so many live members after the subject on some ring: its
-/// observers, and those who may have taken their places in a view that is a little older or newer.
-pub(crate) const ACCUSER_REACH: usize = 4;
+/// observers, and those who may have taken their places, as many as a query asks.
+pub(crate) const ACCUSER_REACH: usize = MAX_ASKED;
 /// Independent accusations that make a Suspect Down: a majority of three observers, and never one member's word alone.
 pub(crate) const QUORUM: usize = 2;
 /// Members without a sign of life that are dialled for healing, where this one is responsible for more.
@@ -90,14 +90,17 @@ pub(crate) const MAX_DELTA: usize = 64;
 pub(crate) const MAX_DELTA_BYTES: usize = 48 * 1024;
 /// Buckets of a digest are 2^4 to 2^12, a few members each.
 pub(crate) const DIGEST_BITS: std::ops::RangeInclusive<u8> = 4..=12;
-/// Between two digests on one link: views that differ for long differ because something is on its way.
+/// Between the first two digests on one link while views differ, doubled each time: what one member alone believes, an
+/// operator's word for example, is not compared for ever.
 pub(crate) const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest such pause.
+pub(crate) const DIGEST_INTERVAL_CAP: Duration = Duration::from_secs(60);
 /// How long a link that nobody needs is kept: topology changes come in bursts.
 pub(crate) const UNNEEDED_AFTER: Duration = Duration::from_secs(10);
 /// A link without beats is pinged by the side that dialled it every so many beat intervals.
 pub(crate) const QUIET_BEATS: u32 = 10;
 /// How long a new observer tries to reach a subject before it takes it for mute, at least.
-pub(crate) const PROBE_FLOOR: Duration = Duration::from_millis(400);
+pub(crate) const PROBE_FLOOR: Duration = Duration::from_millis(300);
 /// The protocol that knows signed statements, rings and digests.
 pub(crate) const PROTOCOL_RINGS: u32 = 2;
 
@@ -123,8 +126,14 @@ pub(crate) const STALE_FLOOR: Duration = Duration::from_secs(3);
 pub(crate) const AWAY_CAP: Duration = Duration::from_secs(60);
 /// Refused dials of a lost peer that confirm its exit where nobody else can be asked (docs/decisions/0001).
 pub(crate) const EXIT_DIALS: u32 = 2;
-/// Between two refutations of this member: a peer that accuses without end costs at most 50 records a second.
-pub(crate) const REFUTE_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two refutations of this member: a peer that accuses without end costs at most 20 records a second.
+pub(crate) const REFUTE_INTERVAL: Duration = Duration::from_millis(50);
+/// Between the first two times that this member goes on under a newer epoch because a peer knows one; doubled each time.
+pub(crate) const RAISE_PAUSE: Duration = Duration::from_millis(20);
+/// The longest such pause; after ten of them without a raise it begins anew.
+pub(crate) const RAISE_PAUSE_CAP: Duration = Duration::from_secs(60);
+/// By so much (an hour) a raised epoch stays below what peers take for plausible.
+pub(crate) const RAISE_MARGIN_MS: u64 = 60 * 60 * 1000;
 /// Incarnations further ahead than this are refused.
 pub(crate) const MAX_INCARNATION_JUMP: u32 = 1 << 16;
 /// Epochs further ahead of the wall clock than this are refused: a day in ms.

@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::config::{
-    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY,
-    STANDBY_DIALS, STANDBY_WAIT,
+    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY, STANDBY_DIALS,
+    STANDBY_WAIT,
 };
 
 /// Where an address stands.
@@ -42,7 +42,13 @@ pub(crate) struct Dials {
 impl Dials {
     pub(crate) fn new(seed: u64) -> Self {
         let rng = Pcg64Mcg::seed_from_u64(seed);
-        Self { seeds: BTreeMap::new(), hints: BTreeMap::new(), attempts: BTreeMap::new(), next_due: None, rng }
+        Self {
+            seeds: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            next_due: None,
+            rng,
+        }
     }
 
     /// A point in [0, bound).
@@ -69,6 +75,9 @@ impl Dials {
         let room = self.hints.len() < MAX_HINTS;
         match self.hints.get_mut(&member) {
             Some(old) if old.0 == address => true,
+            // One address of an unknown member is tried at a time: a peer that tells a new one with every frame does not
+            // make us dial them all at once.
+            Some((_, 0)) => false,
             Some(old) => {
                 *old = (address, 0);
                 true

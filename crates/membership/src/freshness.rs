@@ -46,6 +46,11 @@ impl SentLog {
         self.sent[slot(seq)] = units(now);
     }
 
+    /// When the newest was sent.
+    pub(crate) fn newest(&self, now: Instant) -> Option<Instant> {
+        self.sent_at(self.last, now)
+    }
+
     /// When that number was sent; `None` if it never was or is forgotten.
     pub(crate) fn sent_at(&self, seq: u64, now: Instant) -> Option<Instant> {
         let known = seq > 0 && seq <= self.last && self.last - seq < SENT_LOG as u64;
@@ -60,13 +65,13 @@ fn slot(seq: u64) -> usize {
 }
 
 /// Lateness samples that slack looks back on.
-const SAMPLES: usize = 64;
+const SAMPLES: u8 = 64;
 
 /// What is known of the way to one member: its round trip and how late its beats come.
 #[derive(Debug)]
 pub(crate) struct Freshness {
     /// In tenths of a millisecond, rounded up; more than [`SLACK_CAP`] makes no difference.
-    lateness: [u16; SAMPLES],
+    lateness: [u16; SAMPLES as usize],
     next: u8,
     worst: u16,
     rtt: Option<Duration>,
@@ -81,7 +86,7 @@ fn tenths(lateness: Duration) -> u16 {
 
 impl Freshness {
     pub(crate) fn new() -> Self {
-        Self { lateness: [0; SAMPLES], next: 0, worst: 0, rtt: None }
+        Self { lateness: [0; SAMPLES as usize], next: 0, worst: 0, rtt: None }
     }
 
     /// A young link has not yet shown its jitter: it begins with one sample of a tenth of the beat interval, or of what
@@ -94,7 +99,7 @@ impl Freshness {
     pub(crate) fn late_by(&mut self, lateness: Duration) {
         let lateness = tenths(lateness);
         let gone = std::mem::replace(&mut self.lateness[usize::from(self.next)], lateness);
-        self.next = (self.next + 1) % SAMPLES as u8;
+        self.next = (self.next + 1) % SAMPLES;
         if lateness >= self.worst {
             self.worst = lateness;
         } else if gone == self.worst {

@@ -2,11 +2,14 @@
 
 use flagship_types::{Epoch, Incarnation, Instant, Metadata, PeerAddress};
 
-use crate::config::{AWAY_CAP, MAX_EPOCH_AHEAD_MS, MAX_INCARNATION_JUMP, REFUTE_INTERVAL};
+use crate::config::{
+    AWAY_CAP, MAX_EPOCH_AHEAD_MS, RAISE_MARGIN_MS, RAISE_PAUSE, RAISE_PAUSE_CAP, REFUTE_INTERVAL,
+};
 use crate::rings::Slot;
 use crate::table::SELF;
 use crate::{
-    CloseCode, Event, LinkId, Membership, Message, Output, PeerHello, Record, SelfState, Signed, State, Statement,
+    CloseCode, Event, LinkId, Membership, Message, Output, PeerHello, Record, SelfState, Signed, State,
+    Statement,
 };
 
 /// Whether this member takes part.
@@ -126,11 +129,11 @@ impl Membership {
             let record = self.own_record();
             return self.send(from, Message::Record(record));
         }
-        if against.0 - self.incarnation.0 > MAX_INCARNATION_JUMP {
+        // Nobody can know one that we did not issue.
+        if against > self.incarnation {
             self.stats.refused_records += 1;
             return;
         }
-        self.refute_above = self.refute_above.max(against);
         let due = self.raised_at.map_or(now, |at| at + REFUTE_INTERVAL);
         if due <= now {
             self.refute_now(now);
@@ -142,7 +145,7 @@ impl Membership {
     pub(crate) fn refute_now(&mut self, now: Instant) {
         self.refute_due = None;
         self.raised_at = Some(now);
-        self.incarnation = self.incarnation.max(self.refute_above).next();
+        self.incarnation = self.incarnation.next();
         self.stats.refutations += 1;
         self.spread_record();
     }
@@ -150,19 +153,27 @@ impl Membership {
     /// Goes on from the epoch that a peer knows, for example after a clock that jumped back (rule 9).
     fn raise_epoch(&mut self, known: Epoch, now: Instant) {
         let next = Epoch(known.0.saturating_add(1));
-        if !self.plausible(next, now) {
+        // Peers whose clocks are a little behind have to find it plausible too.
+        if !self.plausible(Epoch(next.0.saturating_add(RAISE_MARGIN_MS)), now) {
             self.stats.refused_records += 1;
             return;
         }
-        // Not more often than refutations; whoever still holds the old epoch says so again with our next beat.
-        if self.raised_at.is_some_and(|at| now < at + REFUTE_INTERVAL) {
-            return;
+        // Whoever still holds the old epoch says so again with our next beat. Each raise looks like a new process to the
+        // others, so a peer that asks for one after the other waits longer and longer.
+        if let Some((at, pause)) = self.epoch_raised {
+            if now < at + pause {
+                return;
+            }
+            let calm = now >= at + RAISE_PAUSE_CAP * 10;
+            self.epoch_raised =
+                Some((now, if calm { RAISE_PAUSE } else { (pause * 2).min(RAISE_PAUSE_CAP) }));
+        } else {
+            self.epoch_raised = Some((now, RAISE_PAUSE));
         }
         self.raised_at = Some(now);
         self.refute_due = None;
         self.epoch = next;
         self.incarnation = Incarnation(0);
-        self.refute_above = Incarnation(0);
         self.stats.epochs_raised += 1;
         self.event(Event::EpochRaised(next));
         self.spread_record();

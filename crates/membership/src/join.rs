@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use flagship_types::{CloseCode, Epoch, Instant, MemberName, PeerAddress};
 
 use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT, QUERY_EXTRA};
-use crate::members::placeholder;
+use crate::members::{is_said, placeholder};
 use crate::rings::Slot;
 use crate::table::SELF;
 use crate::{
-    ConnectFailure, Event, LinkId, Membership, Message, PeerHello, Record, SelfState, Signed, Standing, State,
+    ConnectFailure, Event, LinkId, Membership, Message, PeerHello, PlantedBug, Record, SelfState, Signed,
+    Standing, State,
 };
 
 impl Membership {
@@ -89,7 +90,8 @@ impl Membership {
 
     /// A signed record that another member passed on.
     fn second_hand(&mut self, id: LinkId, record: Signed<Record>, now: Instant) {
-        if record.proof().is_none() || !self.plausible(record.epoch, now) {
+        let unproven = record.proof().is_none() && !self.has(PlantedBug::ForeignRecordBelieved);
+        if unproven || !self.plausible(record.epoch, now) {
             self.stats.refused_records += 1;
             return;
         }
@@ -123,14 +125,16 @@ impl Membership {
     fn take_if_newer(&mut self, slot: Slot, record: Signed<Record>, from: LinkId, now: Instant) -> bool {
         let known = self.table.record(slot);
         let (new, old) = ((record.incarnation, record.version), (known.incarnation, known.version));
-        if new < old {
+        if new < old && !self.has(PlantedBug::OldRecordAccepted) {
             return false;
         }
         // Said again; but a copy that can be passed on is worth more than one that cannot.
         if new == old && (record.proof().is_none() || known.proof().is_some()) {
             return true;
         }
-        if record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP {
+        let jump = record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP;
+        // Of whom nothing was heard yet anything is new.
+        if jump && is_said(known) {
             self.stats.refused_records += 1;
             return true;
         }
@@ -174,6 +178,11 @@ impl Membership {
                 let member = self.table.attend(slot, now);
                 member.away_used = true;
                 member.away_until = Some(now + grace.min(AWAY_CAP));
+                if self.has(PlantedBug::AwayNeverEnds)
+                    && let Some(member) = self.table.get_mut(slot)
+                {
+                    member.away_until = None;
+                }
             }
             // Who left is back only as a new process.
             SelfState::Alive if refuted && state != State::Left => self.refuted(slot, now),
@@ -189,13 +198,19 @@ impl Membership {
     /// A higher incarnation: whatever was held against the lower one is void.
     fn refuted(&mut self, slot: Slot, now: Instant) {
         let was = self.table.state(slot);
+        if was == State::Suspect && self.has(PlantedBug::LateRefutationLoses) {
+            return;
+        }
         let rtt = self.typical_rtt();
         let mut link = None;
+        let bug = self.has(PlantedBug::WindowNotRestarted);
         if let Some(member) = self.table.get_mut(slot) {
             // It spoke just now, but that is no proof of age: time for a ping, then lateness counts as before.
             let patience = member.freshness.measured_rtt().unwrap_or(rtt) * 2 + QUERY_EXTRA;
             member.not_late_before = member.not_late_before.max(now + patience);
-            member.accusers.clear();
+            if !bug {
+                member.accusers.clear();
+            }
             member.query = None;
             member.requery = None;
             link = member.link;
@@ -234,10 +249,20 @@ impl Membership {
             return;
         }
         let left = self.table.details().filter(|(slot, _)| self.table.state(*slot) == State::Left);
-        if let Some((slot, _)) = left.min_by_key(|(_, m)| m.since) {
-            self.changed(slot);
-            self.table.remove(slot);
+        let Some(slot) = left.min_by_key(|(_, m)| m.since).map(|(slot, _)| slot) else { return };
+        self.changed(slot);
+        // The slot will be another member's: nothing may point to it.
+        let links: Vec<LinkId> =
+            self.links.iter().filter(|(_, link)| link.peer == slot).map(|(id, _)| *id).collect();
+        for id in links {
+            self.disconnect(id, CloseCode::Leaving);
+            self.drop_link(id);
         }
+        for (_, member) in self.table.details_mut() {
+            member.forget(slot);
+        }
+        self.batch.forget(slot);
+        self.table.remove(slot);
     }
 
     /// An operator's word that a member will not come back. If it does, it joins anew under a higher epoch.
@@ -326,7 +351,9 @@ impl Membership {
                     continue;
                 }
                 let addresses = self.addresses_of(slot);
-                if self.table.state(slot) != State::Left && member.link.is_none() {
+                let given_up =
+                    self.has(PlantedBug::DownIsNotDialled) && self.table.state(slot) == State::Down;
+                if self.table.state(slot) != State::Left && member.link.is_none() && !given_up {
                     wanted.extend(addresses.iter().cloned());
                 }
                 kept.extend(addresses);

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use flagship_types::{Epoch, Instant, PeerAddress};
 
-use crate::config::{MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, STALE_FLOOR, UNNEEDED_AFTER};
+use crate::config::{
+    DIGEST_INTERVAL, MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, STALE_FLOOR, UNNEEDED_AFTER,
+};
 use crate::contest::Contest;
 use crate::freshness::SentLog;
 use crate::rings::Slot;
 use crate::timers::Armed;
-use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, Standing, State};
+use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, PlantedBug, Standing, State};
 
 /// A stream to a peer.
 #[derive(Debug)]
@@ -47,6 +49,10 @@ pub(crate) struct Link {
     pub(crate) differs_since: Option<Instant>,
     /// When a digest was sent last.
     pub(crate) digest_at: Option<Instant>,
+    /// How long the next one waits.
+    pub(crate) digest_pause: Duration,
+    /// A digest of so many bits was not answered yet.
+    pub(crate) digest_waits: Option<u8>,
     /// When the peer's last one was worked out.
     pub(crate) digest_seen_at: Option<Instant>,
     /// Another process of that name seems to be heard: this one waits until then for the other's proof of life.
@@ -83,6 +89,8 @@ impl Link {
             unneeded_since: None,
             differs_since: None,
             digest_at: None,
+            digest_pause: DIGEST_INTERVAL,
+            digest_waits: None,
             digest_seen_at: None,
             contested: None,
             armed: Armed::default(),
@@ -174,18 +182,15 @@ impl Membership {
 
     /// Two streams to the same process. Both sides must come to the same result: the one dialled by the smaller
     /// name stays, unless the old one is silent. If both were dialled by the same side, that side decides.
-    fn keep_new(
-        &mut self,
-        old_id: LinkId,
-        dialled: &Option<PeerAddress>,
-        slot: Slot,
-        now: Instant,
-    ) -> bool {
+    fn keep_new(&mut self, old_id: LinkId, dialled: &Option<PeerAddress>, slot: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(old) = self.links.get(&old_id) else { return true };
         let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack(h));
         let silent = self.is_beating(old) && now >= old.fresh_at + h + slack;
         let (old_ours, new_ours) = (old.dialled.is_some(), dialled.is_some());
+        if self.has(PlantedBug::LinksPileUp) {
+            return true;
+        }
         if !silent && old_ours == new_ours {
             if new_ours {
                 return false;
@@ -225,7 +230,7 @@ impl Membership {
         let h = self.config.beat_interval;
         let prior = self.typical_lateness();
         let Some(link) = self.link_mut(id) else { return };
-        let (slot, epoch, dialled) = (link.peer, link.epoch, link.dialled.clone());
+        let (slot, epoch, dialled, up_at) = (link.peer, link.epoch, link.dialled.clone(), link.up_at);
         let ours = dialled.is_some();
         let known = self.table.record(slot).metadata.address.clone();
         let member = self.table.attend(slot, now);
@@ -240,8 +245,8 @@ impl Membership {
         self.duties_dirty = true;
         self.restagger = true;
         if epoch == self.table.record(slot).epoch {
-            // The handshake was a round trip: its peer lives.
-            self.heard(slot, now, false, now);
+            // The handshake was a round trip: its peer lived then.
+            self.heard(slot, up_at, false, now);
         }
         let record = self.own_record();
         self.send(id, Message::Record(record));
@@ -265,9 +270,8 @@ impl Membership {
         }
         let others = self.table.slots().filter(|s| *s != slot && *s != crate::table::SELF);
         let counted = others.filter(|s| self.table.state(*s) != State::Left);
-        let known: Vec<_> = counted
-            .filter_map(|s| Some((self.table.name(s).clone(), self.address_of(s)?.clone())))
-            .collect();
+        let known: Vec<_> =
+            counted.filter_map(|s| Some((self.table.name(s).clone(), self.address_of(s)?.clone()))).collect();
         if !known.is_empty() {
             self.send(id, Message::Addresses(known));
         }
@@ -401,7 +405,9 @@ impl Membership {
     /// When a stream that nobody needs is closed, by the side that dialled it.
     fn close_at(&self, link: &Link) -> Option<Instant> {
         let idle = link.dialled.is_some() && link.contested.is_none() && link.speaks_rings();
-        link.unneeded_since.filter(|_| idle && !self.mesh).map(|since| since + UNNEEDED_AFTER)
+        link.unneeded_since
+            .filter(|_| idle && !self.mesh && !self.has(PlantedBug::LinksPileUp))
+            .map(|since| since + UNNEEDED_AFTER)
     }
 
     /// The next deadline of a link.

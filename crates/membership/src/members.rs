@@ -7,8 +7,9 @@ use flagship_types::{
     ConfigVersion, Epoch, Health, Incarnation, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
 };
 
+use crate::answer::PendingAnswer;
 use crate::freshness::Freshness;
-use crate::query::{PendingAnswer, Query, Requery};
+use crate::query::{Query, Requery};
 use crate::rings::Slot;
 use crate::timers::Armed;
 use crate::{Accusation, Evidence, LinkId, Record, SelfState, Signed, State};
@@ -23,6 +24,8 @@ pub(crate) struct Member {
     /// The stream in use.
     pub(crate) link: Option<LinkId>,
     pub(crate) duty: Duty,
+    /// Since when it is observed here: the gap before its first beat says nothing of the way.
+    pub(crate) watched_since: Instant,
     /// Somebody asked about it, so it is tried to be reached until then although no duty asks for it.
     pub(crate) probing_until: Option<Instant>,
     /// The newest proof of life.
@@ -45,6 +48,8 @@ pub(crate) struct Member {
     pub(crate) replica_waits: bool,
     /// It is Suspect by this member's own finding, a majority of those asked agreeing, and not by others' word.
     pub(crate) first_hand: bool,
+    /// The window of others' accusations is over; a majority among them makes it Down at once.
+    pub(crate) window_over: bool,
     /// The round trip and the slack that its suspicion window was made for.
     pub(crate) way: (Duration, Duration),
     /// A ping on behalf of a co-observer stayed without an answer.
@@ -96,6 +101,7 @@ impl Member {
             address: None,
             link: None,
             duty: Duty::default(),
+            watched_since: now,
             probing_until: None,
             heard_at: None,
             clock: now,
@@ -107,6 +113,7 @@ impl Member {
             refused: None,
             replica_waits: false,
             first_hand: false,
+            window_over: false,
             way: (Duration::ZERO, Duration::ZERO),
             mute: false,
             evidence: None,
@@ -129,6 +136,7 @@ impl Member {
         self.window_from = now;
         self.evidence = evidence;
         self.first_hand = false;
+        self.window_over = false;
         self.query = None;
         self.requery = None;
         self.away_until = None;
@@ -160,6 +168,15 @@ impl Member {
     /// Strong evidence: its link ended without a word and its address refuses connections since.
     pub(crate) fn exited(&self) -> bool {
         self.lost && self.refused.is_some()
+    }
+
+    /// Another member is forgotten: what it said about this one goes with it.
+    pub(crate) fn forget(&mut self, other: Slot) {
+        self.asked_by.remove(&other);
+        self.accusers.remove(&other);
+        if let Some(query) = &mut self.query {
+            query.forget(other);
+        }
     }
 
     /// Whether nothing is kept here that is of use.

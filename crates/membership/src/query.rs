@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use flagship_types::{Epoch, Instant, MemberName};
+use flagship_types::{Instant, MemberName};
 
-use crate::config::{
-    ANSWER_MARGIN, EXIT_DIALS, MAX_ASKED, MAX_PENDING_ANSWERS, PROOF_BEATS, QUERY_DEADLINE_CAP, QUERY_EXTRA,
-};
+use crate::config::{EXIT_DIALS, MAX_ASKED, PROOF_BEATS, QUERY_EXTRA};
 use crate::members::Member;
 use crate::rings::{OBSERVERS, Slot};
 use crate::table::SELF;
-use crate::{Event, Evidence, LinkId, Membership, Message, State, Verdict};
+use crate::{Event, Evidence, LinkId, Membership, Message, PlantedBug, State, Verdict};
 
 /// A question to the co-observers that is under way.
 #[derive(Debug)]
@@ -21,22 +19,22 @@ pub(crate) struct Query {
     answers: Vec<(Slot, Verdict)>,
     /// Who was asked and did not answer in time.
     silent: Vec<Slot>,
+    /// Who did not answer the query before: not asked again before others.
+    passed_over: Vec<Slot>,
+    /// How often the silent ones were replaced.
+    waves: usize,
+    /// The pause before this query; zero for the first.
+    pause: Duration,
     pub(crate) deadline: Instant,
 }
 
 /// A query that came to no majority is asked again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Requery {
     pub(crate) at: Instant,
     pause: Duration,
-}
-
-/// A co-observer waits for our answer.
-#[derive(Debug)]
-pub(crate) struct PendingAnswer {
-    id: u64,
-    pinged_at: Option<Instant>,
-    pub(crate) at: Instant,
+    /// Who did not answer: others are asked in their places at once.
+    silent: Vec<Slot>,
 }
 
 /// Counts of a query, the asker's own muteness included.
@@ -73,6 +71,13 @@ impl Query {
         }
     }
 
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.asked.retain(|(asked, _)| *asked != slot);
+        self.answers.retain(|(by, _)| *by != slot);
+        self.silent.retain(|who| *who != slot);
+        self.passed_over.retain(|who| *who != slot);
+    }
+
     fn has_answered(&self, slot: Slot) -> bool {
         self.silent.contains(&slot) || self.answers.iter().any(|(by, _)| *by == slot)
     }
@@ -90,9 +95,9 @@ impl Query {
 }
 
 impl Member {
-    /// Whether it can be asked about others.
-    fn can_be_asked(&self) -> bool {
-        self.link.is_some()
+    /// Whether it can be asked about others: not one that is silent itself.
+    fn can_be_asked(&self, beat_interval: Duration, now: Instant) -> bool {
+        self.link.is_some() && !(self.is_watched() && self.late(beat_interval, now))
     }
 
     /// Whether this observer itself does not hear the member.
@@ -141,6 +146,9 @@ impl Membership {
             let name = self.table.name(slot).clone();
             self.event(Event::Querying(name));
         }
+        if self.has(PlantedBug::OwnWordSuffices) {
+            return self.suspect(slot, Evidence::Silence, false, now);
+        }
         self.conclude(slot, false, now);
     }
 
@@ -163,7 +171,11 @@ impl Membership {
         // What co-observers said unasked is as good as an answer, while it is young.
         let accused = member.accusers.iter().filter(|(by, a)| **by != SELF && a.at >= recent);
         let answers = accused.map(|(by, a)| (*by, Verdict::Mute(a.statement.evidence))).collect();
-        member.query = Some(Query { id, asked: Vec::new(), answers, silent: Vec::new(), deadline: now + time });
+        let silent = member.requery.take().map(|requery| (requery.silent, requery.pause));
+        let (passed_over, pause) = silent.unwrap_or_default();
+        let (asked, deadline) = (Vec::new(), now + time);
+        let silent = Vec::new();
+        member.query = Some(Query { id, asked, answers, passed_over, silent, waves: 0, pause, deadline });
         let link = member.link;
         self.stats.queries += 1;
         if let Some(link) = link {
@@ -184,8 +196,12 @@ impl Membership {
         if query.asked.len() >= MAX_ASKED {
             return false;
         }
-        let free = |s: &Slot| *s != SELF && !query.asked.iter().any(|(asked, _)| asked == s);
-        let can = |s: &Slot| self.table.get(*s).is_some_and(Member::can_be_asked);
+        let free = |s: &Slot| {
+            let asked = query.asked.iter().any(|(asked, _)| asked == s);
+            *s != SELF && !asked && !query.passed_over.contains(s)
+        };
+        let h = self.config.beat_interval;
+        let can = |s: &Slot| self.table.get(*s).is_some_and(|m| m.can_be_asked(h, now));
         let Some(next) = self.table.live_after(ring, slot).filter(free).find(can) else { return false };
         let Some(asked) = self.table.get(next) else { return false };
         let Some(link) = asked.link else { return false };
@@ -200,7 +216,7 @@ impl Membership {
         true
     }
 
-    fn rtt_of(&self, slot: Slot) -> Duration {
+    pub(crate) fn rtt_of(&self, slot: Slot) -> Duration {
         let measured = self.table.get(slot).and_then(|m| m.freshness.measured_rtt());
         measured.unwrap_or_else(|| self.typical_rtt())
     }
@@ -212,18 +228,22 @@ impl Membership {
         ring.is_some_and(|ring| self.ask_one(slot, ring.min(OBSERVERS - 1), now))
     }
 
-    /// The deadline of a query came: whoever stayed silent is replaced, once; then it is decided.
+    /// The deadline of a query came: whoever stayed silent is replaced, by more each time, as many may be gone; then it is
+    /// decided.
     pub(crate) fn query_over(&mut self, slot: Slot, now: Instant) {
         let Some(query) = self.table.get(slot).and_then(|m| m.query.as_ref()) else { return };
         let silent: Vec<Slot> =
             query.asked.iter().map(|(s, _)| *s).filter(|s| !query.has_answered(*s)).collect();
-        let undecided = query.count().alone();
+        let (undecided, times) = (query.count().alone(), query.waves + 1);
+        if let Some(query) = self.table.get_mut(slot).and_then(|m| m.query.as_mut()) {
+            query.silent.extend(&silent);
+            query.waves = times;
+        }
         let mut asked = false;
-        for who in silent {
-            if let Some(query) = self.table.get_mut(slot).and_then(|m| m.query.as_mut()) {
-                query.silent.push(who);
+        for who in silent.into_iter().filter(|_| undecided) {
+            for _ in 0..times {
+                asked |= self.replace(slot, who, now);
             }
-            asked |= undecided && self.replace(slot, who, now);
         }
         if !asked {
             self.conclude(slot, true, now);
@@ -251,6 +271,7 @@ impl Membership {
         }
         let alone_at = member.alone_at(h, floor);
         let agreed = match alone {
+            true if self.has(PlantedBug::SilenceFloorIgnored) => true,
             true => confirmed_exit || (now >= alone_at && !self.somebody_could_tell(slot, now)),
             false => count.majority_mute(),
         };
@@ -259,14 +280,17 @@ impl Membership {
             return self.suspect(slot, evidence, alone, now);
         }
         let slack = member.freshness.slack(h);
-        let pause = member.requery.map_or(slack, |last| (last.pause * 2).min(h));
+        // Where nobody could tell somebody may soon; where others hear it there is time.
+        let longest = if alone { h / 4 } else { h };
+        let pause = (query.pause * 2).max(slack).min(longest);
         let mut at = now + pause;
         if alone && alone_at > now {
             at = at.min(alone_at);
         }
         if let Some(member) = self.table.get_mut(slot) {
-            member.query = None;
-            member.requery = Some(Requery { at, pause });
+            let query = member.query.take();
+            let silent = query.map(|q| [q.silent, q.passed_over].concat()).unwrap_or_default();
+            member.requery = Some(Requery { at, pause, silent });
         }
     }
 
@@ -274,10 +298,7 @@ impl Membership {
     fn somebody_could_tell(&self, subject: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(query) = self.table.get(subject).and_then(|m| m.query.as_ref()) else { return false };
-        query.silent.iter().any(|slot| {
-            let beats = |m: &Member| m.heard_at.is_some_and(|at| now < at + h + m.freshness.slack(h));
-            self.table.get(*slot).is_some_and(beats)
-        })
+        query.silent.iter().any(|slot| self.table.get(*slot).is_some_and(|m| m.heard_lately(h, now)))
     }
 
     /// The member's address refused a connection: its host lives, and no process listens.
@@ -297,128 +318,7 @@ impl Membership {
     }
 
     fn has_co_observer(&self, subject: Slot) -> bool {
-        self.table.details().any(|(slot, m)| slot != subject && m.can_be_asked() && self.table.is_live(slot))
-    }
-
-    /// A co-observer asks what we know.
-    pub(crate) fn queried(
-        &mut self,
-        from: LinkId,
-        (id, subject, epoch): (u64, MemberName, Epoch),
-        wait: Duration,
-        now: Instant,
-    ) {
-        let Some(asker) = self.peer_slot(from) else { return };
-        let slot = self.table.slot(&subject).filter(|slot| *slot != asker && *slot != SELF);
-        let verdict = match slot {
-            None => Some(Verdict::Abstain),
-            Some(slot) if self.table.record(slot).epoch < epoch => Some(Verdict::Abstain),
-            Some(slot) => self.verdict_now(slot, now).or_else(|| self.never_heard(slot, now)),
-        };
-        if let Some(verdict) = verdict {
-            self.stats.answers += 1;
-            return self.send(from, Message::Answer { id, subject, verdict });
-        }
-        let Some(slot) = slot else { return };
-        let rtt = self.rtt_of(asker);
-        let wait = wait.min(QUERY_DEADLINE_CAP).saturating_sub(rtt + ANSWER_MARGIN);
-        let member = self.table.attend(slot, now);
-        let link = member.link;
-        if member.asked_by.len() < MAX_PENDING_ANSWERS {
-            let pinged_at = link.map(|_| now);
-            member.asked_by.insert(asker, PendingAnswer { id, pinged_at, at: now + wait });
-        }
-        if let Some(link) = link {
-            self.ping(link, now);
-        }
-    }
-
-    /// Who has never heard the subject cannot tell. On rings it begins to try, as it stands in for an observer, and its
-    /// word counts once it had the time; in a mesh everybody had that time, and who never got through has a broken way.
-    fn never_heard(&mut self, slot: Slot, now: Instant) -> Option<Verdict> {
-        let h = self.config.beat_interval;
-        let on_rings = !self.mesh;
-        let probe = self.probe_time();
-        let probes = self.table.details().filter(|(_, m)| m.probing_until.is_some()).count();
-        let member = self.table.get(slot);
-        if member.is_some_and(|m| m.heard_at.is_some()) {
-            return None;
-        }
-        if on_rings && member.is_some_and(|m| (m.probing_until.is_some() || m.duty.observed) && m.late(h, now)) {
-            return Some(Verdict::Mute(member.map_or(Evidence::Silence, Member::seen_evidence)));
-        }
-        if on_rings && probes < MAX_PENDING_ANSWERS {
-            let member = self.table.attend(slot, now);
-            if member.probing_until.is_none() && !member.duty.observed {
-                let patience = h + member.freshness.slack(h);
-                member.clock = member.clock.max((now + probe) - patience);
-                member.not_late_before = now + probe;
-                self.duties_dirty = true;
-            }
-            if let Some(member) = self.table.get_mut(slot) {
-                member.probing_until = Some(now + h * PROOF_BEATS);
-            }
-        }
-        Some(Verdict::Abstain)
-    }
-
-    /// What can be said of a member without asking it.
-    fn verdict_now(&self, slot: Slot, now: Instant) -> Option<Verdict> {
-        let member = self.table.get(slot);
-        match self.table.state(slot) {
-            State::Left | State::Away => Some(Verdict::Abstain),
-            State::Down => {
-                Some(Verdict::Mute(member.and_then(|m| m.evidence).unwrap_or(Evidence::Silence)))
-            }
-            State::Alive | State::Suspect => {
-                let member = member?;
-                let age = now.since(member.heard_at?);
-                match member.exited() {
-                    true => Some(Verdict::Mute(Evidence::Exit)),
-                    false => (age <= member.freshness.fresh_enough()).then_some(Verdict::Heard(age)),
-                }
-            }
-        }
-    }
-
-    /// Tells those that wait, if there is something to tell now.
-    pub(crate) fn answer_if_known(&mut self, slot: Slot, now: Instant) {
-        if self.table.get(slot).is_none_or(|m| m.asked_by.is_empty()) {
-            return;
-        }
-        if let Some(verdict) = self.verdict_now(slot, now) {
-            while let Some((asker, pending)) = self.table.get_mut(slot).and_then(|m| m.asked_by.pop_first()) {
-                self.answer(asker, pending.id, slot, verdict);
-            }
-        }
-    }
-
-    /// Answers whose time has come: a ping without an answer is muteness, if there was time for one.
-    pub(crate) fn answer_overdue(&mut self, slot: Slot, now: Instant) {
-        let h = self.config.beat_interval;
-        loop {
-            let rtt = self.rtt_of(slot);
-            let Some(member) = self.table.get_mut(slot) else { return };
-            let due = member.asked_by.iter().find(|(_, pending)| pending.at <= now);
-            let Some(asker) = due.map(|(asker, _)| *asker) else { return };
-            let Some(pending) = member.asked_by.remove(&asker) else { return };
-            let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
-            let verdict = if time_to_answer || member.late(h, now) {
-                member.mute |= time_to_answer;
-                Verdict::Mute(member.seen_evidence())
-            } else {
-                Verdict::Abstain
-            };
-            self.answer(asker, pending.id, slot, verdict);
-        }
-    }
-
-    fn answer(&mut self, asker: Slot, id: u64, subject: Slot, verdict: Verdict) {
-        if let Some(link) = self.table.get(asker).and_then(|m| m.link) {
-            self.stats.answers += 1;
-            let subject = self.table.name(subject).clone();
-            self.send(link, Message::Answer { id, subject, verdict });
-        }
+        self.table.details().any(|(slot, m)| slot != subject && m.link.is_some() && self.table.is_live(slot))
     }
 
     /// A co-observer answered our query.

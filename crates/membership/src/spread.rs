@@ -2,11 +2,14 @@
 
 use flagship_types::Instant;
 
-use crate::config::{BATCH_INTERVAL, DIGEST_BITS, DIGEST_INTERVAL, MAX_DELTA, MAX_DELTA_BYTES, QUERY_EXTRA};
+use crate::config::{
+    BATCH_INTERVAL, DIGEST_BITS, DIGEST_INTERVAL, DIGEST_INTERVAL_CAP, MAX_DELTA, MAX_DELTA_BYTES,
+    QUERY_EXTRA,
+};
 use crate::members::is_said;
 use crate::rings::Slot;
 use crate::table::{SELF, bucket};
-use crate::{Accusation, LinkId, Membership, Message, Record, SelfState, Signed, State};
+use crate::{Accusation, LinkId, Membership, Message, PlantedBug, Record, SelfState, Signed, State};
 
 /// Records that wait to be passed on, and the link that each came on.
 #[derive(Debug, Default)]
@@ -16,6 +19,12 @@ pub(crate) struct Batch {
     pub(crate) due: Option<Instant>,
 }
 
+impl Batch {
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.records.remove(&slot);
+    }
+}
+
 impl Membership {
     /// Sends to every peer in use.
     pub(crate) fn send_all(&mut self, message: &Message) {
@@ -23,7 +32,13 @@ impl Membership {
     }
 
     fn send_on(&mut self, which: impl Fn(&crate::links::Link) -> bool, message: &Message) {
-        let links: Vec<LinkId> = self.links_in_use().filter(|(_, l)| which(l)).map(|(id, _)| id).collect();
+        let mut links: Vec<LinkId> =
+            self.links_in_use().filter(|(_, l)| which(l)).map(|(id, _)| id).collect();
+        if self.has(PlantedBug::HashOrder) {
+            #[allow(clippy::disallowed_types, reason = "the disorder is the bug")]
+            let random: std::collections::HashSet<LinkId> = links.into_iter().collect();
+            links = random.into_iter().collect();
+        }
         for link in links {
             self.send(link, message.clone());
         }
@@ -39,7 +54,7 @@ impl Membership {
     /// Passes on what another member said of itself: at once if somebody may wait for it, else with the next batch.
     pub(crate) fn forward_record(&mut self, slot: Slot, from: LinkId, urgent: bool, now: Instant) {
         let record = self.table.record(slot).clone();
-        if record.proof().is_none() {
+        if record.proof().is_none() || self.has(PlantedBug::DigestIgnored) {
             return;
         }
         if urgent || record.status != SelfState::Alive {
@@ -88,12 +103,7 @@ impl Membership {
     }
 
     /// Sends statements in as many messages as they need.
-    fn send_delta(
-        &mut self,
-        id: LinkId,
-        records: Vec<Signed<Record>>,
-        accusations: Vec<Signed<Accusation>>,
-    ) {
+    fn send_delta(&mut self, id: LinkId, records: Vec<Signed<Record>>, accusations: Vec<Signed<Accusation>>) {
         let mut delta: (Vec<Signed<Record>>, Vec<Signed<Accusation>>) = Default::default();
         let mut bytes = 0;
         for record in records {
@@ -106,7 +116,8 @@ impl Membership {
             delta.0.push(record);
         }
         for accusation in accusations {
-            if delta.0.len() + delta.1.len() >= MAX_DELTA || bytes + accusation.size_hint() > MAX_DELTA_BYTES {
+            if delta.0.len() + delta.1.len() >= MAX_DELTA || bytes + accusation.size_hint() > MAX_DELTA_BYTES
+            {
                 let (records, accusations) = std::mem::take(&mut delta);
                 self.send(id, Message::Delta { records, accusations });
                 bytes = 0;
@@ -127,6 +138,7 @@ impl Membership {
         if same != link.differs_since.is_none() {
             if let Some(link) = self.links.get_mut(&id) {
                 link.differs_since = (!same).then_some(now);
+                link.digest_pause = DIGEST_INTERVAL;
             }
             return;
         }
@@ -143,15 +155,22 @@ impl Membership {
 
     /// Sends the hashes of the view's buckets, unless that was done a moment ago.
     pub(crate) fn send_digest(&mut self, id: LinkId, now: Instant) {
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.speaks_rings()) else { return };
-        if link.digest_at.is_some_and(|at| now < at + DIGEST_INTERVAL) {
+        let ignored = self.has(PlantedBug::DigestIgnored);
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.speaks_rings() && !ignored) else {
+            return;
+        };
+        if link.digest_at.is_some_and(|at| now < at + link.digest_pause) {
             return;
         }
         link.digest_at = Some(now);
+        link.digest_pause = (link.digest_pause * 2).min(DIGEST_INTERVAL_CAP);
         let members = u32::try_from(self.table.counted() / 4).unwrap_or(u32::MAX).max(1);
         let bits = u8::try_from(members.ilog2()).unwrap_or(u8::MAX);
         let bits = bits.clamp(*DIGEST_BITS.start(), *DIGEST_BITS.end());
         let buckets = (0_u16..).zip(self.table.buckets(bits)).collect();
+        if let Some(link) = self.links.get_mut(&id) {
+            link.digest_waits = Some(bits);
+        }
         self.stats.digests_sent += 1;
         self.send(id, Message::Digest { bits, answer: false, buckets });
     }
@@ -171,8 +190,12 @@ impl Membership {
             self.stats.frames_ignored += 1;
             return;
         };
-        // An answer is to the digest that we sent; a digest costs the most, so it is worked out once a moment.
-        if !answer && link.digest_seen_at.is_some_and(|at| now < at + DIGEST_INTERVAL / 2) {
+        // A digest costs the most of all: one is worked out a moment, and one answer to each that we sent.
+        let expected = match answer {
+            true => link.digest_waits.take() == Some(bits),
+            false => link.digest_seen_at.is_none_or(|at| now >= at + DIGEST_INTERVAL / 2),
+        };
+        if !expected {
             self.stats.frames_ignored += 1;
             return;
         }

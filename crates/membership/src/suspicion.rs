@@ -6,11 +6,12 @@ use flagship_types::Instant;
 
 use crate::config::{ACCUSER_REACH, MAX_ACCUSERS, PROOF_BEATS, QUORUM};
 use crate::freshness::{strong_window, window};
-use crate::members::{Accuser, Member};
+use crate::members::{Accuser, Member, is_said};
 use crate::rings::{OBSERVERS, Slot};
 use crate::table::SELF;
 use crate::{
-    Accusation, Event, Evidence, LinkId, Membership, Message, Output, Signed, State, Statement, Verdict,
+    Accusation, Event, Evidence, LinkId, Membership, Message, Output, PlantedBug, Signed, State, Statement,
+    Verdict,
 };
 
 impl Member {
@@ -30,12 +31,12 @@ impl Member {
             State::Away => self.away_until,
             State::Down | State::Left => None,
         };
-        [own, answer].into_iter().flatten().min()
+        [own, answer, self.probing_until].into_iter().flatten().min()
     }
 
     /// When the next step towards a finding of our own is due.
     fn finding_at(&self, beat_interval: Duration) -> Option<Instant> {
-        match (&self.query, self.requery) {
+        match (&self.query, &self.requery) {
             (Some(query), _) => Some(query.deadline),
             (None, Some(requery)) => Some(requery.at),
             (None, None) => self.is_watched().then(|| self.late_at(beat_interval)),
@@ -45,6 +46,12 @@ impl Member {
     /// Whether its silence is noticed here.
     pub(crate) fn is_watched(&self) -> bool {
         self.duty.observed && !self.duty.released
+    }
+
+    /// Whether the newest proof is no older than a beat may be.
+    pub(crate) fn heard_lately(&self, beat_interval: Duration, now: Instant) -> bool {
+        let patience = beat_interval + self.freshness.slack(beat_interval);
+        self.heard_at.is_some_and(|at| now < at + patience)
     }
 
     /// When a Suspect is Down: at the end of its window, but never while fresh beats keep coming.
@@ -76,6 +83,10 @@ impl Membership {
         self.answer_overdue(slot, now);
         let state = self.table.state(slot);
         let Some(member) = self.table.get_mut(slot) else { return };
+        if member.probing_until.is_some_and(|until| until <= now) {
+            member.probing_until = None;
+            self.duties_dirty = true;
+        }
         match state {
             State::Alive => self.find(slot, now),
             State::Suspect if !member.first_hand => {
@@ -104,7 +115,7 @@ impl Membership {
     fn find(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
         let Some(member) = self.table.get(slot) else { return };
-        match (&member.query, member.requery) {
+        match (&member.query, &member.requery) {
             (Some(query), _) if query.deadline <= now => self.query_over(slot, now),
             (None, Some(requery)) if requery.at <= now => self.ask(slot, now),
             (None, None) if member.is_watched() && member.late_at(h) <= now => {
@@ -130,6 +141,11 @@ impl Membership {
         if let Some(member) = self.table.get_mut(slot) {
             member.first_hand = true;
         }
+        if self.has(PlantedBug::AccuserRaisesIncarnation) {
+            let mut record = (**self.table.record(slot)).clone();
+            record.incarnation = record.incarnation.next();
+            self.table.set_record(slot, Signed::unsigned(record));
+        }
         let record = self.table.record(slot);
         let accusation = Accusation {
             accuser: self.config.name.clone(),
@@ -147,8 +163,8 @@ impl Membership {
         let h = self.config.beat_interval;
         let (rtt, slack) = (self.typical_rtt(), self.typical_slack());
         if let Some(member) = self.table.get_mut(slot) {
-            let own = member.is_watched().then(|| (member.freshness.rtt(), member.freshness.slack(h)));
-            let (own_rtt, own_slack) = own.unwrap_or_default();
+            let own_rtt = member.freshness.measured_rtt().unwrap_or_default();
+            let own_slack = if member.is_watched() { member.freshness.slack(h) } else { slack };
             member.way = (rtt.max(own_rtt), slack.max(own_slack));
         }
     }
@@ -207,6 +223,7 @@ impl Membership {
             return self.condemn(slot, now);
         }
         let Some(member) = self.table.get_mut(slot) else { return };
+        member.window_over = true;
         member.window_from = now + h;
         let statements: Vec<_> = member.accusers.values().map(|a| a.statement.clone()).collect();
         for statement in statements {
@@ -214,9 +231,25 @@ impl Membership {
         }
     }
 
+    /// The view changed, and with it whose accusation counts.
+    pub(crate) fn reweigh_hearsay(&mut self, now: Instant) {
+        let waits = |(slot, m): &(Slot, &Member)| {
+            m.window_over && !m.first_hand && self.table.state(*slot) == State::Suspect
+        };
+        let waiting: Vec<Slot> = self.table.details().filter(waits).map(|(slot, _)| slot).collect();
+        for slot in waiting {
+            if self.accusers_that_count(slot) >= QUORUM {
+                self.condemn(slot, now);
+            }
+        }
+    }
+
     /// Accusers that observe the subject, or did, or took the place of one who does.
     fn accusers_that_count(&self, slot: Slot) -> usize {
         let Some(member) = self.table.get(slot) else { return 0 };
+        if self.has(PlantedBug::LoneWordBelieved) {
+            return QUORUM;
+        }
         let near = |who: Slot| {
             who == SELF
                 || !self.table.is_live(who)
@@ -240,8 +273,12 @@ impl Membership {
         let slots = (self.table.slot(&statement.accuser), self.table.slot(&statement.subject));
         let (Some(by), Some(slot)) = slots else { return };
         let record = self.table.record(slot);
-        let same = (statement.epoch, statement.incarnation) == (record.epoch, record.incarnation);
-        let believed = statement.proof().is_some() || by_peer;
+        let same = statement.epoch == record.epoch
+            && (statement.incarnation == record.incarnation || self.has(PlantedBug::WindowNotRestarted));
+        // Of whom nothing was heard in this epoch it is not known which accusations it has refuted.
+        // And an unsigned word cannot be passed on: only who is linked with the subject can tell it.
+        let can_tell = self.table.get(slot).is_some_and(|member| member.link.is_some());
+        let believed = is_said(record) && (statement.proof().is_some() || (by_peer && can_tell));
         if !same || !believed || by == slot || by == SELF {
             return;
         }
@@ -276,13 +313,17 @@ impl Membership {
         let Some(member) = self.table.get_mut(slot) else { return };
         match state {
             State::Suspect => {
+                let over = member.window_over && !member.first_hand;
                 if evidence == Evidence::Exit && member.evidence != Some(Evidence::Exit) {
                     member.evidence = Some(Evidence::Exit);
                     self.changed(slot);
                 }
+                if over && self.accusers_that_count(slot) >= QUORUM {
+                    self.condemn(slot, now);
+                }
             }
-            // An observer, or one who tried on behalf of an observer: its own finding counts.
-            State::Alive if member.is_watched() || member.mute => {
+            // Who hears it, or found it mute on behalf of an observer, goes by its own finding.
+            State::Alive if member.mute || (member.is_watched() && member.heard_lately(h, now)) => {
                 if let Some(query) = member.query.as_mut() {
                     query.answer(by, Verdict::Mute(evidence));
                     self.conclude(slot, false, now);

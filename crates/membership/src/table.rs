@@ -6,6 +6,7 @@ use std::hash::Hasher;
 use flagship_types::{Instant, MemberName};
 use siphasher::sip::SipHasher24;
 
+use crate::PlantedBug;
 use crate::members::Member;
 use crate::rings::{Chosen, Rings, Slot};
 use crate::{Record, SelfState, Signed, State};
@@ -34,6 +35,8 @@ pub(crate) struct Table {
     counted: usize,
     /// Details that were looked at to be changed: their deadlines are to be entered anew.
     pub(crate) touched: Vec<Slot>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<PlantedBug>,
 }
 
 impl Table {
@@ -47,6 +50,8 @@ impl Table {
             view_sum: 0,
             counted: 0,
             touched: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         };
         table.insert(own, State::Alive);
         table
@@ -118,7 +123,8 @@ impl Table {
 
     /// Whether it can observe others: here, as far as is known.
     pub(crate) fn is_live(&self, slot: Slot) -> bool {
-        matches!(self.state(slot), State::Alive | State::Suspect)
+        let live = matches!(self.state(slot), State::Alive | State::Suspect);
+        live || (self.has(PlantedBug::DeadObserversCount) && self.state(slot) == State::Down)
     }
 
     pub(crate) fn set_record(&mut self, slot: Slot, record: Signed<Record>) {

@@ -21,7 +21,8 @@ impl Membership {
         self.duties_dirty = false;
         let counted = self.table.counted();
         self.mesh = if self.mesh { counted <= MESH_MAX } else { counted < MESH_MIN };
-        let mut wanted = if self.standing == Standing::Active { self.wanted_duties() } else { BTreeMap::new() };
+        let mut wanted =
+            if self.standing == Standing::Active { self.wanted_duties() } else { BTreeMap::new() };
         let known: Vec<Slot> = self.table.details().map(|(slot, _)| slot).collect();
         for slot in known {
             let new = wanted.remove(&slot).unwrap_or_default();
@@ -33,6 +34,7 @@ impl Membership {
         }
         self.dials_dirty = true;
         self.restagger = true;
+        self.reweigh_hearsay(now);
     }
 
     fn wanted_duties(&self) -> BTreeMap<Slot, Duty> {
@@ -62,7 +64,7 @@ impl Membership {
                 duties.entry(*fellow).or_default().linked = true;
             }
         }
-        for slot in self.required.iter().take(MAX_REQUIRED).filter_map(|name| self.table.slot(name)) {
+        for slot in self.required.iter().filter_map(|name| self.table.slot(name)).take(MAX_REQUIRED) {
             if slot != SELF && self.table.state(slot) != State::Left {
                 let duty = duties.entry(slot).or_default();
                 (duty.required, duty.linked) = (true, true);
@@ -95,6 +97,7 @@ impl Membership {
                 member.clock = (now + probe) - patience;
             }
             member.not_late_before = member.not_late_before.max(now + probe);
+            member.watched_since = now;
             if let Some(link) = link {
                 self.ping(link, now);
             }

@@ -138,3 +138,62 @@ fn who_was_forgotten_and_was_seen_since_is_told_of_again() {
     assert_eq!(founder_after(restored, vec![known()], now).snapshot(now).members.len(), 1);
     assert_eq!(founder_after(Restored::default(), vec![known()], now).snapshot(now).members.len(), 2);
 }
+
+fn sent(machine: &mut Machine) -> Vec<membership::Message> {
+    let outputs = std::iter::from_fn(|| machine.poll_output());
+    let message = |output| match output {
+        MachineOutput::Send(_, PeerMessage::Membership(message)) => Some(message),
+        _ => None,
+    };
+    outputs.filter_map(message).collect()
+}
+
+fn meet(machine: &mut Machine, peer: &str, link: u64, now: Instant) {
+    let member = peer.parse().unwrap();
+    let hello = membership::PeerHello { member, epoch: Epoch(5), address: None, view_hash: 0, protocol: 2 };
+    let hello = Verified::first_hand(hello);
+    machine.link_event(LinkEvent::Up { link: membership::LinkId(link), hello, dialled: None }, now);
+}
+
+#[test]
+fn what_a_member_says_of_itself_is_signed_at_once() {
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let proof = membership::Proof { signature: [9].into(), ..Default::default() };
+    let signs = proof.clone();
+    let signer = move |_: &Statement| Some(signs.clone());
+    for (signer, expected) in
+        [(Arc::new(signer) as Arc<dyn Signer>, Some(&proof)), (Arc::new(unsigned), None)]
+    {
+        let mut machine = Machine::new(founder_config(), signer, now);
+        machine.health(Health { api: true, ..Health::default() }, now);
+        meet(&mut machine, "sheffield", 1, now);
+        let records: Vec<_> = sent(&mut machine)
+            .into_iter()
+            .flat_map(|message| match message {
+                membership::Message::Record(record) => vec![record],
+                membership::Message::Delta { records, .. } => records,
+                _ => Vec::new(),
+            })
+            .collect();
+        let own =
+            records.iter().find(|record| record.member.as_str() == "newyork").expect("told at the Hello");
+        assert!(own.metadata.health.api && own.proof() == expected, "{own:?}");
+    }
+}
+
+#[test]
+fn membership_is_told_whom_election_needs() {
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let mut machine = founder(now);
+    assert!(machine.required.is_empty());
+    meet(&mut machine, "sheffield", 1, now);
+    assert_eq!(machine.required, BTreeSet::from(["sheffield".parse().unwrap()]));
+    machine.forget("sheffield".parse().unwrap(), now);
+    assert!(machine.required.is_empty());
+    // Who only watches asks nobody.
+    let mut config = founder_config();
+    config.spec.election.candidate = false;
+    let mut machine = Machine::new(config, Arc::new(unsigned), now);
+    meet(&mut machine, "sheffield", 1, now);
+    assert!(machine.required.is_empty());
+}

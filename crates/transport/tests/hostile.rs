@@ -399,18 +399,8 @@ async fn broken_frames_close_the_link_with_a_sentence() {
     let close = pb::Close { code: 1, sentence: "x".repeat(70_000) };
     let oversized = pb::Frame { kind: Some(pb::frame::Kind::Close(close)) };
     let empty = pb::Frame { kind: None };
-    let foreign =
-        pb::SignedRecord { record: prost::Message::encode_to_vec(&record_of("paris")), ..Default::default() };
-    let foreign = pb::membership_message::Kind::Record(foreign);
-    let foreign =
-        pb::Frame { kind: Some(pb::frame::Kind::Membership(pb::MembershipMessage { kind: Some(foreign) })) };
     let again = hello_frame(&hello("federation", "sheffield"));
-    let table = [
-        (oversized, "more than 65536 bytes"),
-        (empty, "frame.kind"),
-        (foreign, "record of another member"),
-        (again, "Hello twice"),
-    ];
+    let table = [(oversized, "more than 65536 bytes"), (empty, "frame.kind"), (again, "Hello twice")];
     for (frame, words) in table {
         let mut a = fleet.start("newyork").await;
         let frames =
@@ -426,12 +416,6 @@ async fn broken_frames_close_the_link_with_a_sentence() {
         assert_eq!(a.down().await, (link, LinkEnd::Closed(CloseCode::ProtocolError)));
         still_works(&mut a, &fleet).await;
     }
-}
-
-fn record_of(member: &str) -> pb::Record {
-    let metadata = pb::Metadata { role: pb::Role::Standby.into(), ..Default::default() };
-    let status = Some(pb::record::Status::Alive(true));
-    pb::Record { member: member.into(), epoch: 1, status, metadata: Some(metadata), ..Default::default() }
 }
 
 #[tokio::test]

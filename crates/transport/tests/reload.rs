@@ -7,11 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use flagship_node::{LinkEnd, RefusalReason};
+use flagship_membership::{Message, Signed, Statement};
+use flagship_node::{LinkEnd, PeerMessage, RefusalReason};
 use flagship_transport::RELOAD_INTERVAL;
 use flagship_types::CloseCode;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber};
-use support::{Fleet, Node, election};
+use support::{Fleet, Node, election, record_of, sign_as};
 use x509_parser::prelude::FromDer;
 
 /// Two looks: one may fall into the middle of the test's writing.
@@ -110,6 +111,38 @@ async fn a_revoked_member_is_closed_and_stays_out() {
     b.attachment.links.connect(&a.address());
     assert!(b.refused().await.sentence.contains("revoked"));
     exchange(&mut a, &mut c, to_c).await;
+}
+
+#[tokio::test]
+async fn statements_of_a_removed_authority_or_a_revoked_member_are_believed_no_more() {
+    let (old, new) = (Fleet::new("federation"), Fleet::new("federation"));
+    let (mut a, mut b) = (new.start("newyork").await, new.start("sheffield").await);
+    let ca = new.dir.path().join("newyork/ca.crt");
+    fs::write(&ca, format!("{}{}", old.authority.certificate(), new.authority.certificate())).unwrap();
+    tokio::time::sleep(SEEN).await;
+    let (_, to_a) = a.link_to(&mut b).await;
+    let signed = |fleet: &Fleet, member: &str| {
+        let (dir, content) = (fleet.certify(member), record_of(member));
+        let statement = Statement::Record(content.clone());
+        let proof = sign_as(&dir, &fleet.callsign, &statement, std::time::SystemTime::now());
+        PeerMessage::Membership(Message::Record(Signed::new(content, proof)))
+    };
+    let (of_paris, of_rome, of_london) =
+        (signed(&old, "paris"), signed(&new, "rome"), signed(&new, "london"));
+    for message in [&of_paris, &of_rome, &of_london] {
+        b.attachment.links.send(to_a, message.clone());
+        assert_eq!(a.message().await, *message);
+    }
+    fs::write(&ca, new.authority.certificate()).unwrap();
+    fs::write(new.dir.path().join("newyork/crl.pem"), revoke(&new, "rome")).unwrap();
+    tokio::time::sleep(SEEN).await;
+    for message in [&of_paris, &of_rome, &of_london] {
+        b.attachment.links.send(to_a, message.clone());
+    }
+    let warning = a.warning().await;
+    assert!(warning.contains("sheffield sent this member the record of paris"), "{warning}");
+    assert_eq!(a.message().await, of_london);
+    assert_eq!(a.transport.stats().statements_refused, 2);
 }
 
 fn revoke(fleet: &Fleet, member: &str) -> String {

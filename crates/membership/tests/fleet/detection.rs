@@ -10,7 +10,7 @@ use crate::checks::{Change, false_downs, shrinking_records};
 use crate::network::{Net, Process, at, ms, name};
 
 /// Crashes the last `crashed` members and measures until every survivor holds all of them Down.
-fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Duration {
+pub(crate) fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Duration {
     let mut net = Net::settled(n, seed);
     let offset = net.draw(ms(1000));
     net.run_for(offset);
@@ -27,7 +27,12 @@ fn time_to_down(n: usize, crashed: usize, process: Process, seed: u64) -> Durati
     took
 }
 
-fn quantiles(n: usize, crashed: usize, process: Process, runs: u64) -> (Duration, Duration, Duration) {
+pub(crate) fn quantiles(
+    n: usize,
+    crashed: usize,
+    process: Process,
+    runs: u64,
+) -> (Duration, Duration, Duration) {
     let mut times: Vec<_> = (0..runs).map(|seed| time_to_down(n, crashed, process, seed)).collect();
     times.sort();
     let last = times.len() - 1;
@@ -77,7 +82,8 @@ fn the_evidence_of_an_exit_reaches_every_observer() {
 fn several_at_once_are_down_at_every_survivor() {
     for (n, crashed) in [(3, 2), (5, 4), (8, 7)] {
         let (_, _, max) = quantiles(n, crashed, Process::Silent, 20);
-        assert!(max <= ms(5_000), "{max:?}");
+        // A last survivor waits for the floor once, and takes over those it did not observe in turns.
+        assert!(max <= if n <= 5 { ms(5_000) } else { ms(7_000) }, "{max:?}");
         let (_, _, max) = quantiles(n, crashed, Process::Killed, 20);
         // Who observed nobody of those that ended takes over from observers that ended too.
         assert!(max <= ms(1_500), "{max:?}");

@@ -113,7 +113,8 @@ impl Duet {
     }
 
     fn link_up(&mut self, link: LinkId, peer: usize, epoch: u64, now: Instant) {
-        let hello = PeerHello { member: name(peer), epoch: Epoch(epoch), address: None, view_hash: 0, protocol: 2 };
+        let hello =
+            PeerHello { member: name(peer), epoch: Epoch(epoch), address: None, view_hash: 0, protocol: 2 };
         let input = Input::LinkUp { link, hello: Verified::first_hand(hello), dialled: None };
         self.core.handle(input, now);
         self.drain();
@@ -194,7 +195,10 @@ fn replayed_and_late_frames_do_not_extend_life() {
 fn the_largest_numbers_are_no_trouble() {
     let mut duet = Duet::new();
     let all = std::time::Duration::MAX;
-    duet.say(Message::Beat { seq: u64::MAX, echo: Some(Echo { seq: 1, delay: all }), acked: None, view_hash: 0 }, at(100));
+    duet.say(
+        Message::Beat { seq: u64::MAX, echo: Some(Echo { seq: 1, delay: all }), acked: None, view_hash: 0 },
+        at(100),
+    );
     assert_eq!(duet.heard_at(), at(100));
     duet.say(Message::Ping { seq: u64::MAX }, at(100));
     let (epoch, subject) = (Epoch(u64::MAX), name(1));
@@ -266,7 +270,13 @@ fn meeting_oneself_is_no_loop_and_no_stall() {
             assert!(!matches!(output, Output::Event(Event::NameInUse { .. })));
             if let Output::Connect { address } = output {
                 dials += 1;
-                let hello = PeerHello { member: name(0), epoch: Epoch(WALL_MS), address: None, view_hash: 0, protocol: 2 };
+                let hello = PeerHello {
+                    member: name(0),
+                    epoch: Epoch(WALL_MS),
+                    address: None,
+                    view_hash: 0,
+                    protocol: 2,
+                };
                 let hello = Verified::first_hand(hello);
                 core.handle(Input::LinkUp { link: LinkId(dials), hello, dialled: Some(address) }, now);
             }

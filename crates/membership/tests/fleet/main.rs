@@ -14,5 +14,6 @@ mod one_name;
 mod recovery;
 #[cfg(test)]
 mod replicas;
+mod rings;
 #[cfg(test)]
 mod soak;

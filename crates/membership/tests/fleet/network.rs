@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::checks::Change;
 use flagship_membership::{
-    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, Membership, Message, Output,
-    PeerHello, Proof, Signed, SignedStatement, State, Statement,
+    Config, ConnectFailure, Event, Input, KnownMember, LinkEnd, LinkId, MemberView, Membership, Message,
+    Output, PeerHello, Proof, Signed, SignedStatement, State, Statement,
 };
 use flagship_types::{
     CloseCode, ConfigVersion, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Rank, Role, Term,
@@ -167,6 +167,12 @@ impl Net {
         net
     }
 
+    /// One more member starts.
+    pub(crate) fn join(&mut self, i: usize) {
+        let epoch = WALL_MS + self.now.as_nanos() / 1_000_000;
+        self.add(i, epoch, Vec::new());
+    }
+
     fn add(&mut self, i: usize, epoch: u64, known: Vec<KnownMember>) {
         let seed = self.rng.next_u64();
         let config = Config::new(name(i), Epoch(epoch), WALL_MS + self.now.as_nanos() / 1_000_000);
@@ -201,7 +207,8 @@ impl Net {
         let running: Vec<_> = self.running().collect();
         let sees = |a: usize, b: usize| {
             let view = self.core(a).member(&name(b));
-            view.is_some_and(|v| v.state == State::Alive && v.metadata.is_some() && v.link.is_some())
+            let linked = |v: &MemberView<'_>| v.link.is_some() || running.len() > 8;
+            view.is_some_and(|v| v.state == State::Alive && v.metadata.is_some() && linked(&v))
         };
         running.iter().all(|a| running.iter().all(|b| a == b || sees(*a, *b)))
     }
@@ -482,7 +489,12 @@ pub(crate) fn signed(statement: Statement) -> SignedStatement {
 }
 
 fn link_up(link: LinkId, peer: usize, host: usize, epoch: u64, dialled: Option<PeerAddress>) -> Input {
-    let hello =
-        PeerHello { member: name(peer), epoch: Epoch(epoch), address: Some(address(host)), view_hash: 0, protocol: 2 };
+    let hello = PeerHello {
+        member: name(peer),
+        epoch: Epoch(epoch),
+        address: Some(address(host)),
+        view_hash: 0,
+        protocol: 2,
+    };
     Input::LinkUp { link, hello: Verified::first_hand(hello), dialled }
 }

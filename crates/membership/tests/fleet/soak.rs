@@ -106,7 +106,8 @@ fn garbage(chance: &mut Chance) -> Message {
     let echo = Echo { seq: number(chance), delay: duration(chance) };
     match chance.below(12) {
         0 => {
-            let (echo, acked) = ((chance.below(2) == 0).then_some(echo), (chance.below(3) == 0).then_some(echo));
+            let (echo, acked) =
+                ((chance.below(2) == 0).then_some(echo), (chance.below(3) == 0).then_some(echo));
             Message::Beat { seq: number(chance), echo, acked, view_hash: 0 }
         }
         1 => Message::Ping { seq: number(chance) },

@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use flagship_membership::{Proof, Record, SelfState, Statement};
 use flagship_node::{ConnectFailure, LinkEnd, LinkEvent, LinkId, LinkRefusal, LocalHello, PeerHello};
 use flagship_pki::{Authority, Validity};
 use flagship_transport::{Attachment, Endpoint, Listen, Transport, TransportOptions};
-use flagship_types::{Callsign, Epoch, MemberName, PeerAddress, TrustDomain};
-use flagship_wire::{Hello, Incoming, PeerMessage, decode, pb};
+use flagship_types::{
+    Callsign, ConfigVersion, Epoch, Health, Incarnation, MemberName, Metadata, PeerAddress, Rank, Role, Term,
+    TrustDomain,
+};
+use flagship_wire::{Hello, Incoming, PeerMessage, decode, pb, signing_input, statement_bytes};
 use futures::stream::BoxStream;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -330,4 +334,38 @@ impl rustls::client::danger::ServerCertVerifier for BelievesAnything {
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// What a member says of itself, told apart by its name.
+pub(crate) fn record_of(member: &str) -> Record {
+    Record {
+        member: name(member),
+        epoch: Epoch(1000),
+        incarnation: Incarnation(0),
+        version: 1,
+        status: SelfState::Alive,
+        metadata: Metadata {
+            address: None,
+            rank: Rank(1),
+            candidate: true,
+            health: Health::default(),
+            role: Role::Standby,
+            term: Term::NONE,
+            leader: None,
+            config: ConfigVersion(0),
+            interrupted: false,
+        },
+    }
+}
+
+/// Signs with the certificate in `dir`, as if it were that time.
+pub(crate) fn sign_as(dir: &Path, fleet: &Callsign, statement: &Statement, at: SystemTime) -> Proof {
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
+    let (kind, bytes) = statement_bytes(statement, at);
+    let key = PrivateKeyDer::from_pem_slice(&fs::read(dir.join("tls.key")).unwrap()).unwrap();
+    let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
+    let signer = key.choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
+    let signature = signer.sign(&signing_input(kind, fleet, &bytes)).unwrap();
+    let leaf = CertificateDer::from_pem_slice(&fs::read(dir.join("tls.crt")).unwrap()).unwrap();
+    Proof { bytes: bytes.into(), signature: signature.into(), leaf: leaf.as_ref().into() }
 }

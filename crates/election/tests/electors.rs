@@ -1,0 +1,63 @@
+//! In a fleet of which most only watch: whom a member needs links to, and that watchers take nobody's place.
+#![allow(clippy::unwrap_used, reason = "a harness may fail loudly")]
+
+use std::collections::BTreeSet;
+
+use flagship_election::{
+    Config, Election, Input, MAX_NEEDED, MAX_OTHER_ELECTORS, MAX_PEERS, PeerView, Presence, Restored, Spec,
+};
+use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Metadata, Rank, Role, Term};
+
+fn name(text: &str) -> MemberName {
+    text.parse().unwrap()
+}
+
+fn election(candidate: bool) -> Election {
+    let spec = Spec { rank: Rank(1), ready: true, candidate, proposal: FleetConfig::default() };
+    Election::new(Config { name: name("me") }, spec, Restored::default(), 1, Instant::ZERO)
+}
+
+fn meet(election: &mut Election, peer: &str, candidate: bool, rank: i64) {
+    let metadata = Metadata {
+        address: None,
+        rank: Rank(rank),
+        candidate,
+        health: Health { api: true, payload_valid: true, payload_ready: false },
+        role: Role::Standby,
+        term: Term::NONE,
+        leader: None,
+        config: ConfigVersion(0),
+        interrupted: false,
+    };
+    let (name, presence, metadata) = (name(peer), Presence::Present, Some(metadata));
+    election.handle(
+        Input::Peer(PeerView { name, presence, metadata, exited: false, linked: true }),
+        Instant::ZERO,
+    );
+}
+
+#[test]
+fn a_candidate_needs_the_electors_and_a_batch_of_those_it_has_yet_to_ask() {
+    let mut candidate = election(true);
+    for i in 0..MAX_PEERS + 10 {
+        meet(&mut candidate, &format!("w{i:03}"), false, 0);
+    }
+    let candidates: BTreeSet<_> = (0..10_i64).map(|i| (format!("c{i}"), i)).collect();
+    for (peer, rank) in &candidates {
+        meet(&mut candidate, peer, true, *rank);
+    }
+    let needed = candidate.needed();
+    // Every one of them found a place, though watchers had taken all of them.
+    let best = candidates.iter().rev().take(MAX_OTHER_ELECTORS).map(|(peer, _)| name(peer));
+    assert!(best.into_iter().all(|peer| needed.contains(&peer)), "{needed:?}");
+    assert_eq!(needed.len(), MAX_NEEDED, "those without whose record it may not vote yet");
+}
+
+#[test]
+fn a_watcher_needs_nobody() {
+    let mut watcher = election(false);
+    for i in 0..10 {
+        meet(&mut watcher, &format!("c{i}"), true, i);
+    }
+    assert_eq!(watcher.needed(), BTreeSet::new());
+}
