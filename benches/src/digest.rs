@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant as Clock};
 
-use flagship_membership::{Input, LinkId, Membership, Message, Output, PeerHello, SignedStatement, Statement};
+use flagship_membership::{
+    Input, LinkId, Membership, Message, Output, PeerHello, SignedStatement, Statement,
+};
 use flagship_types::{Instant, Verified};
 use flagship_wire::{PeerMessage, message_frame};
 use prost::Message as _;
@@ -83,7 +85,10 @@ impl DigestPair {
     fn frames(&self, core: &mut Membership) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         for output in outputs(core) {
-            if let Output::Send { message: message @ (Message::Digest { .. } | Message::Delta { .. }), .. } = output {
+            if let Output::Send {
+                message: message @ (Message::Digest { .. } | Message::Delta { .. }), ..
+            } = output
+            {
                 let frame = message_frame(&PeerMessage::Membership(message)).expect("it fits into a frame");
                 frames.push(frame.encode_to_vec());
             }

@@ -22,7 +22,8 @@ impl Fleet {
     pub fn new(members: usize) -> Self {
         let names: Vec<MemberName> = (0..members).map(name).collect();
         let leader = names.first();
-        let records = (0..members).map(|member| sign(record(member, names[member].clone(), leader))).collect();
+        let records =
+            (0..members).map(|member| sign(record(member, names[member].clone(), leader))).collect();
         Self { names, records }
     }
 

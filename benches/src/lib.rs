@@ -6,9 +6,9 @@ mod digest;
 mod fleet;
 mod links;
 mod meter;
+mod peer;
 mod replies;
 mod seat;
-mod peer;
 
 pub use crew::Crew;
 pub use digest::{DigestCost, DigestPair};

@@ -113,8 +113,7 @@ fn id(member: usize) -> Id {
 }
 
 fn probe(member: usize) -> Vec<u8> {
-    let header =
-        Header { src: id(member), src_incarnation: 0, dst: id(0), message: Message::Ping(0) };
+    let header = Header { src: id(member), src_incarnation: 0, dst: id(0), message: Message::Ping(0) };
     let mut bytes = Vec::new();
     PostcardCodec.encode_header(&header, &mut bytes).expect("a vector takes any header");
     bytes

@@ -23,11 +23,23 @@ const PING_EVERY: u32 = 3;
 /// What will happen at a core or at a peer of it.
 #[derive(Debug)]
 enum Coming {
-    Up { link: LinkId, dialled: PeerAddress },
-    Frame { link: LinkId, kind: Kind, bytes: Vec<u8> },
+    Up {
+        link: LinkId,
+        dialled: PeerAddress,
+    },
+    Frame {
+        link: LinkId,
+        kind: Kind,
+        bytes: Vec<u8>,
+    },
     /// A peer's time to beat, and how long it waits until its next.
-    PeerBeats { link: LinkId, wait: Duration },
-    PeerPings { link: LinkId },
+    PeerBeats {
+        link: LinkId,
+        wait: Duration,
+    },
+    PeerPings {
+        link: LinkId,
+    },
 }
 
 #[derive(Debug)]

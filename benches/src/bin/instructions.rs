@@ -19,7 +19,8 @@ const TOLERANCE: f64 = 0.001;
 
 /// What is counted: functions of this program, with all that they call. Equal ones would be merged into one, so each
 /// names its kind.
-const COUNTED: [&str; 5] = ["counted_beats", "counted_echoes", "counted_timers", "counted_pings", "counted_probes"];
+const COUNTED: [&str; 5] =
+    ["counted_beats", "counted_echoes", "counted_timers", "counted_pings", "counted_probes"];
 
 #[inline(never)]
 fn counted_beats(work: impl FnOnce()) {
@@ -115,7 +116,8 @@ fn count_all() -> anyhow::Result<ExitCode> {
 
 /// Instructions per message: beat in, echo in, beat out, ping in, and foca's probe in.
 fn count(members: usize) -> anyhow::Result<[f64; 5]> {
-    let profile = std::env::temp_dir().join(format!("flagship-bench-{}-{members}.callgrind", std::process::id()));
+    let profile =
+        std::env::temp_dir().join(format!("flagship-bench-{}-{members}.callgrind", std::process::id()));
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet", "--compress-strings=no", "--compress-pos=no"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
