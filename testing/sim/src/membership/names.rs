@@ -87,13 +87,13 @@ impl Names {
 }
 
 /// The address of the i-th host of a network.
-pub fn address(network: u8, i: usize) -> PeerAddress {
+pub(super) fn address(network: u8, i: usize) -> PeerAddress {
     let text = format!("{network}.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255);
     PeerAddress::parse(&text, 9990).expect("a valid address")
 }
 
 /// What a member says of itself. The term stands for all that changes in it.
-pub fn metadata(address: &PeerAddress, term: u64) -> Metadata {
+pub(super) fn metadata(address: &PeerAddress, term: u64) -> Metadata {
     Metadata {
         address: Some(address.clone()),
         rank: Rank(0),

@@ -112,11 +112,6 @@ impl Paths {
         blocked
     }
 
-    /// The same without counting.
-    pub(super) fn is_cut(&self, from: Host, to: Host) -> bool {
-        self.active.iter().any(|(_, effect)| effect.blocks(from, to))
-    }
-
     /// Whether this segment is lost by chance.
     pub(super) fn lost(&mut self, rng: &mut Pcg64Mcg) -> bool {
         let base = self.network.lost_per_mille;
@@ -188,7 +183,7 @@ mod tests {
         assert_eq!(paths.fired, [0, 1]);
         assert!(!paths.clear_since(1, 0, 0) && paths.clear_since(0, 3, 0));
         paths.end(1, ms(10));
-        assert!(!paths.is_cut(0, 1));
+        assert!(!paths.blocked(0, 1));
         assert!(!paths.clear_since(0, 1, ms(9)) && paths.clear_since(0, 1, ms(10)));
     }
 
@@ -196,6 +191,6 @@ mod tests {
     fn a_split_blocks_both_ways() {
         let mut paths = Paths::new(Network::default(), 1);
         paths.begin(0, Effect::Split(Hosts::of(&[2, 3], 4)));
-        assert!(paths.is_cut(0, 2) && paths.is_cut(3, 1) && !paths.is_cut(2, 3) && !paths.is_cut(0, 1));
+        assert!(paths.blocked(0, 2) && paths.blocked(3, 1) && !paths.blocked(2, 3) && !paths.blocked(0, 1));
     }
 }

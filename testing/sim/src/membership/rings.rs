@@ -17,7 +17,7 @@ const MESH: usize = 8;
 
 /// The rings of all names of a fleet, whether they live or not.
 #[derive(Debug)]
-pub struct Rings {
+pub(super) struct Rings {
     /// Hosts in their order.
     orders: Vec<Vec<Host>>,
     /// The place of each host.
@@ -26,7 +26,7 @@ pub struct Rings {
 
 impl Rings {
     /// Of these names.
-    pub fn new(names: &Names) -> Self {
+    pub(super) fn new(names: &Names) -> Self {
         let mut rings = Self { orders: Vec::new(), places: Vec::new() };
         for ring in 0..RINGS {
             let hash = |host: &Host| {
@@ -53,7 +53,7 @@ impl Rings {
     }
 
     /// The observers of a subject among those that qualify.
-    pub fn observers(&self, subject: Host, qualifies: impl Fn(Host) -> bool) -> Vec<Host> {
+    pub(super) fn observers(&self, subject: Host, qualifies: impl Fn(Host) -> bool) -> Vec<Host> {
         let mut chosen = Vec::new();
         for ring in 0..self.orders.len() {
             let next = self.after(ring, subject).find(|host| qualifies(*host) && !chosen.contains(host));
@@ -63,13 +63,13 @@ impl Rings {
     }
 
     /// Whether one is among the first `reach` that qualify after a subject on some ring.
-    pub fn is_near(&self, who: Host, subject: Host, reach: usize, qualifies: impl Fn(Host) -> bool) -> bool {
+    pub(super) fn is_near(&self, who: Host, subject: Host, reach: usize, qualifies: impl Fn(Host) -> bool) -> bool {
         (0..self.orders.len())
             .any(|ring| self.after(ring, subject).filter(|host| qualifies(*host)).take(reach).any(|host| host == who))
     }
 
     /// How many links each member needs: to its observers, its subjects, and those it observes together with.
-    pub fn wanted_links(&self, counts: impl Fn(Host) -> bool, lives: impl Fn(Host) -> bool) -> Vec<usize> {
+    pub(super) fn wanted_links(&self, counts: impl Fn(Host) -> bool, lives: impl Fn(Host) -> bool) -> Vec<usize> {
         let n = self.orders[0].len();
         let counted = (0..n).filter(|host| counts(*host)).count();
         if counted <= MESH {

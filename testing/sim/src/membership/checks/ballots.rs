@@ -157,11 +157,15 @@ impl Ballots {
             }
             State::Down => {
                 let paused = ballot.away.is_some_and(|(_, until)| seen.at >= rule.shortened(until));
-                let accusers = ballot.words.iter().filter(|(by, (about, _))| *about == what && near(**by));
-                match accusers.count() {
+                let accusers = ballot.words.iter().filter(|(_, (about, _))| *about == what).map(|(by, _)| *by);
+                let (near, far): (Vec<Host>, Vec<Host>) = accusers.partition(|by| near(*by));
+                match near.len() {
                     _ if ballot.right == Some(what) || paused => Vec::new(),
                     QUORUM.. => Vec::new(),
-                    n => violation(3, format!("no finding of its own, no pause, and {n} of its observers accuse it")),
+                    _ => {
+                        let why = "no finding of its own, no pause";
+                        violation(3, format!("{why}; observers that accuse it: {near:?}, others: {far:?}"))
+                    }
                 }
             }
             State::Alive | State::Suspect | State::Away | State::Left => Vec::new(),
@@ -226,6 +230,8 @@ pub fn refutation_held(
 mod tests {
     use super::*;
 
+    const NONE: [u8; 0] = [];
+
     const RULE: Rule = Rule { silence_floor: ms(3_000), drift_permille: 0 };
 
     fn seen(state: State) -> Seen {
@@ -255,8 +261,8 @@ mod tests {
     fn a_suspicion_without_a_majority_is_found() {
         let heard = Verdict::Heard(Duration::from_millis(20));
         let mute = Verdict::Mute(Evidence::Silence);
-        assert_eq!(found(asked(&[mute]), State::Suspect), []);
-        assert_eq!(found(asked(&[mute, heard]), State::Suspect), []);
+        assert_eq!(found(asked(&[mute]), State::Suspect), NONE);
+        assert_eq!(found(asked(&[mute, heard]), State::Suspect), NONE);
         assert_eq!(found(asked(&[heard]), State::Suspect), [3]);
         assert_eq!(found(asked(&[mute, heard, heard]), State::Suspect), [3]);
         assert_eq!(found(asked(&[]), State::Suspect), [3], "alone, after 1.5 s");
@@ -270,7 +276,7 @@ mod tests {
     fn a_lone_observer_may_suspect_after_the_floor() {
         let mut ballots = Ballots::default();
         ballots.heard(0, 1, ms(5_900));
-        assert_eq!(found(ballots, State::Suspect), []);
+        assert_eq!(found(ballots, State::Suspect), NONE);
     }
 
     #[test]
@@ -278,7 +284,7 @@ mod tests {
         assert_eq!(found(asked(&[]), State::Down), [3]);
         let mut paused = asked(&[]);
         paused.away(0, 1, (7, 0), ms(9_999));
-        assert_eq!(found(paused, State::Down), []);
+        assert_eq!(found(paused, State::Down), NONE);
         let mut paused = asked(&[]);
         paused.away(0, 1, (7, 0), ms(10_500));
         assert_eq!(found(paused, State::Down), [3]);
@@ -293,7 +299,7 @@ mod tests {
             }
             found(ballots, State::Down)
         };
-        assert_eq!(accused(&[2, 3], (7, 0)), []);
+        assert_eq!(accused(&[2, 3], (7, 0)), NONE);
         assert_eq!(accused(&[2], (7, 0)), [3]);
         assert_eq!(accused(&[2, 9], (7, 0)), [3], "9 does not observe it");
         assert_eq!(accused(&[2, 3], (7, 1)), [3], "another incarnation");

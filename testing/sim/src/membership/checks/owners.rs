@@ -117,6 +117,8 @@ impl Owners {
 mod tests {
     use super::*;
 
+    const NONE: [u8; 0] = [];
+
     fn seen(epoch: u64, incarnation: u32, state: State) -> Seen {
         Seen { at: 0, viewer: 0, subject: 1, epoch, incarnation, state, term: Some(1), evidence: None }
     }
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn incarnations_that_the_owner_did_not_raise_are_found() {
         let mut owners = owners();
-        assert_eq!(invariants(&mut owners, seen(7, 2, State::Suspect)), []);
+        assert_eq!(invariants(&mut owners, seen(7, 2, State::Suspect)), NONE);
         assert_eq!(invariants(&mut owners, seen(7, 3, State::Alive)), [1]);
     }
 
@@ -143,12 +145,12 @@ mod tests {
     fn records_that_shrink_are_found() {
         for after in [seen(7, 1, State::Down), seen(7, 2, State::Alive)] {
             let mut owners = owners();
-            assert_eq!(invariants(&mut owners, seen(7, 2, State::Suspect)), []);
+            assert_eq!(invariants(&mut owners, seen(7, 2, State::Suspect)), NONE);
             assert_eq!(invariants(&mut owners, after), [2]);
         }
         let mut owners = owners();
         owners.said_term(1, 5);
-        assert_eq!(invariants(&mut owners, Seen { term: Some(5), ..seen(7, 2, State::Alive) }), []);
+        assert_eq!(invariants(&mut owners, Seen { term: Some(5), ..seen(7, 2, State::Alive) }), NONE);
         assert_eq!(invariants(&mut owners, Seen { term: Some(4), ..seen(7, 2, State::Alive) }), [2]);
     }
 
@@ -156,10 +158,10 @@ mod tests {
     fn a_pause_that_ends_and_a_viewer_that_starts_anew_are_no_shrinking() {
         let mut owners = owners();
         owners.said_away(1);
-        assert_eq!(invariants(&mut owners, seen(7, 2, State::Away)), []);
-        assert_eq!(invariants(&mut owners, seen(7, 2, State::Alive)), []);
+        assert_eq!(invariants(&mut owners, seen(7, 2, State::Away)), NONE);
+        assert_eq!(invariants(&mut owners, seen(7, 2, State::Alive)), NONE);
         owners.started(0, 1);
-        assert_eq!(invariants(&mut owners, seen(7, 0, State::Alive)), []);
+        assert_eq!(invariants(&mut owners, seen(7, 0, State::Alive)), NONE);
     }
 
     #[test]
@@ -174,6 +176,6 @@ mod tests {
         }
         let mut owners = owners();
         owners.lies(1);
-        assert_eq!(invariants(&mut owners, seen(8, 9, State::Left)), []);
+        assert_eq!(invariants(&mut owners, seen(8, 9, State::Left)), NONE);
     }
 }
