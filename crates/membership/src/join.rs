@@ -133,8 +133,8 @@ impl Membership {
             return true;
         }
         let jump = record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP;
-        // Of whom nothing was heard yet anything is new.
-        if jump && is_said(known) {
+        // What its owner signed goes for all alike, or views would differ for good; whoever leaps harms itself alone.
+        if jump && is_said(known) && record.proof().is_none() {
             self.stats.refused_records += 1;
             return true;
         }
