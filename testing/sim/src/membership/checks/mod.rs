@@ -69,7 +69,7 @@ pub struct Violation {
 
 /// An accuser counts among the first so many live members after the subject on some ring: its observers, and those
 /// who may have taken their places in a view that is a little older or newer.
-const REACH: usize = 4;
+const REACH: usize = 12;
 
 /// More are not kept.
 const MAX_VIOLATIONS: usize = 32;
