@@ -32,8 +32,10 @@ impl Membership {
             .filter(|(_, link)| link.peer == slot && link.epoch < epoch)
             .map(|(id, _)| *id)
             .collect();
+        // Perhaps the same process, which went on under a newer epoch: it is not told that its name is in use. If it is
+        // another it dials again and finds out.
         for id in old {
-            self.disconnect(id, CloseCode::NameInUse);
+            self.disconnect(id, CloseCode::Duplicate);
             self.drop_link(id);
         }
         let address = self.address_of(slot).cloned();

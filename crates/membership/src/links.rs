@@ -160,8 +160,10 @@ impl Membership {
             Some(slot) => {
                 let epoch = self.table.record(slot).epoch;
                 let old = self.table.attend(slot, now).link;
+                // Of the process at the other end, which may go on under a newer one than its Hello said.
+                let linked = old.and_then(|old| self.links.get(&old)).map(|link| link.epoch);
                 match old {
-                    Some(old) if hello.epoch != epoch => {
+                    Some(old) if linked != Some(hello.epoch) => {
                         return self.contest(id, slot, old, hello, dialled, now);
                     }
                     Some(old) if !self.keep_new(old, &dialled, slot, now) => {
