@@ -44,9 +44,8 @@ impl Membership {
         let way = self.rtt_of(slot);
         let member = self.table.attend(slot, now);
         let link = member.link;
-        // One ping serves all who ask within its round trip.
-        let under_way = member.asked_by.values().filter_map(|p| p.pinged_at).max();
-        let under_way = under_way.filter(|at| now.since(*at) < way + ANSWER_MARGIN);
+        // One ping serves all who ask within its round trip: more would wash the numbers of our beats out of the log.
+        let under_way = member.pinged_for_others.filter(|at| now.since(*at) < way + ANSWER_MARGIN);
         let pinged_at = under_way.or(link.map(|_| now));
         let room = member.asked_by.len() < MAX_PENDING_ANSWERS;
         match member.asked_by.get_mut(&asker) {
@@ -58,6 +57,7 @@ impl Membership {
             None => return,
         }
         if let Some(link) = link.filter(|_| under_way.is_none()) {
+            member.pinged_for_others = Some(now);
             self.ping(link, now);
         }
     }

@@ -59,6 +59,8 @@ pub(crate) struct Member {
     pub(crate) requery: Option<Box<Requery>>,
     /// Co-observers that wait for our answer about this member.
     pub(crate) asked_by: BTreeMap<Slot, PendingAnswer>,
+    /// When it was pinged last because others asked.
+    pub(crate) pinged_for_others: Option<Instant>,
     /// Who accused this member in its epoch and incarnation, this one included. At most `MAX_ACCUSERS`.
     pub(crate) accusers: BTreeMap<Slot, Accuser>,
     pub(crate) away_until: Option<Instant>,
@@ -120,6 +122,7 @@ impl Member {
             query: None,
             requery: None,
             asked_by: BTreeMap::new(),
+            pinged_for_others: None,
             accusers: BTreeMap::new(),
             away_until: None,
             away_used: false,

@@ -275,9 +275,10 @@ impl Membership {
         let same = statement.epoch == record.epoch
             && (statement.incarnation == record.incarnation || self.has(PlantedBug::WindowNotRestarted));
         // Of whom nothing was heard in this epoch it is not known which accusations it has refuted.
-        // And an unsigned word cannot be passed on: only who is linked with the subject can tell it.
-        let can_tell = self.table.get(slot).is_some_and(|member| member.link.is_some());
-        let believed = is_said(record) && (statement.proof().is_some() || (by_peer && can_tell));
+        // And an unsigned word cannot be passed on, so the subject might never hear of it: only a build that knows no
+        // signatures is believed without.
+        let unsigned = by_peer && self.links.get(&from).is_some_and(|link| !link.speaks_rings());
+        let believed = is_said(record) && (statement.proof().is_some() || unsigned);
         if !same || !believed || by == slot || by == SELF {
             return;
         }
@@ -331,8 +332,12 @@ impl Membership {
                 }
             }
             State::Alive => {
+                let link = member.link;
                 self.become_state(slot, State::Suspect, Some(evidence), now);
                 self.measure_way(slot);
+                if let Some(link) = link {
+                    self.tell_known(slot, link);
+                }
             }
             State::Away | State::Down | State::Left => {}
         }
