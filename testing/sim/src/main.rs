@@ -76,6 +76,9 @@ struct BugsArgs {
     /// Seeds to try for each.
     #[arg(long, default_value_t = 300)]
     seeds: u64,
+    /// Tries each bug with every plan, and shows what is violated first.
+    #[arg(long)]
+    all_plans: bool,
 }
 
 #[derive(Debug, Args)]
@@ -142,10 +145,16 @@ fn measure(args: &ReportArgs) -> ExitCode {
 
 #[cfg(feature = "planted-bugs")]
 fn bugs(args: &BugsArgs) -> ExitCode {
-    use sim::membership::bugs::{PLANTED, catch};
+    use sim::membership::bugs::{PLANTED, catch, survey};
 
     println!("{:<26} {:>9} {:<10} {:>6}  found", "bug", "invariant", "plan", "seeds");
     let mut all = true;
+    if args.all_plans {
+        for planted in &PLANTED {
+            println!("{:?}: {}", planted.bug, survey(planted, args.seeds).join(", "));
+        }
+        return ExitCode::SUCCESS;
+    }
     for planted in &PLANTED {
         let caught = catch(planted, 0..args.seeds);
         all &= caught.is_some();

@@ -25,7 +25,7 @@
 //! | `EchoDelayIgnored` | the age of a beat is taken from the last beat sent, not from the one that it echoes | 10 | late |
 
 #[cfg(feature = "planted-bugs")]
-pub use planted::{Caught, PLANTED, Planted, catch};
+pub use planted::{Caught, PLANTED, Planted, catch, survey};
 
 #[cfg(feature = "planted-bugs")]
 mod planted {
@@ -84,6 +84,18 @@ mod planted {
         bug(PlantedBug::AwayNeverEnds, &[5], "away"),
         bug(PlantedBug::EchoDelayIgnored, &[10], "late"),
     ];
+
+    /// Which plans bring a bug out within so many seeds: plan, invariant, seeds it took.
+    pub fn survey(planted: &Planted, seeds: u64) -> Vec<String> {
+        let mut found = Vec::new();
+        for kind in plans::KINDS {
+            let any = Planted { invariants: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13], plan: kind.name, ..*planted };
+            if let Some(caught) = catch(&any, 0..seeds) {
+                found.push(format!("{} ({}) {}", kind.name, caught.invariant, caught.seeds));
+            }
+        }
+        found
+    }
 
     /// Runs seeds until the bug is caught by one of its invariants, in a run that is clean without it.
     pub fn catch(planted: &Planted, seeds: std::ops::Range<u64>) -> Option<Caught> {

@@ -25,6 +25,9 @@ pub struct Kind {
     draw: Generator,
 }
 
+/// The plan of several others at once: they may keep each other from striking.
+pub const MIX: &str = "mix";
+
 /// All plans.
 pub const KINDS: [Kind; 22] = [
     kind("silence", 2, 128, 6, silence),
@@ -48,7 +51,7 @@ pub const KINDS: [Kind; 22] = [
     kind("cold", 3, 32, 3, cold),
     kind("away", 2, 48, 5, away),
     kind("resize", 6, 14, 5, resize),
-    kind("mix", 2, 48, 20, mix),
+    kind(MIX, 2, 48, 20, mix),
 ];
 
 const fn kind(name: &'static str, least: usize, most: usize, weight: u32, draw: Generator) -> Kind {
@@ -350,7 +353,8 @@ fn drift(draft: &mut Draft) {
 
 fn loss(draft: &mut Draft) {
     let percent = [2, 5, 5, 20][draft.rng.random_range(0..4)];
-    let lasts = draft.ms(20_000, 60_000);
+    // Two members send two segments a second: 2 % of them need some time to be any.
+    let lasts = draft.ms(20_000, 60_000) + Duration::from_secs(if draft.n() < 4 { 180 } else { 0 });
     draft.add(Duration::ZERO, lasts, Fault::Loss { percent });
 }
 

@@ -196,6 +196,12 @@ impl World {
         (0..self.members.len()).filter(runs).filter(|host| !liar(*host)).collect()
     }
 
+    /// Who lies, or did.
+    pub fn liars(&self) -> Vec<Host> {
+        let liar = |host: &Host| self.checks.as_ref().is_some_and(|checks| checks.is_liar(*host));
+        (0..self.members.len()).filter(liar).collect()
+    }
+
     /// How many streams a process holds.
     pub fn open_links(&self, host: Host) -> usize {
         self.members[host].streams.len()

@@ -50,7 +50,7 @@ struct Ballot {
     query_until: Nanos,
     answers: BTreeMap<Host, Verdict>,
     /// Words unasked: whose, about which (epoch, incarnation), and when.
-    words: BTreeMap<Host, ((u64, u32), Nanos)>,
+    words: BTreeMap<(Host, (u64, u32)), Nanos>,
     heard: Option<Nanos>,
     /// For which (epoch, incarnation) a suspicion was right.
     right: Option<(u64, u32)>,
@@ -98,7 +98,7 @@ impl Ballots {
 
     /// An accusation reached the viewer.
     pub fn accused(&mut self, (by, viewer): (Host, Host), subject: Host, what: (u64, u32), now: Nanos) {
-        self.of(viewer, subject).words.insert(by, (what, now));
+        self.of(viewer, subject).words.insert((by, what), now);
     }
 
     /// A proof of life that was sent then.
@@ -157,7 +157,7 @@ impl Ballots {
             }
             State::Down => {
                 let paused = ballot.away.is_some_and(|(_, until)| seen.at >= rule.shortened(until));
-                let accusers = ballot.words.iter().filter(|(_, (about, _))| *about == what).map(|(by, _)| *by);
+                let accusers = ballot.words.keys().filter(|(_, about)| *about == what).map(|(by, _)| *by);
                 let (near, far): (Vec<Host>, Vec<Host>) = accusers.partition(|by| near(*by));
                 match near.len() {
                     _ if ballot.right == Some(what) || paused => Vec::new(),
@@ -179,8 +179,8 @@ impl Ballot {
         let mut mute = 1;
         let mut heard = 0;
         let young = |at: Nanos| at + WORD_LASTS >= now;
-        let words = self.words.iter().filter(|(_, (about, at))| *about == what && young(*at));
-        let words: Vec<Host> = words.map(|(by, _)| *by).collect();
+        let words = self.words.iter().filter(|((_, about), at)| *about == what && young(**at));
+        let words: Vec<Host> = words.map(|((by, _), _)| *by).collect();
         for (by, verdict) in self.answers.iter().filter(|_| now <= self.query_until) {
             match verdict {
                 _ if words.contains(by) => {}

@@ -68,7 +68,7 @@ pub struct Violation {
 }
 
 /// An accuser counts among the first so many live members after the subject on some ring: its observers, and those
-/// who may have taken their places in a view that is a little older or newer.
+/// who may have taken their places, as many as a query asks.
 const REACH: usize = 12;
 
 /// More are not kept.
