@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "flagship-e2e",
         &["clusters", "flagship-k8s-api", "flagship-node", "flagship-transport", "flagship-pki"],
     ),
+    ("flagship-bench", &["flagship-wire", "flagship-membership"]),
 ];
 /// More that tests of a room may use: the transport's connect with certificates and sign records, the controller's
 /// implement the port `Links`, whose messages are the wire's.

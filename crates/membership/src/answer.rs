@@ -88,7 +88,7 @@ impl Membership {
         if on_rings && probes < MAX_PENDING_ANSWERS {
             let member = self.table.attend(slot, now);
             if member.probing_until.is_none() && !member.duty.observed {
-                let patience = h + member.freshness.slack(h);
+                let patience = h + member.freshness.slack();
                 member.clock = member.clock.max((now + probe) - patience);
                 member.not_late_before = now + probe;
                 self.duties_dirty = true;

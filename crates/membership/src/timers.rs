@@ -51,6 +51,11 @@ impl Timers {
 }
 
 impl Armed {
+    /// Whether the entry in force comes after that time, or there is none.
+    pub(crate) fn is_after(self, deadline: Instant) -> bool {
+        self.0.is_none_or(|at| at > deadline)
+    }
+
     /// Whether the entry of that time is the one in force; it is used up by that.
     pub(crate) fn fires(&mut self, at: Instant) -> bool {
         let fires = self.0 == Some(at);

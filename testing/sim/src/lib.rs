@@ -1,15 +1,8 @@
-//! A virtual-time simulator of whole fleets: real nodes without IO on simulated hosts, streams, storage and
-//! payloads, with faults and checkers. A run is a pure function of its seed; it tests, it implements nothing.
+//! Virtual-time simulators: `fleet` runs whole members (a few), `membership` runs up to 10,000 membership cores.
+//! A run is a pure function of its seed; they test, they implement nothing.
 
-mod check;
-mod host;
-mod network;
-mod payload;
-mod plan;
-mod streams;
-mod world;
+pub mod fleet;
+pub mod membership;
+pub mod peers;
 
-pub use check::{Violation, Violations};
-pub use host::{HostSpec, PayloadState};
-pub use plan::{Fault, Plan};
-pub use world::{World, secs};
+pub use fleet::{Fault, HostSpec, PayloadState, Plan, Violation, Violations, World, secs};

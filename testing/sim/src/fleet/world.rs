@@ -18,10 +18,10 @@ use flagship_wire::PeerMessage;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
-use crate::check::Violations;
-use crate::host::{Host, HostSpec, Job, PayloadState};
-use crate::network::{HostId, Network};
-use crate::plan::Fault;
+use super::check::Violations;
+use super::host::{Host, HostSpec, Job, PayloadState};
+use super::network::{HostId, Network};
+use super::plan::Fault;
 
 /// The wall clock when virtual time begins, in milliseconds.
 const WALL_START_MS: u64 = 1_800_000_000_000;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use flagship_node::{Directive, Purpose};
 use flagship_types::{MemberName, Term};
 
-use crate::host::{Host, Job, PayloadState};
-use crate::network::HostId;
-use crate::world::{Event, World, secs};
+use super::host::{Host, Job, PayloadState};
+use super::network::HostId;
+use super::world::{Event, World, secs};
 
 impl World {
     /// The payload worker takes up what the directive asks for, unless it is at it already.

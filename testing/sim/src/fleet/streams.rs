@@ -6,8 +6,8 @@ use flagship_wire::PeerMessage;
 use rand::RngExt;
 use std::time::Duration;
 
-use crate::network::{CONNECT_TIMEOUT, HostId, USER_TIMEOUT};
-use crate::world::{Event, World};
+use super::network::{CONNECT_TIMEOUT, HostId, USER_TIMEOUT};
+use super::world::{Event, World};
 
 impl World {
     /// Closes one end; the other learns of it if the path is open.

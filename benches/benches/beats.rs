@@ -1,0 +1,66 @@
+//! Nanoseconds per message: bytes in, the core, bytes out; and foca 2 beside it, per probe.
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use flagship_bench::{Crew, FocaNode, Kind, SIZES, Stopwatch};
+
+/// Cores that take turns: more than the nearest cache holds, less than the second.
+const CORES: usize = 64;
+
+/// Runs rounds until there were enough calls of one kind; what so many take.
+fn run(crew: &mut Crew, kind: Kind, calls: u64) -> Duration {
+    let mut watch = Stopwatch::new();
+    while (watch.calls(kind) as u64) < calls || watch.nanos(kind) == 0.0 {
+        crew.round(&mut watch);
+    }
+    Duration::from_secs_f64(watch.nanos(kind) * calls as f64 / 1e9)
+}
+
+fn cores(c: &mut Criterion) {
+    for members in SIZES {
+        let mut crew = Crew::warm(members, CORES);
+        for (name, kind) in [
+            ("observer: beat in, echo out", Kind::Beat),
+            ("subject: echo in", Kind::Echo),
+            ("subject: timer, beat out", Kind::Timer),
+            ("ping in, echo out", Kind::Ping),
+        ] {
+            // With two members the beats carry the echoes.
+            if kind == Kind::Echo && members == 2 {
+                continue;
+            }
+            c.benchmark_group(name).bench_function(BenchmarkId::from_parameter(members), |b| {
+                b.iter_custom(|calls| run(&mut crew, kind, calls));
+            });
+        }
+        crew.assert_calm();
+    }
+}
+
+fn foca(c: &mut Criterion) {
+    for members in SIZES {
+        let mut node = FocaNode::new(members);
+        c.benchmark_group("foca: probe in, ack out").bench_function(
+            BenchmarkId::from_parameter(members),
+            |b| {
+                b.iter_custom(|probes| {
+                    let start = Instant::now();
+                    (0..probes).for_each(|_| node.probe());
+                    start.elapsed()
+                });
+            },
+        );
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = cores, foca
+}
+criterion_main!(benches);

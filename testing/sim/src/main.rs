@@ -1,0 +1,213 @@
+//! `sim`: hunts for violations of the membership invariants, reports figures, tells one run as a story.
+#![allow(clippy::print_stdout, reason = "a command line tool prints")]
+#![allow(clippy::disallowed_methods, reason = "how long a hunt may take is real time; no run reads it")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser};
+use sim::membership::hunt::{self, Hunt};
+use sim::membership::run::run;
+use sim::membership::rows::PeerModel;
+use sim::membership::{Record, plans, report, trace};
+
+/// Lines of a timeline that are printed with a violation.
+const LINES: usize = 120;
+
+/// Fleets of membership cores in virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "sim", max_term_width = 110)]
+enum Command {
+    /// Runs fault plans over seeds; exits 1 with seed and shrunk trace on a violation.
+    Hunt(HuntArgs),
+    /// Measures the rows of DESIGN section 11 in virtual time, with the peers side by side.
+    Report(ReportArgs),
+    /// Tells one run as a timeline.
+    Trace(TraceArgs),
+    /// Plants bugs in the core and counts the seeds it takes to catch each.
+    #[cfg(feature = "planted-bugs")]
+    Bugs(BugsArgs),
+}
+
+#[derive(Debug, Args)]
+struct HuntArgs {
+    /// Seeds, the last one not included.
+    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
+    seeds: std::ops::Range<u64>,
+    /// Ends after so many minutes, whatever is left.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Size of all fleets; without it sizes are mixed.
+    #[arg(long)]
+    members: Option<usize>,
+    /// One plan; without it plans are mixed.
+    #[arg(long, value_parser = plan)]
+    plan: Option<&'static str>,
+    /// Goes on after a violation, and counts.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Seeds per row; by default 30, 10 with 1,000 members and more.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// One object per row, one per line.
+    #[arg(long)]
+    json: bool,
+    /// Only rows whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Only rows of at most so many members.
+    #[arg(long)]
+    max_members: Option<usize>,
+    /// Without the peers.
+    #[arg(long)]
+    no_peers: bool,
+}
+
+#[cfg(feature = "planted-bugs")]
+#[derive(Debug, Args)]
+struct BugsArgs {
+    /// Seeds to try for each.
+    #[arg(long, default_value_t = 300)]
+    seeds: u64,
+}
+
+#[derive(Debug, Args)]
+struct TraceArgs {
+    /// The seed.
+    #[arg(long)]
+    seed: u64,
+    /// Size of the fleet.
+    #[arg(long)]
+    members: Option<usize>,
+    /// Its plan.
+    #[arg(long, value_parser = plan)]
+    plan: Option<&'static str>,
+}
+
+fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let bad = || format!("{text:?} is no range of seeds: write it as 0..20000");
+    let (from, to) = text.split_once("..").ok_or_else(bad)?;
+    let (from, to) = (from.parse().map_err(|_| bad())?, to.parse().map_err(|_| bad())?);
+    if from < to { Ok(from..to) } else { Err(bad()) }
+}
+
+fn plan(name: &str) -> Result<&'static str, String> {
+    plans::by_name(name).map(|kind| kind.name).ok_or_else(|| {
+        let names: Vec<&str> = plans::KINDS.iter().map(|kind| kind.name).collect();
+        format!("there is no plan {name:?}: {}", names.join(", "))
+    })
+}
+
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Hunt(args) => hunt(&args),
+        Command::Report(args) => measure(&args),
+        Command::Trace(args) => tell(&args),
+        #[cfg(feature = "planted-bugs")]
+        Command::Bugs(args) => bugs(&args),
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn measure(args: &ReportArgs) -> ExitCode {
+    let wanted = report::Wanted {
+        first_seed: args.first_seed,
+        seeds: args.seeds,
+        only: args.only.clone(),
+        most_members: args.max_members,
+        threads: threads(),
+    };
+    let (foca, chitchat) = (sim::peers::Foca, sim::peers::Chitchat);
+    let peers: [&dyn PeerModel; 2] = [&foca, &chitchat];
+    let peers = if args.no_peers { &peers[..0] } else { &peers[..] };
+    if !args.json {
+        println!("{}", report::head());
+    }
+    let lines = report::report(&wanted, peers, |line| match args.json {
+        true => println!("{}", line.json()),
+        false => println!("{}", line.text()),
+    });
+    if lines.iter().all(report::Line::met) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(feature = "planted-bugs")]
+fn bugs(args: &BugsArgs) -> ExitCode {
+    use sim::membership::bugs::{PLANTED, catch};
+
+    println!("{:<26} {:>9} {:<10} {:>6}  found", "bug", "invariant", "plan", "seeds");
+    let mut all = true;
+    for planted in &PLANTED {
+        let caught = catch(planted, 0..args.seeds);
+        all &= caught.is_some();
+        let (name, plan) = (format!("{:?}", planted.bug), planted.plan);
+        match caught {
+            Some(caught) => {
+                let (invariant, seeds) = (caught.invariant, caught.seeds);
+                println!("{name:<26} {invariant:>9} {plan:<10} {seeds:>6}  {}", caught.text);
+            }
+            None => println!("{name:<26} {:>9} {plan:<10} {:>6}", "not caught", format!(">{}", args.seeds)),
+        }
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn hunt(args: &HuntArgs) -> ExitCode {
+    let began = Instant::now();
+    let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let threads = threads();
+    let job = Hunt {
+        seeds: args.seeds.clone(),
+        members: args.members,
+        plan: args.plan,
+        threads,
+        stop_at_first: !args.keep_going,
+    };
+    let total = args.seeds.end - args.seeds.start;
+    let bag = hunt::hunt(&job, |done| {
+        if done.is_multiple_of(1_000) {
+            println!("{done} of {total} seeds after {:.0} s", began.elapsed().as_secs_f64());
+        }
+        limit.is_none_or(|limit| began.elapsed() < limit)
+    });
+    println!("{}", bag.table());
+    let (seconds, runs) = (began.elapsed().as_secs_f64(), bag.runs());
+    let events: u64 = bag.plans.values().map(|sum| sum.happenings).sum();
+    println!("{runs} runs in {seconds:.1} s on {threads} threads, {:.2} million events a second", events as f64 / 1e6 / seconds);
+    let Some(caught) = bag.catches.values().next() else {
+        println!("no violation");
+        return ExitCode::SUCCESS;
+    };
+    for other in bag.catches.values().take(40) {
+        println!("seed {} {} n={}: ({}) {}", other.seed, other.plan.name, other.plan.members, other.violation.invariant, other.violation.text);
+    }
+    let shrunk = hunt::shrink_catch(caught);
+    println!("{}", hunt::explain(caught, &shrunk, LINES));
+    ExitCode::FAILURE
+}
+
+fn tell(args: &TraceArgs) -> ExitCode {
+    let plan = plans::draw(args.seed, args.plan.and_then(plans::by_name), args.members);
+    let outcome = run(&plan, args.seed, Record { trace: true, ..Record::default() });
+    println!("plan {}, {} members, one-way delay {:?} + {:?}", plan.name, plan.members, plan.network.one_way, plan.network.jitter);
+    for timed in &plan.faults {
+        let lasts = if timed.lasts.is_zero() { String::new() } else { format!(", for {:?}", timed.lasts) };
+        println!("  at {:?}{lasts}: {}", timed.at, trace::describe(&timed.fault));
+    }
+    for line in &outcome.timeline {
+        println!("{line}");
+    }
+    for violation in &outcome.violations {
+        println!("invariant {}: {}", violation.invariant, violation.text);
+    }
+    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

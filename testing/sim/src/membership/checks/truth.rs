@@ -1,0 +1,137 @@
+//! Invariants 4, 10, 11 and 13 against what truly happened: who ran, who could reach whom.
+
+use super::{Checks, Seen, Violation};
+use crate::membership::clock::{Nanos, ms};
+use crate::membership::fault::{Fault, Host};
+use crate::membership::world::World;
+
+/// Nobody who, and nothing that, was disturbed within this time counts as timely. A verdict takes less: a beat
+/// (1 s), slack or silence floor (3 s), query and its repetition (1.5 s), window (2 s); streams that were stalled
+/// are given up after 5 s and dialled within 4 s.
+pub const UNDISTURBED: Nanos = ms(20_000);
+
+/// Bounds of a beat's age are measured with two clocks: a tenth of the longest bound at 5 % drift each, and rounding.
+const CLOCKS: Nanos = ms(1);
+
+/// A new stream counts as a proof of life at the time it comes up: its peer lived during the handshake, which takes as
+/// long as this at most.
+const HANDSHAKE: Nanos = ms(5_000);
+
+/// Who runs, and since when without a break.
+#[derive(Debug)]
+pub struct Truth {
+    /// `Ok(since)`: runs; `Err(at)`: stopped at.
+    hosts: Vec<Result<Nanos, Nanos>>,
+    /// The newest stream: at whom, from whom, when.
+    newest: Option<(Host, Host, Nanos)>,
+    drift_permille: u64,
+}
+
+impl Truth {
+    /// Nobody runs yet. Clocks are off by at most so many thousandths.
+    pub fn new(members: usize, drift_permille: u64) -> Self {
+        Self { hosts: vec![Err(0); members], newest: None, drift_permille }
+    }
+
+    /// It runs from now on.
+    pub fn started(&mut self, host: Host, now: Nanos) {
+        self.hosts[host] = Ok(now);
+    }
+
+    /// It does not run any more.
+    pub fn stopped(&mut self, host: Host, now: Nanos) {
+        if self.hosts[host].is_ok() {
+            self.hosts[host] = Err(now);
+        }
+    }
+
+    /// A stream between the two comes up at the viewer.
+    pub fn linked(&mut self, viewer: Host, peer: Host, now: Nanos) {
+        self.newest = Some((viewer, peer, now));
+    }
+
+    /// Whether it ran all the time since then.
+    pub fn ran_since(&self, host: Host, since: Nanos) -> bool {
+        self.hosts[host].is_ok_and(|started| started <= since)
+    }
+
+    /// Checks a proof of life that says that the subject still lived at `when`.
+    pub fn proves_life(&self, viewer: Host, subject: Host, when: Nanos, now: Nanos) -> Option<Violation> {
+        let lived_until = match self.hosts[subject] {
+            Ok(_) => now,
+            Err(stopped) => stopped,
+        };
+        // The bound is at most three beat intervals of waiting, each measured by a clock that may be off.
+        let mut tolerance = CLOCKS + ms(6_000) * self.drift_permille / 1_000;
+        if self.newest == Some((viewer, subject, now)) {
+            tolerance += HANDSHAKE;
+        }
+        (when > lived_until + tolerance).then(|| Violation {
+            invariant: 10,
+            at: now,
+            text: format!(
+                "m{viewer} takes it as proven that m{subject} lived at {:.3} s, but it stopped at {:.3} s",
+                when as f64 / 1e9,
+                lived_until as f64 / 1e9
+            ),
+        })
+    }
+}
+
+/// Whether a Down of a living member is one that must not be.
+pub(super) fn wrongly_down(checks: &Checks, world: &World, seen: Seen) -> Option<Violation> {
+    let since = seen.at.checked_sub(UNDISTURBED)?;
+    let healthy = |host: Host| checks.truth.ran_since(host, since) && !checks.is_liar(host);
+    let (v, s) = (seen.viewer, seen.subject);
+    if world.paths.loss_percent() > 5 || !healthy(v) || !healthy(s) {
+        return None;
+    }
+    let clear = |a: Host, b: Host| a == b || world.paths.clear_since(a, b, since);
+    let all_healthy_are_clear =
+        (0..world.plan.members).filter(|o| healthy(*o)).all(|o| clear(s, o) && clear(v, o));
+    let text = |why: &str| format!("m{v} holds m{s} Down, which lives: {why}");
+    if all_healthy_are_clear {
+        let has = |what: fn(&Fault) -> bool| world.plan.faults.iter().any(|timed| what(&timed.fault));
+        let liar = has(|fault| matches!(fault, Fault::Liar { .. }));
+        let slow = has(|fault| matches!(fault, Fault::Slow { .. } | Fault::Freeze { .. }));
+        let invariant = if liar { 13 } else if slow { 11 } else { 4 };
+        let text = text("neither they nor the ways between healthy members were disturbed");
+        return Some(Violation { invariant, at: seen.at, text });
+    }
+    let observers = world.rings.observers(s, |host| checks.truth.ran_since(host, since));
+    let timely = observers.iter().filter(|o| healthy(**o) && clear(s, **o) && clear(v, **o));
+    let timely = timely.count();
+    (timely * 2 > observers.len()).then(|| Violation {
+        invariant: 4,
+        at: seen.at,
+        text: text(&format!("{timely} of its {} observers hear it in time", observers.len())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn life_after_death_is_found() {
+        let mut truth = Truth::new(2, 0);
+        truth.started(1, 0);
+        assert_eq!(truth.proves_life(0, 1, ms(900), ms(1_000)), None);
+        truth.stopped(1, ms(1_000));
+        assert_eq!(truth.proves_life(0, 1, ms(1_000), ms(5_000)), None);
+        let found = truth.proves_life(0, 1, ms(1_200), ms(5_000)).unwrap();
+        assert_eq!(found.invariant, 10);
+        truth.linked(0, 1, ms(5_000));
+        assert_eq!(truth.proves_life(0, 1, ms(5_000), ms(5_000)), None);
+        assert!(truth.proves_life(0, 1, ms(7_000), ms(7_000)).is_some());
+    }
+
+    #[test]
+    fn only_who_ran_without_a_break_is_timely() {
+        let mut truth = Truth::new(1, 0);
+        truth.started(0, ms(10));
+        assert!(truth.ran_since(0, ms(10)) && !truth.ran_since(0, ms(9)));
+        truth.stopped(0, ms(20));
+        assert!(!truth.ran_since(0, ms(15)));
+    }
+}
