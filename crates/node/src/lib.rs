@@ -16,6 +16,7 @@ pub use flagship_election::{
     Directive, Event as ElectionEvent, Record as ElectionRecord, Refusal, ResignReason, Restored,
     Spec as ElectionSpec, Vote,
 };
+pub use flagship_membership::Stats as MembershipStats;
 pub use flagship_membership::{
     ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, Proof, State, Statement,
 };

@@ -17,6 +17,8 @@ use flagship_types::{
 };
 use tempfile::TempDir;
 
+pub(super) use flagship_node::MembershipStats as Stats;
+
 use super::report::Carried;
 use super::watch::Log;
 
@@ -174,6 +176,11 @@ impl Member {
 
     pub(super) fn state_of(&self, name: &MemberName) -> Option<State> {
         self.node.snapshot().members.iter().find(|member| member.name == *name).map(|member| member.state)
+    }
+
+    /// What its membership core counted.
+    pub(super) fn stats(&self) -> Stats {
+        self.node.snapshot().membership
     }
 
     pub(super) fn leads(&self) -> bool {

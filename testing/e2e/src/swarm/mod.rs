@@ -13,7 +13,7 @@ use flagship_node::State;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use member::{Fleet, Member};
+use member::{Fleet, Member, Stats};
 use process::Usage;
 pub use report::{Detection, Report};
 use watch::{Log, noticed};
@@ -84,7 +84,7 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let mut swarm = Swarm::start(options, &fleet, &log).await?;
     let booted = swarm.all_know_all(begun, options.boot_limit).await?;
     let (boot_used, boot_carried) = (Usage::now()?.since(&before), swarm.carried());
-    progress(&format!("all know all after {:.2} s", booted.as_secs_f64()));
+    progress(&format!("all know all after {:.2} s ({})", booted.as_secs_f64(), swarm.told_apart()));
     swarm.comes_to_rest(options.boot_limit).await?;
     let quiet_from = Instant::now();
     progress(&format!("at rest for {} s", options.rest.as_secs()));
@@ -227,10 +227,11 @@ impl Swarm {
                 let missing: Vec<_> = self.all().filter(|member| !knows_all(member)).collect();
                 let examples = missing.iter().take(5).map(|m| format!("{} knows {}", m.name, m.alive()));
                 bail!(
-                    "after {} s {} of {count} members do not know all: {}",
+                    "after {} s {} of {count} members do not know all: {} ({})",
                     limit.as_secs(),
                     missing.len(),
-                    examples.collect::<Vec<_>>().join(", ")
+                    examples.collect::<Vec<_>>().join(", "),
+                    self.told_apart()
                 );
             }
             sleep(LOOK).await;
@@ -256,6 +257,22 @@ impl Swarm {
             sleep(10 * LOOK).await;
         }
         Ok(())
+    }
+
+    /// What the cores did so far, all together: a boot that takes long says why.
+    fn told_apart(&self) -> String {
+        let sum = |of: fn(&Stats) -> u64| self.all().map(|member| of(&member.stats())).sum::<u64>();
+        format!(
+            "dials {}, suspicions {}, refutations {}, downs {}, stale links {}, duplicates {}, unneeded {}, digests {}",
+            sum(|s| s.dials),
+            sum(|s| s.suspicions),
+            sum(|s| s.refutations),
+            sum(|s| s.downs),
+            sum(|s| s.links_stale),
+            sum(|s| s.links_duplicate),
+            sum(|s| s.links_unneeded),
+            sum(|s| s.digests_sent)
+        )
     }
 
     fn carried(&self) -> report::Carried {
