@@ -9,10 +9,12 @@ use flagship_bench::DigestPair;
 fn digests(c: &mut Criterion) {
     for members in [100, 1_000, 10_000] {
         let pair = DigestPair::new(members);
-        c.benchmark_group("digest: one member is missing")
-            .bench_function(BenchmarkId::from_parameter(members), |b| {
-                b.iter_custom(|times| (0..times).map(|_| pair.exchange().spent).sum())
-            });
+        c.benchmark_group("digest: one member is missing").bench_function(
+            BenchmarkId::from_parameter(members),
+            |b| {
+                b.iter_custom(|times| (0..times).map(|_| pair.exchange().spent).sum());
+            },
+        );
     }
 }
 
