@@ -23,6 +23,6 @@ for target in "${targets[@]}"; do
     mkdir -p "fuzz/corpus/$target"
     # Without a sanitizer: there is no unsafe code here to watch, and it costs half the speed.
     cargo fuzz run --sanitizer none "$target" -- \
-        -max_total_time="$seconds" -max_len="$length" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 || status=1
+        -max_total_time="$seconds" -max_len="$length" -len_control=0 -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 || status=1
 done
 exit "$status"

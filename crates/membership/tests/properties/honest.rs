@@ -106,8 +106,11 @@ impl World {
         };
         stream.seq += 1;
         let (seq, id) = (stream.seq, stream.id);
-        let (echo, acked) =
-            (stream.received.newest(now).and_then(young), stream.acked.newest(now).and_then(young));
+        // One of the two, the younger.
+        let (received, acked) = (stream.received.newest(now), stream.acked.newest(now));
+        let acked = acked.filter(|a| received.is_none_or(|r| r.1 <= a.1));
+        let received = received.filter(|_| acked.is_none());
+        let (echo, acked) = (received.and_then(young), acked.and_then(young));
         self.say(i, id, WAY, Message::Beat { seq, echo, acked, view_hash });
     }
 
@@ -168,7 +171,7 @@ impl World {
         peer.record.version += 1;
         let record = signed(peer.record.clone());
         self.records.push(record.clone());
-        self.flood(Some(i), Message::Record(record));
+        self.flood(Some(i), &Message::Record(record));
     }
 
     /// The hostile peer answers by itself.
@@ -176,7 +179,7 @@ impl World {
         self.after(WAY * 2, Happening::ToCore(link, answer));
     }
 
-    fn flood(&mut self, first: Option<usize>, message: Message) {
+    fn flood(&mut self, first: Option<usize>, message: &Message) {
         for k in 0..self.peers.len() {
             if self.peers[k].crashed.is_some() || (first != Some(k) && self.peers[k].protocol < 2) {
                 continue;
@@ -207,7 +210,7 @@ impl World {
                     evidence: Evidence::Silence,
                 });
                 self.accusations.push(accusation.clone());
-                self.flood(None, Message::Accuse(accusation));
+                self.flood(None, &Message::Accuse(accusation));
             }
         }
         self.after(H, Happening::Accuse(i));

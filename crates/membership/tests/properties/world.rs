@@ -1,7 +1,7 @@
 //! One core among honest peers, played by a small model, and a hostile one, in virtual time. What the core must never do
 //! panics here, so that a property test and a fuzzer find the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use flagship_membership::{
@@ -60,17 +60,18 @@ pub(crate) fn signed<T>(content: T) -> Signed<T> {
 
 /// The newest few numbers that were sent to a peer, and when they arrive.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Arrivals([Option<(u64, Instant)>; 8]);
+pub(crate) struct Arrivals(VecDeque<(u64, Instant)>);
 
 impl Arrivals {
     pub(crate) fn add(&mut self, number: u64, at: Instant) {
-        self.0.rotate_right(1);
-        self.0[0] = Some((number, at));
+        self.0.push_front((number, at));
+        // More than can be under way in the fastest of the floods.
+        self.0.truncate(256);
     }
 
     /// The newest that is there.
     pub(crate) fn newest(&self, now: Instant) -> Option<(u64, Instant)> {
-        self.0.iter().flatten().find(|(_, at)| *at <= now).copied()
+        self.0.iter().find(|(_, at)| *at <= now).copied()
     }
 }
 
