@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser};
 use sim::membership::hunt::{self, Hunt};
-use sim::membership::run::run;
 use sim::membership::rows::PeerModel;
+use sim::membership::run::run;
 use sim::membership::{Record, plans, report, trace};
 
 /// Lines of a timeline that are printed with a violation.
@@ -191,13 +191,19 @@ fn hunt(args: &HuntArgs) -> ExitCode {
     println!("{}", bag.table());
     let (seconds, runs) = (began.elapsed().as_secs_f64(), bag.runs());
     let events: u64 = bag.plans.values().map(|sum| sum.happenings).sum();
-    println!("{runs} runs in {seconds:.1} s on {threads} threads, {:.2} million events a second", events as f64 / 1e6 / seconds);
+    println!(
+        "{runs} runs in {seconds:.1} s on {threads} threads, {:.2} million events a second",
+        events as f64 / 1e6 / seconds
+    );
     let Some(caught) = bag.catches.values().next() else {
         println!("no violation");
         return ExitCode::SUCCESS;
     };
     for other in bag.catches.values().take(40) {
-        println!("seed {} {} n={}: ({}) {}", other.seed, other.plan.name, other.plan.members, other.violation.invariant, other.violation.text);
+        println!(
+            "seed {} {} n={}: ({}) {}",
+            other.seed, other.plan.name, other.plan.members, other.violation.invariant, other.violation.text
+        );
     }
     let shrunk = hunt::shrink_catch(caught);
     println!("{}", hunt::explain(caught, &shrunk, LINES));
@@ -207,7 +213,10 @@ fn hunt(args: &HuntArgs) -> ExitCode {
 fn tell(args: &TraceArgs) -> ExitCode {
     let plan = plans::draw(args.seed, args.plan.and_then(plans::by_name), args.members);
     let outcome = run(&plan, args.seed, Record { trace: true, ..Record::default() });
-    println!("plan {}, {} members, one-way delay {:?} + {:?}", plan.name, plan.members, plan.network.one_way, plan.network.jitter);
+    println!(
+        "plan {}, {} members, one-way delay {:?} + {:?}",
+        plan.name, plan.members, plan.network.one_way, plan.network.jitter
+    );
     for timed in &plan.faults {
         let lasts = if timed.lasts.is_zero() { String::new() } else { format!(", for {:?}", timed.lasts) };
         println!("  at {:?}{lasts}: {}", timed.at, trace::describe(&timed.fault));

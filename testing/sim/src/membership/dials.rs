@@ -69,7 +69,9 @@ impl World {
 
     fn at_stage(&self, id: DialId, stage: Stage) -> bool {
         let dial = &self.dials[id.slot as usize];
-        dial.generation == id.generation && dial.stage == stage && self.members[dial.from].number == dial.number
+        dial.generation == id.generation
+            && dial.stage == stage
+            && self.members[dial.from].number == dial.number
     }
 
     pub(super) fn syn(&mut self, id: DialId) {

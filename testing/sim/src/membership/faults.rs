@@ -64,7 +64,10 @@ impl World {
             Fault::Split { side } => self.effect(i, Effect::Split(Hosts::of(&side, members))),
             Fault::SlowLink { a, b, extra } => self.effect(i, Effect::Slow(a, b, nanos(extra))),
             Fault::HoldBack { from, to } => {
-                self.effect(i, Effect::Cut { from: Hosts::of(&[from], members), to: Hosts::of(&[to], members) });
+                self.effect(
+                    i,
+                    Effect::Cut { from: Hosts::of(&[from], members), to: Hosts::of(&[to], members) },
+                );
             }
             Fault::Loss { percent } => self.effect(i, Effect::Loss(percent)),
             Fault::Reset { a, b } => {
@@ -220,9 +223,9 @@ impl World {
             }
         }
         if self.members[host].number > number && jumped {
-            let jumps = self.plan.faults.iter().enumerate().filter(|(_, timed)| {
-                matches!(timed.fault, Fault::WallJump { host: jumped, .. } if jumped == host)
-            });
+            let jumps = self.plan.faults.iter().enumerate().filter(
+                |(_, timed)| matches!(timed.fault, Fault::WallJump { host: jumped, .. } if jumped == host),
+            );
             for i in jumps.map(|(i, _)| i).collect::<Vec<_>>() {
                 self.struck(i, 1);
             }

@@ -54,7 +54,9 @@ impl Liar {
             Verdict::Heard(Duration::ZERO)
         };
         match message {
-            Message::Answer { id, subject, .. } if self.has(Lie::AnswerMute) || self.has(Lie::AnswerHeard) => {
+            Message::Answer { id, subject, .. }
+                if self.has(Lie::AnswerMute) || self.has(Lie::AnswerHeard) =>
+            {
                 self.told += 1;
                 Some(Message::Answer { id, subject, verdict })
             }
@@ -146,7 +148,8 @@ impl Liar {
             }
             Lie::Hold => {
                 let state = State::ALL[rng.random_range(0..5)];
-                let epoch = Epoch(view.epoch.0.saturating_add([0, 0, 1, u64::MAX / 2][rng.random_range(0..4)]));
+                let epoch =
+                    Epoch(view.epoch.0.saturating_add([0, 0, 1, u64::MAX / 2][rng.random_range(0..4)]));
                 Some(Message::Known { epoch, incarnation, state })
             }
             Lie::Huge => {

@@ -63,7 +63,9 @@ impl Names {
     /// Who has this name; `None` for one that a liar made up.
     pub fn host(&self, name: &MemberName) -> Option<Host> {
         let digits = name.as_str().strip_prefix('m')?.get(..5)?;
-        let host = digits.bytes().try_fold(0usize, |n, b| b.is_ascii_digit().then(|| n * 10 + usize::from(b - b'0')))?;
+        let host = digits
+            .bytes()
+            .try_fold(0usize, |n, b| b.is_ascii_digit().then(|| n * 10 + usize::from(b - b'0')))?;
         (self.names.get(host)? == name).then_some(host)
     }
 

@@ -74,7 +74,9 @@ fn crash(case: &Case, dead: usize, reset: bool) -> Option<f64> {
         hosts.iter().all(|viewer| world.tally().holds_down(*viewer, dead))
     };
     let known = |world: &World| {
-        dying.iter().all(|dead| world.tally().viewers_holding_down(*dead) >= hosts.len() && survivors(world, *dead))
+        dying
+            .iter()
+            .all(|dead| world.tally().viewers_holding_down(*dead) >= hosts.len() && survivors(world, *dead))
     };
     world.run_until_holds(ms(10), LIMIT, known)?;
     let last = world.tally().downs.iter().filter(|v| dying.contains(&v.subject) && hosts.contains(&v.viewer));

@@ -29,7 +29,7 @@ pub struct Kind {
 pub const MIX: &str = "mix";
 
 /// All plans.
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 23] = [
     kind("silence", 2, 128, 6, silence),
     kind("exit", 2, 128, 5, exit),
     kind("many", 3, 128, 6, many),
@@ -51,6 +51,7 @@ pub const KINDS: [Kind; 22] = [
     kind("cold", 3, 32, 3, cold),
     kind("away", 2, 48, 5, away),
     kind("resize", 6, 14, 5, resize),
+    kind("newcomer", 3, 8, 4, newcomer),
     kind(MIX, 2, 48, 20, mix),
 ];
 
@@ -108,11 +109,7 @@ fn network(rng: &mut Pcg64Mcg) -> Network {
     let one_way = [1, 5, 20, 20, 20, 60, 120][rng.random_range(0..7)];
     let jitter = [1, 2, 10, 30][rng.random_range(0..4)];
     let lost_per_mille = [0, 0, 0, 0, 1, 10][rng.random_range(0..6)];
-    Network {
-        one_way: Duration::from_millis(one_way),
-        jitter: Duration::from_millis(jitter),
-        lost_per_mille,
-    }
+    Network { one_way: Duration::from_millis(one_way), jitter: Duration::from_millis(jitter), lost_per_mille }
 }
 
 /// A plan in the making.
@@ -140,7 +137,8 @@ impl Draft {
     fn linked(&self, host: Host) -> Vec<Host> {
         let members = |h: Host| h < self.n() && !self.plan.joins_later(h);
         let mut linked = self.rings.observers(host, members);
-        let subjects = (0..self.n()).filter(|s| *s != host && self.rings.observers(*s, members).contains(&host));
+        let subjects =
+            (0..self.n()).filter(|s| *s != host && self.rings.observers(*s, members).contains(&host));
         linked.extend(subjects);
         linked.sort_unstable();
         linked.dedup();
@@ -364,14 +362,20 @@ fn churn(draft: &mut Draft) {
         at += draft.ms(200, 5_000);
         let lasts = draft.ms(100, 4_000);
         let taken = draft.plan.faults.iter().any(|timed| {
-            matches!(timed.fault, Fault::Crash { host: h, .. } if h == host) && timed.at + timed.lasts + Duration::from_secs(6) > at
+            matches!(timed.fault, Fault::Crash { host: h, .. } if h == host)
+                && timed.at + timed.lasts + Duration::from_secs(6) > at
         });
         if !taken {
             let reset = draft.rng.random();
             draft.add(at, lasts, Fault::Crash { host, reset, back: Some(Back::Higher) });
         }
         let host = draft.host();
-        if draft.plan.faults.iter().all(|timed| !matches!(timed.fault, Fault::Crash { host: h, .. } if h == host)) {
+        if draft
+            .plan
+            .faults
+            .iter()
+            .all(|timed| !matches!(timed.fault, Fault::Crash { host: h, .. } if h == host))
+        {
             draft.add(at, Duration::ZERO, Fault::Metadata { host });
         }
     }
@@ -429,7 +433,8 @@ fn cold(draft: &mut Draft) {
 fn away(draft: &mut Draft) {
     let hosts = draft.shuffled();
     let (at, grace) = (draft.ms(0, 1_000), draft.ms(2_000, 20_000));
-    let lasts = draft.ms(1_000, 28_000);
+    // It comes back, or not: then its pause ends nobody knows how.
+    let lasts = if draft.rng.random_range(0..3) == 0 { Duration::ZERO } else { draft.ms(1_000, 28_000) };
     draft.add(at, lasts, Fault::Away { host: hosts[0], grace });
     if draft.rng.random() && hosts.len() > 2 {
         let at = draft.ms(0, 5_000);
@@ -454,10 +459,26 @@ fn resize(draft: &mut Draft) {
     }
 }
 
+/// One starts anew while it cannot reach another, of whom it is asked: it cannot tell.
+fn newcomer(draft: &mut Draft) {
+    let hosts = draft.shuffled();
+    let (newcomer, subject) = (hosts[0], hosts[1]);
+    let cut = Duration::from_secs(40);
+    draft.add(Duration::ZERO, cut, Fault::Cut { from: vec![newcomer], to: vec![subject] });
+    draft.add(Duration::ZERO, cut, Fault::Cut { from: vec![subject], to: vec![newcomer] });
+    let (at, lasts) = (draft.ms(2_000, 4_000), draft.ms(300, 3_000));
+    draft.add(at, lasts, Fault::Crash { host: newcomer, reset: true, back: Some(Back::Higher) });
+    for asker in hosts.into_iter().skip(2) {
+        let (at, hold) = (draft.ms(15_000, 16_000), draft.ms(1_600, 2_500));
+        draft.add(at, hold, Fault::HoldBack { from: subject, to: asker });
+    }
+}
+
 /// Several at a time.
 fn mix(draft: &mut Draft) {
     let parts: [Generator; 14] = [
-        silence, exit, restart, one_way, bridge, partition, freeze, slow, drift, loss, flap, slow_link, cold, metadata,
+        silence, exit, restart, one_way, bridge, partition, freeze, slow, drift, loss, flap, slow_link, cold,
+        metadata,
     ];
     for _ in 0..draft.rng.random_range(2..=4) {
         let part = parts[draft.rng.random_range(0..parts.len())];

@@ -13,7 +13,7 @@ const RINGS: u64 = 3;
 /// Part of the protocol: "flagship" and "rings--1", the ring's number added.
 const KEYS: (u64, u64) = (0x666c_6167_7368_6970, 0x7269_6e67_732d_2d31);
 /// Full mesh up to here.
-const MESH: usize = 8;
+pub(super) const MESH: usize = 8;
 
 /// The rings of all names of a fleet, whether they live or not.
 #[derive(Debug)]
@@ -63,13 +63,24 @@ impl Rings {
     }
 
     /// Whether one is among the first `reach` that qualify after a subject on some ring.
-    pub(super) fn is_near(&self, who: Host, subject: Host, reach: usize, qualifies: impl Fn(Host) -> bool) -> bool {
-        (0..self.orders.len())
-            .any(|ring| self.after(ring, subject).filter(|host| qualifies(*host)).take(reach).any(|host| host == who))
+    pub(super) fn is_near(
+        &self,
+        who: Host,
+        subject: Host,
+        reach: usize,
+        qualifies: impl Fn(Host) -> bool,
+    ) -> bool {
+        (0..self.orders.len()).any(|ring| {
+            self.after(ring, subject).filter(|host| qualifies(*host)).take(reach).any(|host| host == who)
+        })
     }
 
     /// How many links each member needs: to its observers, its subjects, and those it observes together with.
-    pub(super) fn wanted_links(&self, counts: impl Fn(Host) -> bool, lives: impl Fn(Host) -> bool) -> Vec<usize> {
+    pub(super) fn wanted_links(
+        &self,
+        counts: impl Fn(Host) -> bool,
+        lives: impl Fn(Host) -> bool,
+    ) -> Vec<usize> {
         let n = self.orders[0].len();
         let counted = (0..n).filter(|host| counts(*host)).count();
         if counted <= MESH {

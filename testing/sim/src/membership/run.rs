@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::checks::settling::{self, Bounds};
 use super::checks::Violation;
+use super::checks::settling::{self, Bounds};
 use super::clock::{Nanos, ms, nanos};
 use super::fault::{Fault, Plan};
 use super::plans;
@@ -102,7 +102,8 @@ fn through_the_plan(world: &mut World) -> Vec<Violation> {
     let began = world.now();
     let bounds = Bounds::new(world.plan.members, world.plan.network.one_way);
     let ends = began + nanos(world.plan.length()) + ms(1);
-    let only_crashes = world.plan.faults.iter().all(|timed| matches!(timed.fault, Fault::Crash { back: None, .. }));
+    let only_crashes =
+        world.plan.faults.iter().all(|timed| matches!(timed.fault, Fault::Crash { back: None, .. }));
     let mut due = ends;
     if only_crashes {
         let last = world.plan.faults.iter().map(|timed| timed.at).max().unwrap_or_default();
@@ -117,7 +118,9 @@ fn through_the_plan(world: &mut World) -> Vec<Violation> {
     }
     if only_crashes {
         world.run_until(due);
-        found.extend(dead_for_good(world).into_iter().filter_map(|dead| settling::crash_is_known(world, dead)));
+        found.extend(
+            dead_for_good(world).into_iter().filter_map(|dead| settling::crash_is_known(world, dead)),
+        );
     }
     found
 }

@@ -35,7 +35,8 @@ pub fn shrink(
                 return best;
             }
             best.runs += 1;
-            if let Some(found) = judge(&candidate).filter(|found| found.invariant == best.violation.invariant) {
+            if let Some(found) = judge(&candidate).filter(|found| found.invariant == best.violation.invariant)
+            {
                 best.plan = candidate;
                 best.violation = found;
                 better = true;
@@ -53,7 +54,8 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     let mut out = Vec::new();
     let faults = plan.faults.len();
     let with = |keep: &dyn Fn(usize) -> bool| {
-        let faults = plan.faults.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, f)| f.clone()).collect();
+        let faults =
+            plan.faults.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, f)| f.clone()).collect();
         Plan { faults, ..plan.clone() }
     };
     if faults > 2 {
@@ -63,7 +65,8 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     if faults > 1 {
         out.extend((0..faults).map(|dropped| with(&|i| i != dropped)));
     }
-    let needed = plan.faults.iter().flat_map(|timed| hosts(&timed.fault)).max().map_or(2, |host| (host + 1).max(2));
+    let needed =
+        plan.faults.iter().flat_map(|timed| hosts(&timed.fault)).max().map_or(2, |host| (host + 1).max(2));
     for fewer in [plan.members / 2, plan.members - 1] {
         if fewer >= needed && fewer < plan.members {
             out.push(Plan { members: fewer, ..plan.clone() });
@@ -164,7 +167,8 @@ mod tests {
     #[test]
     fn what_is_not_needed_goes() {
         let found = Violation { invariant: 4, at: 0, text: String::new() };
-        let freezes = |plan: &Plan| plan.faults.iter().any(|timed| matches!(timed.fault, Fault::Freeze { .. }));
+        let freezes =
+            |plan: &Plan| plan.faults.iter().any(|timed| matches!(timed.fault, Fault::Freeze { .. }));
         let seed = (0..).find(|seed| {
             let plan = plans::draw(*seed, plans::by_name("mix"), Some(12));
             plan.faults.len() > 4 && freezes(&plan)

@@ -89,7 +89,8 @@ impl World {
         let (slot, end) = ((link.0 & 0xffff_ffff) as u32 >> 1, (link.0 & 1) as u8);
         let stream = self.streams.get(slot as usize)?;
         let held = &stream.ends[usize::from(end)];
-        (u64::from(stream.generation) == link.0 >> 32 && held.open && held.host == host).then_some((slot, end))
+        (u64::from(stream.generation) == link.0 >> 32 && held.open && held.host == host)
+            .then_some((slot, end))
     }
 
     /// Sends towards an end.
@@ -170,7 +171,8 @@ impl World {
         let lost = self.paths.blocked(from, to) || self.paths.lost(&mut self.rng);
         let passes = !lost && self.members[to].process != Process::Silent;
         if passes {
-            let stalled = std::mem::take(&mut self.streams[end.slot as usize].ways[usize::from(end.end)].stalled);
+            let stalled =
+                std::mem::take(&mut self.streams[end.slot as usize].ways[usize::from(end.end)].stalled);
             let probe = stalled.is_empty();
             for wire in stalled {
                 self.fly(end.slot, end.end, wire);

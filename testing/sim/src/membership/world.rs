@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::hash::Hasher as _;
 
 use flagship_membership::{
-    Config, Event, Input, KnownMember, LinkId, Membership, Message, Output, State, Statement,
+    Config, Event, Input, KnownMember, LinkId, Membership, Message, Output, State, Statement, Verdict,
 };
 use flagship_types::{Epoch, Instant, PeerAddress};
 use rand::{Rng, RngExt, SeedableRng};
@@ -20,7 +20,7 @@ use super::lies::Liar;
 use super::names::{Names, metadata};
 use super::paths::Paths;
 use super::queue::{Happening, Queue};
-use super::rings::Rings;
+use super::rings::{MESH, Rings};
 use super::signing::sign;
 use super::streams::{Stream, Wire};
 use super::tally::Tally;
@@ -28,6 +28,9 @@ use super::trace::{Trace, What};
 
 /// The wall clock at the start of virtual time, in milliseconds.
 pub(super) const WALL_MS: u64 = 1_800_000_000_000;
+
+/// A process that finds its name in use is ended and started anew by whoever runs it.
+const STALLED_FOR: Nanos = ms(8_000);
 
 /// So many views of a large fleet are looked at one by one.
 const SAMPLE: usize = 300;
@@ -356,7 +359,7 @@ impl World {
         }
         core.handle(Input::SetSeeds(seeds), local);
         let member = &mut self.members[host];
-        member.stored_epoch = member.stored_epoch.max(epoch);
+        member.stored_epoch = if storage_lost { epoch } else { member.stored_epoch.max(epoch) };
         member.core = Some(core);
         member.process = Process::Running;
         member.number += 1;
@@ -456,7 +459,8 @@ impl World {
     fn run_timeouts(&mut self, host: Host) -> bool {
         let member = &mut self.members[host];
         let local = member.clock.read(self.now);
-        let Some(core) = member.core.as_mut().filter(|core| core.next_timeout().is_some_and(|at| at <= local))
+        let Some(core) =
+            member.core.as_mut().filter(|core| core.next_timeout().is_some_and(|at| at <= local))
         else {
             return false;
         };
@@ -514,7 +518,9 @@ impl World {
             checks.owner_is_at(host, core.epoch().0, core.incarnation().0);
         }
         loop {
-            let Some(output) = self.members[host].core.as_mut().and_then(Membership::poll_output) else { break };
+            let Some(output) = self.members[host].core.as_mut().and_then(Membership::poll_output) else {
+                break;
+            };
             self.tally.outputs += 1;
             if let Some((hasher, text)) = &mut self.digest {
                 text.clear();
@@ -582,7 +588,15 @@ impl World {
         let Some((slot, end)) = self.end_of(host, link) else { return };
         let to = self.streams[slot as usize].ends[1 - usize::from(end)].host;
         if let Some(checks) = &mut self.checks {
-            let honest = self.members[host].liar.is_none();
+            let honest = self.members[host].liar.is_none() && !checks.is_liar(host);
+            if let Message::Answer { subject, verdict: Verdict::Mute(_), .. } = &message
+                && honest
+                && self.plan.members <= MESH
+                && let Some(about) = self.names.host(subject)
+            {
+                let view = self.members[host].core.as_ref().and_then(|core| core.member(subject));
+                checks.answers_mute(host, about, view.map(|view| view.state), self.now);
+            }
             checks.sent(&self.names, (host, to), honest, &message, self.now);
         }
         self.note(host, || What::Sent { to, message: message.clone() });
@@ -600,6 +614,9 @@ impl World {
             }
             Event::NameInUse { .. } => {
                 self.tally.stalled += 1;
+                let number = self.members[host].number;
+                self.queue.push(self.now + STALLED_FOR / 8, Happening::Exit(host as u32, number));
+                self.queue.push(self.now + STALLED_FOR, Happening::Start(host as u32));
                 self.note(host, || What::Event(event.clone()));
             }
             Event::Querying(_) | Event::Refuted(_) => self.note(host, || What::Event(event.clone())),

@@ -59,12 +59,23 @@ struct Ballot {
     newest: Option<(u64, u32)>,
 }
 
+/// What a view must hold after a frame: this subject at least so high, and if that was news to it, not suspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Whom.
+    pub subject: Host,
+    /// Epoch and incarnation.
+    pub told: (u64, u32),
+    /// Whether the record came alone, and was higher than what the view showed.
+    pub news: bool,
+}
+
 /// All ballots.
 #[derive(Debug, Default)]
 pub struct Ballots {
     ballots: BTreeMap<(Host, Host), Ballot>,
     /// After the frame that is being handled the receiver must hold these subjects at least so high.
-    pub expected: Vec<(Host, u64, u32)>,
+    pub expected: Vec<Expected>,
 }
 
 impl Ballots {
@@ -96,6 +107,21 @@ impl Ballots {
         }
     }
 
+    /// A member is about to answer Mute in a fleet that is a full mesh. Who has never heard the subject cannot tell,
+    /// unless it holds it Down by others' word.
+    pub fn answers_mute(
+        &mut self,
+        by: Host,
+        subject: Host,
+        holds: Option<State>,
+        at: Nanos,
+    ) -> Option<Violation> {
+        let never = self.of(by, subject).heard.is_none() && holds != Some(State::Down);
+        let text =
+            || format!("m{by} says that it does not hear m{subject}, which it never heard: it cannot tell");
+        never.then(|| Violation { invariant: 3, at, text: text() })
+    }
+
     /// An accusation reached the viewer.
     pub fn accused(&mut self, (by, viewer): (Host, Host), subject: Host, what: (u64, u32), now: Nanos) {
         self.of(viewer, subject).words.insert((by, what), now);
@@ -108,9 +134,9 @@ impl Ballots {
     }
 
     /// A record that the viewer has to read.
-    pub fn record(&mut self, viewer: Host, owner: Host, what: (u64, u32), honest: bool) {
+    pub fn record(&mut self, viewer: Host, owner: Host, what: (u64, u32), news: bool, honest: bool) {
         if honest && viewer != owner {
-            self.expected.push((owner, what.0, what.1));
+            self.expected.push(Expected { subject: owner, told: what, news });
             let ballot = self.of(viewer, owner);
             ballot.newest = ballot.newest.max(Some(what));
         }
@@ -199,9 +225,9 @@ impl Ballot {
         }
         let silent = self.heard.map(|heard| now.saturating_sub(heard));
         let floor = rule.shortened(H + rule.silence_floor);
-        silent.filter(|silent| *silent < floor).map(|silent| {
-            format!("nobody else answered, and it was heard {} ms ago", silent / ms(1))
-        })
+        silent
+            .filter(|silent| *silent < floor)
+            .map(|silent| format!("nobody else answered, and it was heard {} ms ago", silent / ms(1)))
     }
 }
 
@@ -209,13 +235,14 @@ impl Ballot {
 /// another process, and those are told apart on their own links (docs/decisions/0010).
 pub fn refutation_held(
     (viewer, subject): (Host, Host),
-    told: (u64, u32),
+    (told, news): ((u64, u32), bool),
     view: (u64, u32, State),
     at: Nanos,
 ) -> Option<Violation> {
     let (epoch, incarnation, state) = view;
     let held = matches!(state, State::Suspect | State::Down);
-    (epoch == told.0 && incarnation < told.1 && held).then(|| Violation {
+    let lower = incarnation < told.1 || (news && incarnation == told.1);
+    (epoch == told.0 && lower && held).then(|| Violation {
         invariant: 7,
         at,
         text: format!(
@@ -273,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_who_cannot_tell_is_found() {
+        let mut ballots = Ballots::default();
+        assert!(ballots.answers_mute(0, 1, Some(State::Alive), 0).is_some());
+        assert!(ballots.answers_mute(0, 1, Some(State::Down), 0).is_none());
+        ballots.heard(0, 1, 0);
+        assert!(ballots.answers_mute(0, 1, Some(State::Alive), 0).is_none());
+    }
+
+    #[test]
     fn a_lone_observer_may_suspect_after_the_floor() {
         let mut ballots = Ballots::default();
         ballots.heard(0, 1, ms(5_900));
@@ -309,9 +345,10 @@ mod tests {
     fn a_refutation_that_loses_is_found() {
         let mut ballots = asked(&[Verdict::Mute(Evidence::Silence)]);
         assert_eq!(ballots.finding((0, 1), (7, 0), Evidence::Silence, ms(10_000), RULE), None);
-        ballots.record(0, 1, (7, 1), true);
+        ballots.record(0, 1, (7, 1), true, true);
         assert_eq!(found(ballots, State::Down), [7]);
-        assert!(refutation_held((0, 1), (7, 1), (7, 0, State::Suspect), 0).is_some());
-        assert!(refutation_held((0, 1), (7, 1), (7, 1, State::Alive), 0).is_none());
+        let held = |news, view| refutation_held((0, 1), ((7, 1), news), view, 0).is_some();
+        assert!(held(false, (7, 0, State::Suspect)) && held(true, (7, 1, State::Suspect)));
+        assert!(!held(true, (7, 1, State::Alive)) && !held(false, (7, 1, State::Suspect)));
     }
 }

@@ -68,8 +68,9 @@ pub struct Violation {
 }
 
 /// An accuser counts among the first so many live members after the subject on some ring: its observers, and those
-/// who may have taken their places, as many as a query asks.
-const REACH: usize = 12;
+/// who may have taken their places, as many as a query asks; and two more, as others may have come back in the same
+/// instant after the verdict.
+const REACH: usize = 12 + 2;
 
 /// More are not kept.
 const MAX_VIOLATIONS: usize = 32;
@@ -124,7 +125,7 @@ impl Checks {
     }
 
     pub(super) fn resumed(&mut self, host: Host, now: Nanos) {
-        self.truth.started(host, now);
+        self.truth.resumed(host, now);
     }
 
     pub(super) fn lies(&mut self, host: Host) {
@@ -152,6 +153,12 @@ impl Checks {
     }
 
     // What passes by.
+
+    /// A member is about to answer that it does not hear another, in a full mesh.
+    pub(super) fn answers_mute(&mut self, by: Host, subject: Host, holds: Option<State>, now: Nanos) {
+        let found = self.ballots.answers_mute(by, subject, holds, now);
+        self.add(found);
+    }
 
     pub(super) fn sent(
         &mut self,
@@ -185,10 +192,10 @@ impl Checks {
                 }
             }
             Message::Accuse(accusation) => self.accusation(names, (from, to), accusation, now),
-            Message::Record(record) if reads => self.record(names, (from, to), record, now),
+            Message::Record(record) if reads => self.record(names, (from, to), record, true, now),
             Message::Delta { records, accusations } => {
                 for record in records.iter().filter(|_| reads) {
-                    self.record(names, (from, to), record, now);
+                    self.record(names, (from, to), record, false, now);
                 }
                 for accusation in accusations {
                     self.accusation(names, (from, to), accusation, now);
@@ -215,11 +222,20 @@ impl Checks {
     }
 
     /// One that the receiver has to believe, or that it may act upon.
-    fn record(&mut self, names: &Names, (from, to): (Host, Host), record: &Signed<Record>, now: Nanos) {
+    fn record(
+        &mut self,
+        names: &Names,
+        (from, to): (Host, Host),
+        record: &Signed<Record>,
+        alone: bool,
+        now: Nanos,
+    ) {
         let Some(owner) = names.host(&record.member) else { return };
         if record.proof().is_some() || owner == from {
             let what = (record.epoch.0, record.incarnation.0);
-            self.ballots.record(to, owner, what, !self.owners.is_liar(owner));
+            let last = self.owners.last(to, owner).map(|seen| (seen.epoch, seen.incarnation));
+            let news = alone && last.is_some_and(|last| last.0 == what.0 && last.1 < what.1);
+            self.ballots.record(to, owner, what, news, !self.owners.is_liar(owner));
             if let SelfState::Away { grace } = record.status {
                 self.ballots.away(to, owner, what, now + nanos(grace));
             }
@@ -231,6 +247,10 @@ impl Checks {
         let Some(subject) = world.names.host(&accusation.subject) else { return };
         if !self.owners.is_liar(host) {
             let what = (accusation.epoch.0, accusation.incarnation.0);
+            if accusation.evidence == Evidence::Silence {
+                let found = self.truth.woke_long_ago(host, subject, world.now);
+                self.add(found);
+            }
             let rule = Rule::of(&world.plan);
             let found = self.ballots.finding((host, subject), what, accusation.evidence, world.now, rule);
             self.add(found);
@@ -246,10 +266,12 @@ impl Checks {
         let Some(core) = world.core(host).filter(|_| !self.owners.is_liar(host)) else { return };
         // Who said good-bye does not listen any more.
         let speaks = core.member(world.names.name(host)).is_some_and(|own| own.state == State::Alive);
-        for (subject, epoch, incarnation) in expected.into_iter().filter(|_| speaks) {
+        for expected in expected.into_iter().filter(|_| speaks) {
+            let subject = expected.subject;
             let Some(view) = core.member(world.names.name(subject)) else { continue };
             let now = (view.epoch.0, view.incarnation.0, view.state);
-            let found = ballots::refutation_held((host, subject), (epoch, incarnation), now, world.now);
+            let found =
+                ballots::refutation_held((host, subject), (expected.told, expected.news), now, world.now);
             self.add(found);
         }
     }
@@ -285,7 +307,8 @@ impl Checks {
         let found = self.owners.seen(seen);
         self.add(found);
         let near = |accuser: Host| {
-            let live = |host: Host| matches!(world.state(seen.viewer, host), Some(State::Alive | State::Suspect));
+            let live =
+                |host: Host| matches!(world.state(seen.viewer, host), Some(State::Alive | State::Suspect));
             accuser == seen.viewer
                 || !live(accuser)
                 || world.rings.is_near(accuser, seen.subject, REACH, |host| host == accuser || live(host))

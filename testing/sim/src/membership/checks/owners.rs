@@ -70,13 +70,22 @@ impl Owners {
         self.owners[host].liar
     }
 
+    /// What a viewer showed of a subject last.
+    pub fn last(&self, viewer: Host, subject: Host) -> Option<&Seen> {
+        self.last[viewer].get(&subject)
+    }
+
     /// Checks a view.
     pub fn seen(&mut self, seen: Seen) -> Vec<Violation> {
         let mut found = Vec::new();
         let mut add = |invariant, text: &str| {
             let Seen { at, viewer, subject, epoch, incarnation, state, .. } = seen;
             let shown = format!("{} at epoch {epoch}, incarnation {incarnation}", state.as_str());
-            found.push(Violation { invariant, at, text: format!("m{viewer} holds m{subject} {shown}: {text}") });
+            found.push(Violation {
+                invariant,
+                at,
+                text: format!("m{viewer} holds m{subject} {shown}: {text}"),
+            });
         };
         let owner = &self.owners[seen.subject];
         if !owner.liar {

@@ -37,7 +37,8 @@ impl Bounds {
         let flood = diameter * (rtt + ms(100));
         let once = ms(1_000) + (2 * rtt + ms(50)) * 2 + ms(1_000) + ms(2_000) + flood;
         let detection = once + ms(3_000) + 2 * once;
-        let recovery = ms(5_000) + ms(5_000) + ms(2_000) + 3 * rtt + detection + diameter * (ms(1_000) + 2 * rtt);
+        let recovery =
+            ms(5_000) + ms(5_000) + ms(2_000) + 3 * rtt + detection + diameter * (ms(1_000) + 2 * rtt);
         Self { detection, recovery }
     }
 }
@@ -45,10 +46,7 @@ impl Bounds {
 /// Survivors that do not hold a dead member Down (or Left) though its time is over.
 pub fn undetected(world: &World, dead: Host) -> Vec<Host> {
     let believes = |viewer: &Host| {
-        matches!(
-            world.state(*viewer, dead),
-            Some(State::Alive | State::Suspect | State::Away)
-        )
+        matches!(world.state(*viewer, dead), Some(State::Alive | State::Suspect | State::Away))
     };
     world.healthy().into_iter().filter(believes).collect()
 }
@@ -60,7 +58,10 @@ pub fn crash_is_known(world: &World, dead: Host) -> Option<Violation> {
     Some(Violation {
         invariant: 5,
         at: world.now(),
-        text: format!("m{dead} is gone, and {} survivors do not hold it Down, m{first} among them", undetected.len()),
+        text: format!(
+            "m{dead} is gone, and {} survivors do not hold it Down, m{first} among them",
+            undetected.len()
+        ),
     })
 }
 
@@ -75,7 +76,8 @@ pub fn views(world: &World) -> Vec<Violation> {
     });
     if let Some((viewer, missing)) = wanting {
         let state = world.state(viewer, missing).map_or("not at all", State::as_str);
-        let text = format!("after quiet m{viewer} holds m{missing} {state}, though it lives and is reachable");
+        let text =
+            format!("after quiet m{viewer} holds m{missing} {state}, though it lives and is reachable");
         found.push(Violation { invariant: 8, at, text });
     }
     let mut views: BTreeMap<u64, Host> = BTreeMap::new();

@@ -17,6 +17,9 @@ const CLOCKS: Nanos = ms(1);
 /// long as this at most.
 const HANDSHAKE: Nanos = ms(5_000);
 
+/// The beat interval.
+const BEAT: Nanos = ms(1_000);
+
 /// Who runs, and since when without a break.
 #[derive(Debug)]
 pub struct Truth {
@@ -25,17 +28,41 @@ pub struct Truth {
     /// The newest stream: at whom, from whom, when.
     newest: Option<(Host, Host, Nanos)>,
     drift_permille: u64,
+    /// How long the last pause of each was.
+    pauses: Vec<Nanos>,
 }
 
 impl Truth {
     /// Nobody runs yet. Clocks are off by at most so many thousandths.
     pub fn new(members: usize, drift_permille: u64) -> Self {
-        Self { hosts: vec![Err(0); members], newest: None, drift_permille }
+        Self { hosts: vec![Err(0); members], newest: None, drift_permille, pauses: vec![0; members] }
     }
 
     /// It runs from now on.
     pub fn started(&mut self, host: Host, now: Nanos) {
         self.hosts[host] = Ok(now);
+    }
+
+    /// It runs again after a pause.
+    pub fn resumed(&mut self, host: Host, now: Nanos) {
+        self.pauses[host] = self.hosts[host].err().map_or(0, |stopped| now - stopped);
+        self.hosts[host] = Ok(now);
+    }
+
+    /// Checks an accusation for silence: who did not run for over a beat interval has to listen for one first, as what
+    /// was sent to it meanwhile waits in its sockets (rule 8).
+    pub fn woke_long_ago(&self, accuser: Host, subject: Host, now: Nanos) -> Option<Violation> {
+        let awake = now - self.hosts[accuser].ok()?;
+        let slow = 1_000 + self.drift_permille;
+        let hasty = self.pauses[accuser] > BEAT * slow / 1_000 + CLOCKS && awake < BEAT * 1_000 / slow;
+        hasty.then(|| Violation {
+            invariant: 11,
+            at: now,
+            text: format!(
+                "m{accuser} accuses m{subject} {} ms after it had not run for seconds",
+                awake / ms(1)
+            ),
+        })
     }
 
     /// It does not run any more.
@@ -94,7 +121,13 @@ pub(super) fn wrongly_down(checks: &Checks, world: &World, seen: Seen) -> Option
         let has = |what: fn(&Fault) -> bool| world.plan.faults.iter().any(|timed| what(&timed.fault));
         let liar = has(|fault| matches!(fault, Fault::Liar { .. }));
         let slow = has(|fault| matches!(fault, Fault::Slow { .. } | Fault::Freeze { .. }));
-        let invariant = if liar { 13 } else if slow { 11 } else { 4 };
+        let invariant = if liar {
+            13
+        } else if slow {
+            11
+        } else {
+            4
+        };
         let text = text("neither they nor the ways between healthy members were disturbed");
         return Some(Violation { invariant, at: seen.at, text });
     }
@@ -124,6 +157,19 @@ mod tests {
         truth.linked(0, 1, ms(5_000));
         assert_eq!(truth.proves_life(0, 1, ms(5_000), ms(5_000)), None);
         assert!(truth.proves_life(0, 1, ms(7_000), ms(7_000)).is_some());
+    }
+
+    #[test]
+    fn who_accuses_as_soon_as_it_wakes_is_found() {
+        let mut truth = Truth::new(1, 0);
+        truth.started(0, 0);
+        truth.stopped(0, ms(10_000));
+        truth.resumed(0, ms(15_000));
+        assert_eq!(truth.woke_long_ago(0, 1, ms(15_200)).map(|found| found.invariant), Some(11));
+        assert_eq!(truth.woke_long_ago(0, 1, ms(16_200)), None);
+        truth.stopped(0, ms(20_000));
+        truth.resumed(0, ms(20_500));
+        assert_eq!(truth.woke_long_ago(0, 1, ms(20_600)), None, "a short pause");
     }
 
     #[test]
