@@ -517,10 +517,7 @@ impl World {
         if let (Some(checks), Some(core)) = (&mut self.checks, &self.members[host].core) {
             checks.owner_is_at(host, core.epoch().0, core.incarnation().0);
         }
-        loop {
-            let Some(output) = self.members[host].core.as_mut().and_then(Membership::poll_output) else {
-                break;
-            };
+        while let Some(output) = self.members[host].core.as_mut().and_then(Membership::poll_output) {
             self.tally.outputs += 1;
             if let Some((hasher, text)) = &mut self.digest {
                 text.clear();
