@@ -139,7 +139,9 @@ impl Membership {
             let Some(asker) = due.map(|(asker, _)| *asker) else { return };
             let Some(pending) = member.asked_by.remove(&asker) else { return };
             let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
-            let verdict = if time_to_answer || member.late(h, now) {
+            // After a pause of ours nothing that is missing counts yet (rule 8).
+            let too_soon = now < member.not_late_before && !member.exited();
+            let verdict = if !too_soon && (time_to_answer || member.late(h, now)) {
                 member.mute |= time_to_answer;
                 Verdict::Mute(member.seen_evidence())
             } else {
