@@ -132,6 +132,7 @@ impl Membership {
     /// Answers whose time has come: a ping without an answer is muteness, if there was time for one.
     pub(crate) fn answer_overdue(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
+        let resumed = self.resumed_at;
         loop {
             let rtt = self.rtt_of(slot);
             let Some(member) = self.table.get_mut(slot) else { return };
@@ -140,7 +141,7 @@ impl Membership {
             let Some(pending) = member.asked_by.remove(&asker) else { return };
             let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
             // After a pause of ours nothing that is missing counts yet (rule 8).
-            let too_soon = now < member.not_late_before && !member.exited();
+            let too_soon = resumed.is_some_and(|at| now < at + h + member.freshness.slack()) && !member.exited();
             let verdict = if !too_soon && (time_to_answer || member.late(h, now)) {
                 member.mute |= time_to_answer;
                 Verdict::Mute(member.seen_evidence())

@@ -91,6 +91,8 @@ pub struct Membership {
     beat_origin: Instant,
     /// When slack was widened last because our own timers were late (rule 8).
     widened_at: Option<Instant>,
+    /// When this process ran again after its last pause.
+    resumed_at: Option<Instant>,
     outputs: VecDeque<Output>,
     stats: Stats,
 }
@@ -127,6 +129,7 @@ impl Membership {
             next_query: 0,
             beat_origin,
             widened_at: None,
+            resumed_at: None,
             outputs: VecDeque::new(),
             stats: Stats::default(),
             config,
@@ -373,6 +376,7 @@ impl Membership {
             }
         }
         if late > h {
+            self.resumed_at = Some(now);
             self.restart_links(now);
             self.dials.restart(now);
             self.refute_due = self.refute_due.map(|due| due.max(now));
