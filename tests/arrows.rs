@@ -21,7 +21,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("flagship-cli", &["flagship-k8s-api", "flagship-payload", "flagship-pki"]),
     ("clusters", &[]),
     ("sim", &["flagship-node", "flagship-wire", "flagship-membership", "flagship-election"]),
-    ("flagship-e2e", &["clusters", "flagship-k8s-api"]),
+    // The swarm runs many real nodes in one process, as the root does with one.
+    (
+        "flagship-e2e",
+        &["clusters", "flagship-k8s-api", "flagship-node", "flagship-transport", "flagship-pki"],
+    ),
+    ("flagship-bench", &["flagship-wire", "flagship-membership"]),
 ];
 /// More that tests of a room may use: the transport's connect with certificates and sign records, the controller's
 /// implement the port `Links`, whose messages are the wire's.

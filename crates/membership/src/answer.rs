@@ -44,9 +44,8 @@ impl Membership {
         let way = self.rtt_of(slot);
         let member = self.table.attend(slot, now);
         let link = member.link;
-        // One ping serves all who ask within its round trip.
-        let under_way = member.asked_by.values().filter_map(|p| p.pinged_at).max();
-        let under_way = under_way.filter(|at| now.since(*at) < way + ANSWER_MARGIN);
+        // One ping serves all who ask within its round trip: more would wash the numbers of our beats out of the log.
+        let under_way = member.pinged_for_others.filter(|at| now.since(*at) < way + ANSWER_MARGIN);
         let pinged_at = under_way.or(link.map(|_| now));
         let room = member.asked_by.len() < MAX_PENDING_ANSWERS;
         match member.asked_by.get_mut(&asker) {
@@ -58,6 +57,7 @@ impl Membership {
             None => return,
         }
         if let Some(link) = link.filter(|_| under_way.is_none()) {
+            member.pinged_for_others = Some(now);
             self.ping(link, now);
         }
     }
@@ -88,7 +88,7 @@ impl Membership {
         if on_rings && probes < MAX_PENDING_ANSWERS {
             let member = self.table.attend(slot, now);
             if member.probing_until.is_none() && !member.duty.observed {
-                let patience = h + member.freshness.slack(h);
+                let patience = h + member.freshness.slack();
                 member.clock = member.clock.max((now + probe) - patience);
                 member.not_late_before = now + probe;
                 self.duties_dirty = true;
@@ -132,6 +132,7 @@ impl Membership {
     /// Answers whose time has come: a ping without an answer is muteness, if there was time for one.
     pub(crate) fn answer_overdue(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
+        let resumed = self.resumed_at;
         loop {
             let rtt = self.rtt_of(slot);
             let Some(member) = self.table.get_mut(slot) else { return };
@@ -139,7 +140,9 @@ impl Membership {
             let Some(asker) = due.map(|(asker, _)| *asker) else { return };
             let Some(pending) = member.asked_by.remove(&asker) else { return };
             let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
-            let verdict = if time_to_answer || member.late(h, now) {
+            // After a pause of ours nothing that is missing counts yet (rule 8).
+            let too_soon = resumed.is_some_and(|at| now < at + h + member.freshness.slack()) && !member.exited();
+            let verdict = if !too_soon && (time_to_answer || member.late(h, now)) {
                 member.mute |= time_to_answer;
                 Verdict::Mute(member.seen_evidence())
             } else {

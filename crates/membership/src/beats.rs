@@ -16,27 +16,12 @@ use crate::{Echo, Event, LinkId, Membership, Message, PlantedBug, State};
 /// The first point after `after` that lies at `phase` within a raster of `step` from `origin`.
 fn next_in_phase(origin: Instant, step: Duration, phase: Duration, after: Instant) -> Instant {
     let first = origin + phase;
-    let step = step.max(Duration::from_nanos(1));
-    let steps = after.since(first).as_nanos() / step.as_nanos();
-    let nanos = u64::try_from((steps + 1) * step.as_nanos()).unwrap_or(u64::MAX);
-    // `since` is zero before the first point, which is then the next.
-    if after < first { first } else { first + Duration::from_nanos(nanos) }
+    let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let gone = after.as_nanos().saturating_sub(first.as_nanos());
+    if after < first { first } else { after + Duration::from_nanos(step - gone % step) }
 }
 
 impl Membership {
-    /// Whether we beat on a stream: to our observers, where election wants to know how fresh we are, and to a build
-    /// from before rings, whose members all observe each other.
-    pub(crate) fn sends_beats(&self, link: &Link) -> bool {
-        let duty = self.table.get(link.peer).map(|m| m.duty).unwrap_or_default();
-        duty.observes || duty.required || !link.speaks_rings() || link.beats_until.is_some()
-    }
-
-    /// Whether beats go on a stream either way.
-    pub(crate) fn is_beating(&self, link: &Link) -> bool {
-        let duty = self.table.get(link.peer).map(|m| m.duty).unwrap_or_default();
-        (duty.observed && !duty.released) || self.sends_beats(link)
-    }
-
     /// Sends the beat or, on a quiet stream that we dialled, the ping whose time has come.
     pub(crate) fn beat_if_due(&mut self, id: LinkId, now: Instant) {
         let (origin, h) = (self.beat_origin, self.config.beat_interval);
@@ -44,8 +29,8 @@ impl Membership {
         let Some(link) = self.links.get(&id).filter(|l| l.contested.is_none() && l.next_beat <= now) else {
             return;
         };
-        let (beats, dialled) = (self.sends_beats(link), link.dialled.is_some());
-        let both_beat = !link.speaks_rings() || self.is_mutual(link);
+        let (beats, dialled, both_beat) =
+            (link.sends_beats(), link.dialled.is_some(), link.ours && link.theirs);
         let Some(link) = self.link_mut(id) else { return };
         if !beats {
             link.next_beat = now + h * QUIET_BEATS;
@@ -75,12 +60,6 @@ impl Membership {
         self.send(id, beat);
     }
 
-    /// Whether the peer beats as well, as far as we know.
-    fn is_mutual(&self, link: &Link) -> bool {
-        let duty = self.table.get(link.peer).map(|m| m.duty).unwrap_or_default();
-        duty.required || (duty.observed && !duty.released && duty.observes)
-    }
-
     /// Asks for an echo.
     pub(crate) fn ping(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.link_mut(id) else { return };
@@ -97,10 +76,8 @@ impl Membership {
         let observers = self.table.observers(crate::table::SELF);
         let link_of = |slot: Slot| self.table.get(slot).and_then(|m| m.link);
         let first: Vec<LinkId> = observers.as_slice().iter().filter_map(|slot| link_of(*slot)).collect();
-        let beating = |(id, link): (&LinkId, &Link)| {
-            (self.sends_beats(link) && !observers.contains(link.peer)).then_some(*id)
-        };
-        let others: Vec<LinkId> = self.links.iter().filter_map(beating).collect();
+        let others = self.links.iter().filter(|(_, l)| l.sends_beats() && !observers.contains(l.peer));
+        let others: Vec<LinkId> = others.map(|(id, _)| *id).collect();
         for group in [first, others] {
             let k = u32::try_from(group.len()).unwrap_or(u32::MAX).max(1);
             for (place, id) in (0..k).zip(group) {
@@ -120,105 +97,95 @@ impl Membership {
         view_hash: u32,
         now: Instant,
     ) {
-        if !self.receive(id, seq, now) {
-            return;
-        }
-        self.stats.beats_received += 1;
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.receive(id, seq, now) else { return };
         // Where we beat too our beats carry the echo.
-        let answers = link.speaks_rings() && !self.sends_beats(link);
+        let answers = !link.sends_beats();
         if answers {
-            self.echo(id, seq, now);
+            link.echoed.note(seq, now);
         }
-        if self.has(PlantedBug::ReceiptProvesLife) {
-            self.prove(id, Some(now), Duration::ZERO, true, now);
+        let from_echo = echo.and_then(|e| Some((link.sent.sent_at(e.seq, now)?, e.delay)));
+        let from_ack = acked.and_then(|e| Some((link.echoed.sent_at(e.seq, now)?, e.delay)));
+        let newest = link.sent.newest(now);
+        self.stats.beats_received += 1;
+        if answers {
+            self.send(id, Message::Echo(Echo { seq, delay: Duration::ZERO }));
         }
-        match (echo, acked) {
-            (None, None) => self.stats.beats_unproven += 1,
-            (echo, acked) => {
-                if let Some(echo) = echo {
-                    self.echoed(id, echo, true, now);
-                }
-                if let Some(acked) = acked {
-                    self.acked(id, acked, now);
-                }
-            }
-        }
+        let proof = self.proof(from_echo, newest, now).max(self.proof(from_ack, newest, now));
+        let bug = self.has(PlantedBug::ReceiptProvesLife);
+        self.prove(id, if bug { Some(now) } else { proof }, true, now);
         self.compare_views(id, view_hash, now);
     }
 
     /// A ping came.
     pub(crate) fn pinged(&mut self, id: LinkId, seq: u64, now: Instant) {
-        if self.receive(id, seq, now) {
-            self.echo(id, seq, now);
+        if let Some(link) = self.receive(id, seq, now) {
+            link.echoed.note(seq, now);
+            self.send(id, Message::Echo(Echo { seq, delay: Duration::ZERO }));
         }
     }
 
-    fn echo(&mut self, id: LinkId, seq: u64, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.echoed.note(seq, now);
-        self.send(id, Message::Echo(Echo { seq, delay: Duration::ZERO }));
-    }
-
-    /// Whether the frame with this number is new on its stream; if so it is the one to echo.
-    fn receive(&mut self, id: LinkId, seq: u64, now: Instant) -> bool {
-        let Some(link) = self.link_mut(id) else { return false };
+    /// The stream, if the frame with this number is new on it; then it is the one to echo.
+    fn receive(&mut self, id: LinkId, seq: u64, now: Instant) -> Option<&mut Link> {
+        let link = self.links.get_mut(&id)?;
         link.received_at = now;
         if link.received.is_some_and(|(last, _)| seq <= last) {
             self.stats.frames_replayed += 1;
-            return false;
+            return None;
         }
         link.received = Some((seq, now));
-        true
+        Some(link)
     }
 
-    /// One of our numbers came back. The frame that carries it was sent after ours had arrived and waited there: that
-    /// bounds its age, however long it was on its way or whoever held it back.
-    pub(crate) fn echoed(&mut self, id: LinkId, echo: Echo, beat: bool, now: Instant) {
-        let Some(link) = self.link_mut(id) else { return };
+    /// One of our numbers came back at once.
+    pub(crate) fn echoed(&mut self, id: LinkId, echo: Echo, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else { return };
         link.received_at = now;
-        if link.acked.is_none_or(|(seq, _)| seq < echo.seq) && !beat {
+        if link.acked.is_none_or(|(seq, _)| seq < echo.seq) {
             link.acked = Some((echo.seq, now));
         }
-        let newest = link.sent.newest(now);
-        let sent_at = link.sent.sent_at(echo.seq, now);
-        let sent_at = if self.has(PlantedBug::EchoDelayIgnored) { newest } else { sent_at };
-        self.prove(id, sent_at, echo.delay, beat, now);
+        let (newest, sent_at) = (link.sent.newest(now), link.sent.sent_at(echo.seq, now));
+        let proof = self.proof(sent_at.map(|at| (at, echo.delay)), newest, now);
+        self.prove(id, proof, false, now);
     }
 
-    /// One of our echoes is reported to have come: the beat that says so was sent so long after it.
-    fn acked(&mut self, id: LinkId, acked: Echo, now: Instant) {
-        let Some(link) = self.links.get(&id) else { return };
-        let sent_at = link.echoed.sent_at(acked.seq, now);
-        self.prove(id, sent_at, acked.delay, true, now);
+    /// The frame that told us was sent after ours had arrived, and after that had waited there: then at the earliest,
+    /// however long it was on its way or whoever held it back. Ours must be young, as the wait is the peer's word.
+    fn proof(
+        &self,
+        ours: Option<(Instant, Duration)>,
+        newest: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        if self.has(PlantedBug::EchoDelayIgnored) {
+            return newest;
+        }
+        let oldest = now - self.config.beat_interval * PROOF_BEATS;
+        ours.filter(|(sent_at, _)| *sent_at >= oldest).map(|(sent_at, waited)| (sent_at + waited).min(now))
     }
 
-    fn prove(&mut self, id: LinkId, sent_at: Option<Instant>, delay: Duration, beat: bool, now: Instant) {
-        let h = self.config.beat_interval;
+    fn prove(&mut self, id: LinkId, at: Option<Instant>, beat: bool, now: Instant) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let Some(sent_at) = sent_at.filter(|at| now.since(*at) <= h * PROOF_BEATS) else {
+        let Some(at) = at else {
             self.stats.beats_unproven += 1;
             return;
         };
-        let at = (sent_at + delay).min(now);
-        if at <= link.fresh_at {
-            return;
-        }
-        link.fresh_at = at;
+        link.fresh_at = link.fresh_at.max(at);
         let (slot, epoch) = (link.peer, link.epoch);
-        let Some(member) = self.table.get_mut(slot) else { return };
-        member.freshness.round_trip(now.since(at));
-        if epoch == self.table.record(slot).epoch {
-            self.heard(slot, at, beat, now);
+        let known = self.table.record(slot).epoch;
+        if epoch == known {
+            self.heard(slot, at, Some(beat), now);
         }
-        self.tell_known(slot, id);
+        if epoch < known || self.table.state(slot) != State::Alive {
+            self.tell_known(slot, id);
+        }
     }
 
-    /// Proof that a member lived at `at`.
-    pub(crate) fn heard(&mut self, slot: Slot, at: Instant, beat: bool, now: Instant) {
+    /// Proof that a member lived at `at`: by a beat, by an echo, or (`None`) by a handshake, which measures no way.
+    pub(crate) fn heard(&mut self, slot: Slot, at: Instant, by_beat: Option<bool>, now: Instant) {
         let h = self.config.beat_interval;
+        let beat = by_beat == Some(true);
         let state = self.table.state(slot);
-        let Some(member) = self.table.get_mut(slot) else { return };
+        let Some(member) = self.table.get_later(slot) else { return };
         if let Some(last) = member.heard_at {
             if at <= last {
                 return;
@@ -227,22 +194,34 @@ impl Membership {
                 member.freshness.late_by(now.since(last).saturating_sub(h));
             }
         }
+        if by_beat.is_some() {
+            member.freshness.round_trip(now.since(at));
+        }
         member.heard_at = Some(at);
         member.clock = member.clock.max(at);
-        member.duty.released &= !beat;
         member.calm(state, h, now);
-        let waited_for = !member.asked_by.is_empty();
+        let quiet = member.asked_by.is_empty() && !member.duty.released && self.contests == 0;
+        let plain = quiet && state == State::Alive && !member.armed.is_after(member.late_at(h));
         let back = beat && state == State::Away && at > member.since;
         let name = self.table.name(slot).clone();
         self.event(Event::Heard { member: name, at });
-        if waited_for {
-            self.answer_if_known(slot, now);
+        if plain {
+            return;
         }
-        if self.contests > 0 {
-            self.refuse_contested(slot, at, now);
-        }
+        self.unrelease(slot, beat);
+        self.answer_if_known(slot, now);
+        self.refuse_contested(slot, at, now);
         if back {
             self.become_state(slot, State::Alive, None, now);
+        }
+    }
+
+    /// Who beats takes us for its observer after all.
+    fn unrelease(&mut self, slot: Slot, beat: bool) {
+        let Some(member) = self.table.get_mut(slot) else { return };
+        if beat && member.duty.released {
+            member.duty.released = false;
+            self.follow_duty(slot);
         }
     }
 

@@ -41,7 +41,7 @@ impl Membership {
         let until = (now + rtt * 2 + QUERY_EXTRA).max(watched.unwrap_or(now));
         let mut link = Link::new(slot, hello, self.epoch, dialled, now);
         link.contested = Some(Contest { until, record: None });
-        self.links.insert(id, link);
+        self.links.insert(id, Box::new(link));
         self.link_mut(id);
         self.contests += 1;
         self.ping(old, now);

@@ -107,8 +107,10 @@ impl Dials {
         kept: &BTreeSet<PeerAddress>,
         now: Instant,
     ) {
+        // Of who is linked only an unusual wait is worth remembering.
+        let waits = |attempt: &Attempt| attempt.backoff > DIAL_BASE / 2 || attempt.not_before > now;
         self.attempts.retain(|address, attempt| {
-            attempt.in_flight || wanted.contains(address) || kept.contains(address)
+            attempt.in_flight || wanted.contains(address) || (kept.contains(address) && waits(attempt))
         });
         for (address, attempt) in &mut self.attempts {
             if !wanted.contains(address) {

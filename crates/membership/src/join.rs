@@ -32,8 +32,10 @@ impl Membership {
             .filter(|(_, link)| link.peer == slot && link.epoch < epoch)
             .map(|(id, _)| *id)
             .collect();
+        // Perhaps the same process, which went on under a newer epoch: it is not told that its name is in use. If it is
+        // another it dials again and finds out.
         for id in old {
-            self.disconnect(id, CloseCode::NameInUse);
+            self.disconnect(id, CloseCode::Duplicate);
             self.drop_link(id);
         }
         let address = self.address_of(slot).cloned();
@@ -133,8 +135,8 @@ impl Membership {
             return true;
         }
         let jump = record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP;
-        // Of whom nothing was heard yet anything is new.
-        if jump && is_said(known) {
+        // What its owner signed goes for all alike, or views would differ for good; whoever leaps harms itself alone.
+        if jump && is_said(known) && record.proof().is_none() {
             self.stats.refused_records += 1;
             return true;
         }

@@ -24,13 +24,14 @@ mod table;
 mod timers;
 mod topology;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use flagship_types::{CloseCode, Epoch, Incarnation, Instant, MemberName, Metadata};
+use litemap::LiteMap;
 
-use config::MAX_OUTPUTS;
 pub use config::{Config, KnownMember, MAX_MEMBERS};
+use config::{KEPT_OUTPUTS, MAX_OUTPUTS};
 use dial::Dials;
 use identity::Standing;
 pub use io::{
@@ -70,7 +71,7 @@ pub struct Membership {
     /// Everybody, this member included. At most `MAX_MEMBERS`, and `MAX_LEFT` that are gone.
     table: Table,
     /// At most `MAX_LINKS_PER_PEER` for each member.
-    links: BTreeMap<LinkId, Link>,
+    links: LiteMap<LinkId, Box<Link>>,
     /// Links that are contested.
     contests: usize,
     /// Everybody is linked with everybody.
@@ -90,6 +91,8 @@ pub struct Membership {
     beat_origin: Instant,
     /// When slack was widened last because our own timers were late (rule 8).
     widened_at: Option<Instant>,
+    /// When this process ran again after its last pause.
+    resumed_at: Option<Instant>,
     outputs: VecDeque<Output>,
     stats: Stats,
 }
@@ -111,7 +114,7 @@ impl Membership {
             refute_due: None,
             epoch_raised: None,
             table: Table::new(placeholder(config.name.clone(), config.epoch, None)),
-            links: BTreeMap::new(),
+            links: LiteMap::new(),
             contests: 0,
             mesh: true,
             required: BTreeSet::new(),
@@ -126,6 +129,7 @@ impl Membership {
             next_query: 0,
             beat_origin,
             widened_at: None,
+            resumed_at: None,
             outputs: VecDeque::new(),
             stats: Stats::default(),
             config,
@@ -217,7 +221,11 @@ impl Membership {
 
     /// The next thing to do, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() && self.outputs.capacity() > KEPT_OUTPUTS {
+            self.outputs.shrink_to(KEPT_OUTPUTS);
+        }
+        output
     }
 
     /// Counters since the start.
@@ -315,7 +323,7 @@ impl Membership {
                 self.beat(id, (seq, echo, acked), view_hash, now);
             }
             Message::Ping { seq } => self.pinged(id, seq, now),
-            Message::Echo(echo) => self.echoed(id, echo, false, now),
+            Message::Echo(echo) => self.echoed(id, echo, now),
             Message::Query { id: query, subject, epoch, deadline } => {
                 self.queried(id, (query, subject, epoch), deadline, now);
             }
@@ -364,10 +372,11 @@ impl Membership {
             if late > h {
                 member.restart_clocks(h, now);
             } else {
-                member.not_late_before = member.not_late_before.max(now + member.freshness.slack(h));
+                member.not_late_before = member.not_late_before.max(now + member.freshness.slack());
             }
         }
         if late > h {
+            self.resumed_at = Some(now);
             self.restart_links(now);
             self.dials.restart(now);
             self.refute_due = self.refute_due.map(|due| due.max(now));

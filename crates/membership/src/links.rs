@@ -5,10 +5,10 @@ use std::time::Duration;
 use flagship_types::{Epoch, Instant, PeerAddress};
 
 use crate::config::{
-    DIGEST_INTERVAL, MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, STALE_FLOOR, UNNEEDED_AFTER,
+    DIGEST_INTERVAL, MAX_LINKS_PER_PEER, PROTOCOL_RINGS, QUIET_BEATS, SLACK_CAP, STALE_FLOOR, UNNEEDED_AFTER,
 };
 use crate::contest::Contest;
-use crate::freshness::SentLog;
+use crate::freshness::{ECHO_LOG, SENT_LOG, SentLog};
 use crate::rings::Slot;
 use crate::timers::Armed;
 use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, PlantedBug, Standing, State};
@@ -30,15 +30,19 @@ pub(crate) struct Link {
     /// When anything came on it.
     pub(crate) received_at: Instant,
     /// Our beats and pings.
-    pub(crate) sent: SentLog,
+    pub(crate) sent: SentLog<SENT_LOG>,
     /// Our echoes, by the number of the peer's frame that they answer.
-    pub(crate) echoed: SentLog,
+    pub(crate) echoed: SentLog<ECHO_LOG>,
     /// The highest number received in a beat or ping, and when.
     pub(crate) received: Option<(u64, Instant)>,
     /// The newest of our numbers that was echoed, and when.
     pub(crate) acked: Option<(u64, Instant)>,
     pub(crate) last_beat: Instant,
     pub(crate) next_beat: Instant,
+    /// Our beats are wanted on it: by an observer, by election, or by a build from before rings.
+    pub(crate) ours: bool,
+    /// The peer's are.
+    pub(crate) theirs: bool,
     /// This link's place among all that beat within one interval.
     pub(crate) phase: Duration,
     /// The peer was told that it is no observer any more; beats go on until then, as its view may be older.
@@ -84,6 +88,8 @@ impl Link {
             acked: None,
             last_beat: now,
             next_beat: now,
+            ours: hello.protocol < PROTOCOL_RINGS,
+            theirs: hello.protocol < PROTOCOL_RINGS,
             phase: Duration::ZERO,
             beats_until: None,
             unneeded_since: None,
@@ -96,6 +102,16 @@ impl Link {
             armed: Armed::default(),
             touched: false,
         }
+    }
+
+    /// Whether we beat on it.
+    pub(crate) fn sends_beats(&self) -> bool {
+        self.ours || self.beats_until.is_some()
+    }
+
+    /// Whether beats go on it either way.
+    pub(crate) fn is_beating(&self) -> bool {
+        self.theirs || self.sends_beats()
     }
 
     /// Whether signed statements, digests and the like are understood at the other end.
@@ -144,8 +160,10 @@ impl Membership {
             Some(slot) => {
                 let epoch = self.table.record(slot).epoch;
                 let old = self.table.attend(slot, now).link;
+                // Of the process at the other end, which may go on under a newer one than its Hello said.
+                let linked = old.and_then(|old| self.links.get(&old)).map(|link| link.epoch);
                 match old {
-                    Some(old) if hello.epoch != epoch => {
+                    Some(old) if linked != Some(hello.epoch) => {
                         return self.contest(id, slot, old, hello, dialled, now);
                     }
                     Some(old) if !self.keep_new(old, &dialled, slot, now) => {
@@ -158,7 +176,7 @@ impl Membership {
                 slot
             }
         };
-        self.links.insert(id, Link::new(slot, hello, self.epoch, dialled, now));
+        self.links.insert(id, Box::new(Link::new(slot, hello, self.epoch, dialled, now)));
         self.adopt(id, hello.address.as_ref(), Some(hello.view_hash), now);
     }
 
@@ -185,8 +203,8 @@ impl Membership {
     fn keep_new(&mut self, old_id: LinkId, dialled: &Option<PeerAddress>, slot: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(old) = self.links.get(&old_id) else { return true };
-        let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack(h));
-        let silent = self.is_beating(old) && now >= old.fresh_at + h + slack;
+        let slack = self.table.get(slot).map_or(Duration::ZERO, |m| m.freshness.slack());
+        let silent = old.is_beating() && now >= old.fresh_at + h + slack;
         let (old_ours, new_ours) = (old.dialled.is_some(), dialled.is_some());
         if self.has(PlantedBug::LinksPileUp) {
             return true;
@@ -241,12 +259,13 @@ impl Membership {
         let name = self.table.name(slot).clone();
         self.refusers.remove(&name);
         self.dials.forget_hint(&name);
+        self.follow_duty(slot);
         self.dials_dirty = true;
         self.duties_dirty = true;
         self.restagger = true;
         if epoch == self.table.record(slot).epoch {
             // The handshake was a round trip: its peer lived then.
-            self.heard(slot, up_at, false, now);
+            self.heard(slot, up_at, None, now);
         }
         let record = self.own_record();
         self.send(id, Message::Record(record));
@@ -322,7 +341,7 @@ impl Membership {
         }
     }
 
-    fn take_link(&mut self, id: LinkId) -> Option<Link> {
+    fn take_link(&mut self, id: LinkId) -> Option<Box<Link>> {
         let link = self.links.remove(&id)?;
         self.contests = self.contests.saturating_sub(usize::from(link.contested.is_some()));
         Some(link)
@@ -358,6 +377,7 @@ impl Membership {
                     member.link = Some(id);
                     member.lost = false;
                 }
+                self.follow_duty(slot);
                 self.ping(id, now);
             }
             None => {}
@@ -391,9 +411,8 @@ impl Membership {
     /// When a stream is given up: where beats go, at the pace of beats; else at that of the pings.
     fn stale_at(&self, link: &Link) -> Instant {
         let h = self.config.beat_interval;
-        if self.is_beating(link) {
-            let slack = self.table.get(link.peer).map_or(Duration::ZERO, |m| m.freshness.slack(h));
-            return link.fresh_at + (h + slack).max(STALE_FLOOR);
+        if link.is_beating() {
+            return link.fresh_at + (h + SLACK_CAP).max(STALE_FLOOR);
         }
         let quiet = h * QUIET_BEATS;
         match link.dialled {
@@ -416,7 +435,7 @@ impl Membership {
         match &link.contested {
             Some(contest) => contest.until,
             None if self.in_use(link) => {
-                let beat = (self.sends_beats(link) || link.dialled.is_some()).then_some(link.next_beat);
+                let beat = (link.sends_beats() || link.dialled.is_some()).then_some(link.next_beat);
                 [beat, self.close_at(link)].into_iter().flatten().fold(stale, Instant::min)
             }
             None => stale,

@@ -55,10 +55,12 @@ pub(crate) struct Member {
     /// A ping on behalf of a co-observer stayed without an answer.
     pub(crate) mute: bool,
     pub(crate) evidence: Option<Evidence>,
-    pub(crate) query: Option<Query>,
-    pub(crate) requery: Option<Requery>,
+    pub(crate) query: Option<Box<Query>>,
+    pub(crate) requery: Option<Box<Requery>>,
     /// Co-observers that wait for our answer about this member.
     pub(crate) asked_by: BTreeMap<Slot, PendingAnswer>,
+    /// When it was pinged last because others asked.
+    pub(crate) pinged_for_others: Option<Instant>,
     /// Who accused this member in its epoch and incarnation, this one included. At most `MAX_ACCUSERS`.
     pub(crate) accusers: BTreeMap<Slot, Accuser>,
     pub(crate) away_until: Option<Instant>,
@@ -120,6 +122,7 @@ impl Member {
             query: None,
             requery: None,
             asked_by: BTreeMap::new(),
+            pinged_for_others: None,
             accusers: BTreeMap::new(),
             away_until: None,
             away_used: false,
@@ -148,12 +151,12 @@ impl Member {
 
     /// When the next beat is late (rule 3).
     pub(crate) fn late_at(&self, beat_interval: Duration) -> Instant {
-        (self.clock + beat_interval + self.freshness.slack(beat_interval)).max(self.not_late_before)
+        (self.clock + beat_interval + self.freshness.slack()).max(self.not_late_before)
     }
 
     /// From when on a lone observer may suspect (rule 5).
     pub(crate) fn alone_at(&self, beat_interval: Duration, silence_floor: Duration) -> Instant {
-        let patience = self.freshness.slack(beat_interval).max(silence_floor);
+        let patience = self.freshness.slack().max(silence_floor);
         (self.clock + beat_interval + patience).max(self.not_late_before)
     }
 

@@ -3,7 +3,10 @@
 
 /// One wrong line of the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "planted-bugs"), allow(dead_code, reason = "only planted with the feature"))]
+#[cfg_attr(
+    not(feature = "planted-bugs"),
+    allow(dead_code, unreachable_pub, reason = "only planted with the feature")
+)]
 pub enum PlantedBug {
     /// Who begins a suspicion raises the subject's incarnation in its own view.
     AccuserRaisesIncarnation,

@@ -122,7 +122,7 @@ impl Member {
 
     /// Nothing that was learnt before a pause of this process counts any more.
     pub(crate) fn restart_clocks(&mut self, beat_interval: Duration, now: Instant) {
-        let patience = beat_interval + self.freshness.slack(beat_interval);
+        let patience = beat_interval + self.freshness.slack();
         self.not_late_before = now + patience;
         self.window_from = now;
         self.query = None;
@@ -175,7 +175,8 @@ impl Membership {
         let (passed_over, pause) = silent.unwrap_or_default();
         let (asked, deadline) = (Vec::new(), now + time);
         let silent = Vec::new();
-        member.query = Some(Query { id, asked, answers, passed_over, silent, waves: 0, pause, deadline });
+        let query = Query { id, asked, answers, passed_over, silent, waves: 0, pause, deadline };
+        member.query = Some(Box::new(query));
         let link = member.link;
         self.stats.queries += 1;
         if let Some(link) = link {
@@ -279,7 +280,7 @@ impl Membership {
             let evidence = if query.saw_exit() { Evidence::Exit } else { member.seen_evidence() };
             return self.suspect(slot, evidence, alone, now);
         }
-        let slack = member.freshness.slack(h);
+        let slack = member.freshness.slack();
         // Where nobody could tell somebody may soon; where others hear it there is time.
         let longest = if alone { h / 4 } else { h };
         let pause = (query.pause * 2).max(slack).min(longest);
@@ -290,7 +291,7 @@ impl Membership {
         if let Some(member) = self.table.get_mut(slot) {
             let query = member.query.take();
             let silent = query.map(|q| [q.silent, q.passed_over].concat()).unwrap_or_default();
-            member.requery = Some(Requery { at, pause, silent });
+            member.requery = Some(Box::new(Requery { at, pause, silent }));
         }
     }
 
@@ -333,9 +334,9 @@ impl Membership {
         let h = self.config.beat_interval;
         let (Some(by), Some(slot)) = (self.peer_slot(from), self.table.slot(subject)) else { return };
         let Some(member) = self.table.get_mut(slot) else { return };
-        let late = h + member.freshness.slack(h);
+        let late = h + member.freshness.slack();
         let asked = |q: &&mut Query| q.id == id && q.asked.iter().any(|(slot, _)| *slot == by);
-        let Some(query) = member.query.as_mut().filter(asked) else { return };
+        let Some(query) = member.query.as_deref_mut().filter(asked) else { return };
         match verdict {
             // An old hearing is none.
             Verdict::Heard(age) if age > late => query.answer(by, Verdict::Mute(Evidence::Silence)),

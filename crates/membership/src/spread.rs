@@ -48,7 +48,7 @@ impl Membership {
         let in_use = |id: LinkId, link: &crate::links::Link| {
             self.table.get(link.peer).is_some_and(|member| member.link == Some(id))
         };
-        self.links.iter().map(|(id, link)| (*id, link)).filter(move |(id, link)| in_use(*id, link))
+        self.links.iter().map(|(id, link)| (*id, link.as_ref())).filter(move |(id, link)| in_use(*id, link))
     }
 
     /// Passes on what another member said of itself: at once if somebody may wait for it, else with the next batch.

@@ -50,7 +50,7 @@ impl Member {
 
     /// Whether the newest proof is no older than a beat may be.
     pub(crate) fn heard_lately(&self, beat_interval: Duration, now: Instant) -> bool {
-        let patience = beat_interval + self.freshness.slack(beat_interval);
+        let patience = beat_interval + self.freshness.slack();
         self.heard_at.is_some_and(|at| now < at + patience)
     }
 
@@ -59,7 +59,7 @@ impl Member {
         let end = self.window_from + self.window();
         match self.heard_at {
             Some(heard) if heard > self.since && self.is_watched() => {
-                end.max(heard + beat_interval + self.freshness.slack(beat_interval))
+                end.max(heard + beat_interval + self.freshness.slack())
             }
             _ => end,
         }
@@ -160,11 +160,10 @@ impl Membership {
 
     /// How far accusation and refutation have to go: over the way to the subject, or as far as others are.
     fn measure_way(&mut self, slot: Slot) {
-        let h = self.config.beat_interval;
         let (rtt, slack) = (self.typical_rtt(), self.typical_slack());
         if let Some(member) = self.table.get_mut(slot) {
             let own_rtt = member.freshness.measured_rtt().unwrap_or_default();
-            let own_slack = if member.is_watched() { member.freshness.slack(h) } else { slack };
+            let own_slack = if member.is_watched() { member.freshness.slack() } else { slack };
             member.way = (rtt.max(own_rtt), slack.max(own_slack));
         }
     }
@@ -276,9 +275,10 @@ impl Membership {
         let same = statement.epoch == record.epoch
             && (statement.incarnation == record.incarnation || self.has(PlantedBug::WindowNotRestarted));
         // Of whom nothing was heard in this epoch it is not known which accusations it has refuted.
-        // And an unsigned word cannot be passed on: only who is linked with the subject can tell it.
-        let can_tell = self.table.get(slot).is_some_and(|member| member.link.is_some());
-        let believed = is_said(record) && (statement.proof().is_some() || (by_peer && can_tell));
+        // And an unsigned word cannot be passed on, so the subject might never hear of it: only a build that knows no
+        // signatures is believed without.
+        let unsigned = by_peer && self.links.get(&from).is_some_and(|link| !link.speaks_rings());
+        let believed = is_said(record) && (statement.proof().is_some() || unsigned);
         if !same || !believed || by == slot || by == SELF {
             return;
         }
@@ -332,8 +332,12 @@ impl Membership {
                 }
             }
             State::Alive => {
+                let link = member.link;
                 self.become_state(slot, State::Suspect, Some(evidence), now);
                 self.measure_way(slot);
+                if let Some(link) = link {
+                    self.tell_known(slot, link);
+                }
             }
             State::Away | State::Down | State::Left => {}
         }

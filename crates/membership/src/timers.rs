@@ -18,11 +18,16 @@ pub(crate) enum Who {
     Link(LinkId),
 }
 
-/// The entry that will wake somebody; kept with it, so that older entries are known to be void.
+/// The entries that will wake somebody; kept with it, so that others are known to be void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Armed(Option<Instant>);
+pub(crate) struct Armed {
+    at: Option<Instant>,
+    /// An entry that was overtaken by an earlier one. It serves again after that, so that a deadline that comes forward
+    /// and goes back does not leave one behind each time.
+    later: Option<Instant>,
+}
 
-/// The queue. At most two entries a member or link that has a deadline, and those go when their time comes.
+/// The queue: two entries a member or link that has a deadline, rarely more, and those go when their time comes.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, Who)>>,
@@ -32,8 +37,9 @@ impl Timers {
     /// Sees to it that `who` is woken at `deadline` or before.
     pub(crate) fn arm(&mut self, who: Who, armed: &mut Armed, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return };
-        if armed.0.is_none_or(|at| deadline < at) {
-            armed.0 = Some(deadline);
+        if armed.at.is_none_or(|at| deadline < at) {
+            armed.later = armed.at.or(armed.later);
+            armed.at = Some(deadline);
             self.heap.push(Reverse((deadline, who)));
         }
     }
@@ -51,11 +57,16 @@ impl Timers {
 }
 
 impl Armed {
+    /// Whether the entry in force comes after that time, or there is none.
+    pub(crate) fn is_after(self, deadline: Instant) -> bool {
+        self.at.is_none_or(|at| at > deadline)
+    }
+
     /// Whether the entry of that time is the one in force; it is used up by that.
     pub(crate) fn fires(&mut self, at: Instant) -> bool {
-        let fires = self.0 == Some(at);
+        let fires = self.at == Some(at);
         if fires {
-            self.0 = None;
+            self.at = self.later.take();
         }
         fires
     }

@@ -93,7 +93,7 @@ impl Membership {
         if new.observed && !old.observed {
             if on_rings && member.heard_at.is_none() {
                 // Time to reach it, then its silence counts.
-                let patience = h + member.freshness.slack(h);
+                let patience = h + member.freshness.slack();
                 member.clock = (now + probe) - patience;
             }
             member.not_late_before = member.not_late_before.max(now + probe);
@@ -109,6 +109,7 @@ impl Membership {
                 member.requery = None;
             }
         }
+        self.follow_duty(slot);
         if let Some(id) = link {
             self.change_link_duty(id, old, new, now);
         }
@@ -117,6 +118,15 @@ impl Membership {
         if idle && self.table.state(slot) == State::Alive {
             self.table.disregard(slot);
         }
+    }
+
+    /// What a duty means for the link in use, noted with it: asked at every beat.
+    pub(crate) fn follow_duty(&mut self, slot: Slot) {
+        let Some(member) = self.table.get(slot) else { return };
+        let (duty, watched) = (member.duty, member.is_watched());
+        let Some(link) = member.link.and_then(|id| self.link_mut(id)) else { return };
+        link.ours = duty.observes || duty.required || !link.speaks_rings();
+        link.theirs = watched || duty.required || !link.speaks_rings();
     }
 
     fn change_link_duty(&mut self, id: crate::LinkId, old: Duty, new: Duty, now: Instant) {
@@ -154,6 +164,7 @@ impl Membership {
             member.duty.released = true;
             member.requery = None;
         }
+        self.follow_duty(slot);
     }
 
     /// Round trip to the middle one of the peers: what is assumed of ways that were not measured.
@@ -164,7 +175,7 @@ impl Membership {
     /// Slack of the middle one of the observed members.
     pub(crate) fn typical_slack(&self) -> Duration {
         let h = self.config.beat_interval;
-        self.median(|m| m.duty.observed.then(|| m.freshness.slack(h))).unwrap_or(h / 10)
+        self.median(|m| m.duty.observed.then(|| m.freshness.slack())).unwrap_or(h / 10)
     }
 
     /// The worst lateness of the middle one of the observed members.

@@ -7,6 +7,7 @@ mod handle;
 mod machine;
 mod picture;
 mod ports;
+mod signing;
 mod snapshot;
 
 pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
@@ -15,6 +16,7 @@ pub use flagship_election::{
     Directive, Event as ElectionEvent, Record as ElectionRecord, Refusal, ResignReason, Restored,
     Spec as ElectionSpec, Vote,
 };
+pub use flagship_membership::Stats as MembershipStats;
 pub use flagship_membership::{
     ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, Proof, State, Statement,
 };

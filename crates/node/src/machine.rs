@@ -6,10 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
-use flagship_membership::{
-    self as membership, Evidence, KnownMember, MemberView, Membership, Signed, SignedStatement, State,
-    Statement,
-};
+use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
 use flagship_types::{
     Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
 };
@@ -17,6 +14,7 @@ use flagship_wire::PeerMessage;
 
 use crate::handle::{NodeEvent, NodeSpec};
 use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, Signer, WritePermit};
+use crate::signing::sign;
 
 /// What a member starts with.
 #[derive(Debug, Clone)]
@@ -361,21 +359,6 @@ impl Machine {
         }
     }
 
-    fn sign(&mut self, statement: Statement, now: Instant) {
-        let proof = self.signer.sign(&statement);
-        let signed = match (statement, proof) {
-            (Statement::Record(record), Some(proof)) => SignedStatement::Record(Signed::new(record, proof)),
-            (Statement::Record(record), None) => SignedStatement::Record(Signed::unsigned(record)),
-            (Statement::Accusation(accusation), Some(proof)) => {
-                SignedStatement::Accusation(Signed::new(accusation, proof))
-            }
-            (Statement::Accusation(accusation), None) => {
-                SignedStatement::Accusation(Signed::unsigned(accusation))
-            }
-        };
-        self.membership.handle(membership::Input::Signed(signed), now);
-    }
-
     fn route_membership(&mut self, output: membership::Output, now: Instant) {
         use membership::{Event, Output};
         match output {
@@ -384,7 +367,10 @@ impl Machine {
             Output::Send { link, message } => {
                 self.outputs.push_back(MachineOutput::Send(link, PeerMessage::Membership(message)));
             }
-            Output::Sign(statement) => self.sign(statement, now),
+            Output::Sign(statement) => {
+                let signed = sign(self.signer.as_ref(), statement);
+                self.membership.handle(membership::Input::Signed(signed), now);
+            }
             Output::Event(Event::Heard { member, at }) => {
                 self.election.handle(election::Input::Heard { member, at }, now);
             }

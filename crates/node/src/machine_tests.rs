@@ -1,3 +1,4 @@
+use flagship_membership::Statement;
 use flagship_types::{FleetConfig, Rank};
 
 use super::*;

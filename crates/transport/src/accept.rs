@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use crate::endpoint::{EndpointState, STANDBY_SENTENCE, refused_for_all};
-use crate::io::RememberingIo;
+use crate::io::{CountedTcp, RememberingIo};
 use crate::limits::{CLOSE_LINGER, HANDSHAKE_TIMEOUT, MAX_HEADER_BYTES};
 use crate::listener::Routes;
 use crate::outbox::{Outbox, OutboxStream};
@@ -56,6 +56,7 @@ pub(crate) async fn serve(
 ) {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut begun = None;
+    let tcp = CountedTcp::new(tcp, counters.clone());
     let (state, tls) = match timeout_at(deadline, tls_handshake(&routes, tcp, remote, &mut begun)).await {
         Ok(Ok(done)) => done,
         Ok(Err(Refused { endpoints, explanation })) => {
@@ -109,10 +110,10 @@ struct Refused {
 /// `begun` is set once the other end has asked for a fleet as only members do.
 async fn tls_handshake(
     routes: &Routes,
-    tcp: TcpStream,
+    tcp: CountedTcp,
     remote: SocketAddr,
     begun: &mut Option<Arc<EndpointState>>,
-) -> Result<(Arc<EndpointState>, TlsStream<TcpStream>), Refused> {
+) -> Result<(Arc<EndpointState>, TlsStream<CountedTcp>), Refused> {
     let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), tcp);
     let start = match pin!(&mut acceptor).await {
         Ok(start) => start,
@@ -179,7 +180,7 @@ fn failed(error: &io::Error, own: Option<&CertificateInfo>, asked_for_a_fleet: b
 }
 
 /// Reads what is under way before the connection goes: unread bytes would reset it and lose the alert.
-async fn drain(mut io: TcpStream) {
+async fn drain(mut io: CountedTcp) {
     let read = async {
         io.shutdown().await?;
         tokio::io::copy(&mut (&mut io).take(DRAIN_BYTES), &mut tokio::io::sink()).await
@@ -189,7 +190,7 @@ async fn drain(mut io: TcpStream) {
 
 /// Speaks HTTP/2 on a connection until its one stream ends.
 async fn carry(
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<CountedTcp>,
     arrival: &Arc<Arrival>,
     deadline: Instant,
     permit: OwnedSemaphorePermit,

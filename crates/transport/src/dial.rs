@@ -22,7 +22,7 @@ use tonic::Streaming;
 use tonic::body::Body;
 
 use crate::endpoint::{EndpointState, LinkHandle};
-use crate::io::{FailureSlot, RememberingIo};
+use crate::io::{CountedTcp, FailureSlot, RememberingIo};
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_HEADER_BYTES};
 use crate::outbox::{Outbox, OutboxStream};
 use crate::resolve::{TcpFailure, connect};
@@ -143,7 +143,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
         .map_err(|e| Failure::unanswered(format!("cannot name the fleet to the peer: {e}")))?;
     let connector = TlsConnector::from(state.tls.load().client.clone());
     let tls = connector
-        .connect(name, tcp)
+        .connect(name, CountedTcp::new(tcp, state.shared.counters.clone()))
         .await
         .map_err(|e| Failure::tls(explain(&e, Some(&state.tls.load().info)), remote))?;
     let peer = PeerCertificate::new(tls.get_ref().1.peer_certificates()).map_err(|e| {

@@ -1,11 +1,76 @@
-//! A byte stream that remembers why it failed: HTTP/2 and gRPC hide the cause.
+//! Byte streams that count what the network carries, and that remember why they failed: HTTP/2 and gRPC hide the
+//! cause.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::stats::Counters;
+
+/// A TCP connection that counts its bytes: TLS and HTTP/2 are in them, the headers of TCP and IP are not.
+pub(crate) struct CountedTcp {
+    tcp: TcpStream,
+    counters: Arc<Counters>,
+}
+
+impl CountedTcp {
+    pub(crate) fn new(tcp: TcpStream, counters: Arc<Counters>) -> Self {
+        Self { tcp, counters }
+    }
+
+    fn sent(&self, written: io::Result<usize>) -> io::Result<usize> {
+        if let Ok(bytes) = written {
+            self.counters.wire_sent.fetch_add(bytes as u64, Relaxed);
+        }
+        written
+    }
+}
+
+impl AsyncRead for CountedTcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        self.counters.wire_received.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for CountedTcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, buf));
+        Poll::Ready(self.sent(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.sent(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+}
 
 /// Where the first failure of a stream is kept.
 #[derive(Clone, Default)]
@@ -25,7 +90,7 @@ impl FailureSlot {
     }
 }
 
-/// The stream.
+/// A stream that keeps its first failure.
 pub(crate) struct RememberingIo<S> {
     inner: S,
     failure: FailureSlot,

@@ -84,6 +84,10 @@ pub struct TransportStats {
     pub handshakes: Vec<HandshakeCount>,
     /// By kind and direction.
     pub frames: Vec<FrameCount>,
+    /// Bytes written to all connections, handshakes, TLS and HTTP/2 included.
+    pub wire_sent: u64,
+    /// Bytes read from all connections, in the same way.
+    pub wire_received: u64,
     /// Links that are up.
     pub links: usize,
     /// Messages dropped because a link's queue was full.
@@ -112,6 +116,8 @@ pub(crate) struct Counters {
     // Results are a bounded set of static labels.
     handshakes: Mutex<BTreeMap<(bool, &'static str), u64>>,
     frames: [[Pair; FrameKind::ALL.len()]; 2],
+    pub(crate) wire_sent: AtomicU64,
+    pub(crate) wire_received: AtomicU64,
     pub(crate) queue_full: AtomicU64,
     pub(crate) beats_coalesced: AtomicU64,
     pub(crate) oversized: AtomicU64,
@@ -148,6 +154,8 @@ impl Counters {
         TransportStats {
             handshakes: handshakes.collect(),
             frames: frames.collect(),
+            wire_sent: self.wire_sent.load(Relaxed),
+            wire_received: self.wire_received.load(Relaxed),
             links,
             queue_full: self.queue_full.load(Relaxed),
             beats_coalesced: self.beats_coalesced.load(Relaxed),

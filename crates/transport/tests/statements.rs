@@ -83,7 +83,7 @@ async fn a_forged_statement_is_dropped_and_both_are_named() {
         record(signed_by(&other_fleet, "paris")),
         proof(&|proof| proof.signature[20] ^= 1),
         proof(&|proof| {
-            proof.leaf = b.attachment.signer.sign(&Statement::Record(record_of("x"))).unwrap().leaf
+            proof.leaf = b.attachment.signer.sign(&Statement::Record(record_of("x"))).unwrap().leaf;
         }),
         proof(&|proof| proof.leaf = [1, 2, 3].into()),
         proof(&|proof| proof.leaf = [].into()),

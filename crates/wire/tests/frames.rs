@@ -286,12 +286,12 @@ fn hex(bytes: &[u8]) -> String {
 /// What the builds of protocol 1 send and expect, byte for byte, as they wrote it.
 #[test]
 fn messages_of_protocol_1_have_not_changed() {
-    let echo = Some(Echo { seq: 8, delay: Duration::from_micros(1234) });
-    let beat = Membership::Beat { seq: 9, echo, acked: None, view_hash: 0xdead_beef };
+    let echo = Echo { seq: 8, delay: Duration::from_micros(1234) };
+    let beat = Membership::Beat { seq: 9, echo: Some(echo), acked: None, view_hash: 0xdead_beef };
     let accusation = Membership::Accuse(Signed::unsigned(accusation(Evidence::Silence)));
     let table = [
         (beat, "1a100a0e080912050808 10d2091defbeadde"),
-        (Membership::Echo(echo.unwrap()), "1a071a050808 10d209"),
+        (Membership::Echo(echo), "1a071a050808 10d209"),
         (accusation, "1a0f320d 0a05 7061726973 1004 1801 2002"),
         (
             record(SelfState::Alive),

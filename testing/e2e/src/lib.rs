@@ -3,6 +3,7 @@
 
 mod edit;
 mod http;
+pub mod swarm;
 mod world;
 
 pub use http::http_get;
