@@ -14,7 +14,8 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use member::{Fleet, Member, Stats};
-use process::Usage;
+use process::{Usage, Used};
+use report::Carried;
 pub use report::{Detection, Report};
 use watch::{Log, noticed};
 
@@ -32,6 +33,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 /// A fleet is at rest when somebody leads it and nobody has said anything new for so long.
 const QUIET: Duration = Duration::from_secs(3);
+
+/// How often the rest begins anew because somebody had news: a change of the lead is told to all.
+const RESTS: usize = 3;
 
 /// What to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +89,8 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let booted = swarm.all_know_all(begun, options.boot_limit).await?;
     let (boot_used, boot_carried) = (Usage::now()?.since(&before), swarm.carried());
     progress(&format!("all know all after {:.2} s ({})", booted.as_secs_f64(), swarm.told_apart()));
-    swarm.comes_to_rest(options.boot_limit).await?;
     let quiet_from = Instant::now();
-    progress(&format!("at rest for {} s", options.rest.as_secs()));
-    let (usage, carried) = (Usage::now()?, swarm.carried());
-    sleep(options.rest).await;
-    let (used, carried) = (Usage::now()?.since(&usage), swarm.carried().since(&carried));
+    let (used, carried) = swarm.rest(options, &progress).await?;
     let resident = Usage::now()?.resident;
     let links = swarm.carried().links;
     let leaders = swarm.leaders();
@@ -238,6 +238,22 @@ impl Swarm {
         }
     }
 
+    /// What the fleet uses and sends while nobody has anything to say.
+    async fn rest(&self, options: &Options, progress: impl Fn(&str)) -> Result<(Used, Carried)> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            self.comes_to_rest(options.boot_limit).await?;
+            progress(&format!("at rest for {} s", options.rest.as_secs()));
+            let (usage, carried) = (Usage::now()?, self.carried());
+            sleep(options.rest).await;
+            let found = (Usage::now()?.since(&usage), self.carried().since(&carried));
+            if found.1.statements == 0 || attempt == RESTS {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Somebody leads, which the fleet is told, and then nobody says anything new.
     async fn comes_to_rest(&self, limit: Duration) -> Result<()> {
         let begun = Instant::now();
@@ -275,8 +291,8 @@ impl Swarm {
         )
     }
 
-    fn carried(&self) -> report::Carried {
-        self.all().map(Member::carried).fold(report::Carried::default(), report::Carried::plus)
+    fn carried(&self) -> Carried {
+        self.all().map(Member::carried).fold(Carried::default(), Carried::plus)
     }
 
     fn leaders(&self) -> usize {
