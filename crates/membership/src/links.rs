@@ -417,7 +417,7 @@ impl Membership {
         let quiet = h * QUIET_BEATS;
         match link.dialled {
             Some(_) => link.fresh_at + quiet + STALE_FLOOR,
-            None => link.received_at + quiet * 2 + STALE_FLOOR,
+            None => link.received_at + quiet + STALE_FLOOR * 2,
         }
     }
 
