@@ -75,16 +75,17 @@ impl Rings {
         })
     }
 
-    /// How many links each member needs: to its observers, its subjects, and those it observes together with.
+    /// To whom each member needs a link: to its observers, its subjects, and those it observes together with.
     pub(super) fn wanted_links(
         &self,
         counts: impl Fn(Host) -> bool,
         lives: impl Fn(Host) -> bool,
-    ) -> Vec<usize> {
+    ) -> Vec<BTreeSet<Host>> {
         let n = self.orders[0].len();
         let counted = (0..n).filter(|host| counts(*host)).count();
         if counted <= MESH {
-            return vec![counted.saturating_sub(1); n];
+            let all = |host: Host| (0..n).filter(|other| *other != host && counts(*other)).collect();
+            return (0..n).map(all).collect();
         }
         let mut links: Vec<BTreeSet<Host>> = vec![BTreeSet::new(); n];
         for subject in (0..n).filter(|host| counts(*host)) {
@@ -94,7 +95,7 @@ impl Rings {
                 links[*a].extend(group.iter().filter(|b| *b != a));
             }
         }
-        links.iter().map(BTreeSet::len).collect()
+        links
     }
 }
 

@@ -213,6 +213,17 @@ impl World {
         self.members[host].streams.len()
     }
 
+    /// The members at the other ends of its streams.
+    pub fn peers(&self, host: Host) -> Vec<Host> {
+        let other = |slot: &u32| {
+            let ends = &self.streams[*slot as usize].ends;
+            if ends[0].host == host { ends[1].host } else { ends[0].host }
+        };
+        let mut peers: Vec<Host> = self.members[host].streams.iter().map(other).collect();
+        peers.sort_unstable();
+        peers
+    }
+
     /// Names of the members.
     pub fn names(&self) -> &Names {
         &self.names

@@ -131,11 +131,15 @@ pub fn bounded(world: &World, quiet: bool) -> Option<Violation> {
             let text = format!("m{host} dropped {full} outputs");
             return Some(Violation { invariant: 9, at, text });
         }
-        let wanted = wanted[host];
+        let needed = &wanted[host];
+        let wanted = needed.len();
         let bound = if quiet { wanted + 2 } else { 2 * world.plan.members };
         let open = world.open_links(host);
         if open > bound {
-            let text = format!("m{host} has {open} streams, and needs {wanted} links");
+            let peers = world.peers(host);
+            let extra: Vec<Host> = peers.iter().copied().filter(|peer| !needed.contains(peer)).collect();
+            let text =
+                format!("m{host} has {open} streams to {peers:?} and needs {wanted}; not needed: {extra:?}");
             return Some(Violation { invariant: 9, at, text });
         }
         let known = core.members().count();
