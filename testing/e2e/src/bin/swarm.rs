@@ -18,8 +18,9 @@ struct Arguments {
     /// How many of them may lead [default: 8, or all if there are fewer that stay]
     #[arg(long)]
     electors: Option<usize>,
-    /// Seconds for which the fleet at rest is measured
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    /// Seconds for which the fleet at rest is measured, before members are lost: less than 70, and observers still
+    /// remember how late beats were while all booted at once, and wait longer for that
+    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
     rest: u64,
     /// Members that end, and as many that fall silent, one after the other
     #[arg(long, default_value_t = 3)]
