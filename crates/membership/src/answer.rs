@@ -129,7 +129,8 @@ impl Membership {
         }
     }
 
-    /// Answers whose time has come: a ping without an answer is muteness, if there was time for one.
+    /// Answers whose time has come: a ping without an answer is muteness, if there was time for one; else what was heard
+    /// before counts, as long as the next beat is not late.
     pub(crate) fn answer_overdue(&mut self, slot: Slot, now: Instant) {
         let h = self.config.beat_interval;
         let resumed = self.resumed_at;
@@ -139,14 +140,19 @@ impl Membership {
             let due = member.asked_by.iter().find(|(_, pending)| pending.at <= now);
             let Some(asker) = due.map(|(asker, _)| *asker) else { return };
             let Some(pending) = member.asked_by.remove(&asker) else { return };
-            let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= rtt + ANSWER_MARGIN);
+            // Where beats come late an echo may as well: a stalled stream is no silence.
+            let patience = rtt + ANSWER_MARGIN + member.freshness.unsteadiness();
+            let time_to_answer = pending.pinged_at.is_some_and(|at| now.since(at) >= patience);
             // After a pause of ours nothing that is missing counts yet (rule 8).
-            let too_soon = resumed.is_some_and(|at| now < at + h + member.freshness.slack()) && !member.exited();
-            let verdict = if !too_soon && (time_to_answer || member.late(h, now)) {
-                member.mute |= time_to_answer;
-                Verdict::Mute(member.seen_evidence())
-            } else {
-                Verdict::Abstain
+            let resumed = resumed.is_some_and(|at| now < at + h + member.freshness.slack());
+            let late = member.late(h, now);
+            let verdict = match (member.heard_at, (time_to_answer || late) && (!resumed || member.exited())) {
+                (_, true) => {
+                    member.mute |= time_to_answer;
+                    Verdict::Mute(member.seen_evidence())
+                }
+                (Some(heard), false) if !late => Verdict::Heard(now.since(heard)),
+                _ => Verdict::Abstain,
             };
             self.answer(asker, pending.id, slot, verdict);
         }

@@ -159,6 +159,11 @@ impl Freshness {
         Duration::from_micros(slack.clamp(floor, CAP).into())
     }
 
+    /// By how much this way has been less steady than one without losses: zero up to twice the smallest slack.
+    pub(crate) fn unsteadiness(&self) -> Duration {
+        self.slack().saturating_sub(SLACK_FLOOR * 2)
+    }
+
     /// How young a proof must be to answer a query without a ping.
     pub(crate) fn fresh_enough(&self) -> Duration {
         SLACK_FLOOR.max(self.rtt() * 2)
