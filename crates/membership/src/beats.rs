@@ -197,6 +197,7 @@ impl Membership {
         if by_beat.is_some() {
             member.freshness.round_trip(now.since(at));
         }
+        self.heard_anybody_at = self.heard_anybody_at.max(at);
         member.heard_at = Some(at);
         member.clock = member.clock.max(at);
         member.calm(state, h, now);

@@ -91,6 +91,8 @@ pub struct Membership {
     beat_origin: Instant,
     /// When slack was widened last because our own timers were late (rule 8).
     widened_at: Option<Instant>,
+    /// When anybody was heard last.
+    heard_anybody_at: Instant,
     /// When this process ran again after its last pause.
     resumed_at: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -129,6 +131,7 @@ impl Membership {
             next_query: 0,
             beat_origin,
             widened_at: None,
+            heard_anybody_at: now,
             resumed_at: None,
             outputs: VecDeque::new(),
             stats: Stats::default(),

@@ -203,7 +203,7 @@ impl Membership {
         };
         let h = self.config.beat_interval;
         let can = |s: &Slot| self.table.get(*s).is_some_and(|m| m.can_be_asked(h, now));
-        let Some(next) = self.table.live_after(ring, slot).filter(free).find(can) else { return false };
+        let Some(next) = self.table.live_after(ring, slot, None).filter(free).find(can) else { return false };
         let Some(asked) = self.table.get(next) else { return false };
         let Some(link) = asked.link else { return false };
         let wait = self.rtt_of(next).max(self.rtt_of(slot)) * 2 + QUERY_EXTRA;
@@ -270,7 +270,11 @@ impl Membership {
         if !over && (alone || !decided) {
             return;
         }
-        let alone_at = member.alone_at(h, floor);
+        let mut alone_at = member.alone_at(h, floor);
+        if member.heard_at.is_none() && !self.mesh {
+            // The last survivor of many has waited for all of them at once.
+            alone_at = alone_at.min(member.not_late_before.max(self.heard_anybody_at + h + floor));
+        }
         let agreed = match alone {
             true if self.has(PlantedBug::SilenceFloorIgnored) => true,
             true => confirmed_exit || (now >= alone_at && !self.somebody_could_tell(slot, now)),

@@ -249,12 +249,10 @@ impl Membership {
         if self.has(PlantedBug::LoneWordBelieved) {
             return QUORUM;
         }
+        // It may be gone itself by now.
         let near = |who: Slot| {
-            who == SELF
-                || !self.table.is_live(who)
-                || (0..OBSERVERS).any(|ring| {
-                    self.table.live_after(ring, slot).take(ACCUSER_REACH).any(|other| other == who)
-                })
+            let counts = |ring| self.table.live_after(ring, slot, Some(who)).take(ACCUSER_REACH);
+            who == SELF || (0..OBSERVERS).any(|ring| counts(ring).any(|other| other == who))
         };
         member.accusers.keys().filter(|who| near(**who)).count()
     }

@@ -180,9 +180,15 @@ impl Table {
         self.rings.candidates(SELF, |slot| self.name(slot), |slot| self.is_live(slot))
     }
 
-    /// The live members after a subject on one ring, nearest first.
-    pub(crate) fn live_after(&self, ring: usize, subject: Slot) -> impl Iterator<Item = Slot> + '_ {
-        self.rings.after(ring, subject, |slot| self.name(slot)).filter(|slot| self.is_live(*slot))
+    /// The live members after a subject on one ring, nearest first, and one that is taken for live.
+    pub(crate) fn live_after(
+        &self,
+        ring: usize,
+        subject: Slot,
+        also: Option<Slot>,
+    ) -> impl Iterator<Item = Slot> + '_ {
+        let live = move |slot: &Slot| self.is_live(*slot) || also == Some(*slot);
+        self.rings.after(ring, subject, |slot| self.name(slot)).filter(live)
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Member> {

@@ -2,6 +2,8 @@
 //! of the `.proto` files.
 #![allow(clippy::unwrap_used, reason = "a fixture's unwrap fails the test as it should")]
 
+#![allow(clippy::unit_arg, reason = "a broken field and its name stand in one line")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

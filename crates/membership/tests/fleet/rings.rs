@@ -102,3 +102,21 @@ fn one_who_returns_is_known_everywhere() {
     assert_eq!(hashes.len(), 1, "views are equal");
     assert!(time_to_down(12, 1, Process::Silent, 3) < ms(1_600));
 }
+
+#[test]
+fn links_of_a_partition_are_given_up_once_it_healed() {
+    for seed in 0..4 {
+        let mut net = Net::settled(13, seed);
+        net.run_for(ms(15_000));
+        let before: Vec<usize> = (0..13).map(|i| net.core(i).links().count()).collect();
+        for b in (0..13).filter(|b| *b != 7) {
+            net.cut_both(7, b);
+        }
+        net.run_for(ms(60_000));
+        net.heal();
+        net.run_for(ms(30_000));
+        assert!(net.complete(), "seed {seed}");
+        let after: Vec<usize> = (0..13).map(|i| net.core(i).links().count()).collect();
+        assert_eq!(before, after, "seed {seed}");
+    }
+}

@@ -28,8 +28,12 @@ pub struct Outcome {
     pub timeline: Vec<String>,
 }
 
-/// How long a fleet is left alone at the end: nothing may change in it any more.
-const STILL: Nanos = ms(6_000);
+/// How long a fleet is left alone at the end: nothing may change in it any more, and a link that came up last and that
+/// nobody needs is given up after 10 s.
+const STILL: Nanos = ms(13_000);
+/// Those that a last survivor did not observe it takes over in turns of three; each takes a probe, queries that nobody
+/// answers and a window.
+const TURN: Nanos = ms(1_500);
 
 /// Runs a plan under the eyes of all checkers.
 pub fn run(plan: &Plan, seed: u64, record: Record) -> Outcome {
@@ -108,6 +112,10 @@ fn through_the_plan(world: &mut World) -> Vec<Violation> {
     if only_crashes {
         let last = world.plan.faults.iter().map(|timed| timed.at).max().unwrap_or_default();
         due = began + nanos(last) + bounds.detection;
+        let survivors = world.plan.members.saturating_sub(world.plan.faults.len());
+        if survivors <= 2 {
+            due += TURN * (world.plan.members / 3) as u64;
+        }
     }
     while world.now() < ends {
         world.run_until(ends.min(world.now() + ms(500)));
