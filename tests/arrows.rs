@@ -30,8 +30,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 /// More that tests of a room may use: the transport's connect with certificates and sign records, the controller's
 /// implement the port `Links`, whose messages are the wire's.
-const ALLOWED_IN_TESTS: &[(&str, &[&str])] =
-    &[("flagship-transport", &["flagship-pki", "flagship-membership"]), ("flagship-controller", &["flagship-wire"])];
+const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
+    ("flagship-transport", &["flagship-pki", "flagship-membership"]),
+    ("flagship-controller", &["flagship-wire"]),
+];
 const ROOT: &str = "flagship";
 /// Crates that must not even be reachable, by any path of normal and build dependencies.
 const UNREACHABLE: &[(&str, &[&str])] =

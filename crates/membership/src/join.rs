@@ -69,6 +69,11 @@ impl Membership {
             self.stats.refused_records += 1;
             return;
         }
+        let known = self.table.record(slot).epoch;
+        if contested && record.epoch == known && record.proof().is_some() {
+            // Of the process that is known already, as if it had been passed on.
+            self.take_if_newer(slot, record.clone(), id, now);
+        }
         if let Some(contest) = self.links.get_mut(&id).and_then(|link| link.contested.as_mut()) {
             // Believed, and answered with what is known, when the contest is decided and not before.
             contest.record = Some(record);

@@ -1,7 +1,6 @@
 //! For any message: it arrives as it was sent, in a frame that fits. For any bytes: no panic, and a refusal names a field
 //! of the `.proto` files.
 #![allow(clippy::unwrap_used, reason = "a fixture's unwrap fails the test as it should")]
-
 #![allow(clippy::unit_arg, reason = "a broken field and its name stand in one line")]
 
 use std::collections::BTreeSet;

@@ -31,8 +31,8 @@ pub struct Outcome {
 /// How long a fleet is left alone at the end: nothing may change in it any more, and a link that came up last and that
 /// nobody needs is given up after 10 s.
 const STILL: Nanos = ms(13_000);
-/// Those that a last survivor did not observe it takes over in turns of three; each takes a probe, queries that nobody
-/// answers and a window.
+/// Where many more died than live, the living take over those that they did not observe in turns of two or three each; a
+/// turn takes a probe, queries that nobody answers and a window.
 const TURN: Nanos = ms(1_500);
 
 /// Runs a plan under the eyes of all checkers.
@@ -113,9 +113,7 @@ fn through_the_plan(world: &mut World) -> Vec<Violation> {
         let last = world.plan.faults.iter().map(|timed| timed.at).max().unwrap_or_default();
         due = began + nanos(last) + bounds.detection;
         let survivors = world.plan.members.saturating_sub(world.plan.faults.len());
-        if survivors <= 2 {
-            due += TURN * (world.plan.members / 3) as u64;
-        }
+        due += TURN * (world.plan.faults.len() / survivors.max(1) / 2) as u64;
     }
     while world.now() < ends {
         world.run_until(ends.min(world.now() + ms(500)));

@@ -68,9 +68,9 @@ pub struct Violation {
 }
 
 /// An accuser counts among the first so many live members after the subject on some ring: its observers, and those
-/// who may have taken their places, as many as a query asks; and two more, as others may have come back in the same
-/// instant after the verdict.
-const REACH: usize = 12 + 2;
+/// who may have taken their places: as many as a query asks, twice, as views change between the verdict and this
+/// check.
+const REACH: usize = 24;
 
 /// More are not kept.
 const MAX_VIOLATIONS: usize = 32;
