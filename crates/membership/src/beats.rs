@@ -201,7 +201,7 @@ impl Membership {
         member.heard_at = Some(at);
         member.clock = member.clock.max(at);
         member.calm(state, h, now);
-        let quiet = member.asked_by.is_empty() && !member.duty.released && self.contests == 0;
+        let quiet = member.asked_by.is_empty() && self.contests == 0;
         let plain = quiet && state == State::Alive && !member.armed.is_after(member.late_at(h));
         let back = beat && state == State::Away && at > member.since;
         let name = self.table.name(slot).clone();
@@ -209,20 +209,12 @@ impl Membership {
         if plain {
             return;
         }
-        self.unrelease(slot, beat);
+        // Its deadline may come sooner than the one that was entered.
+        self.table.get_mut(slot);
         self.answer_if_known(slot, now);
         self.refuse_contested(slot, at, now);
         if back {
             self.become_state(slot, State::Alive, None, now);
-        }
-    }
-
-    /// Who beats takes us for its observer after all.
-    fn unrelease(&mut self, slot: Slot, beat: bool) {
-        let Some(member) = self.table.get_mut(slot) else { return };
-        if beat && member.duty.released {
-            member.duty.released = false;
-            self.follow_duty(slot);
         }
     }
 

@@ -100,6 +100,8 @@ pub(crate) const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const DIGEST_INTERVAL_CAP: Duration = Duration::from_secs(60);
 /// How long a link that nobody needs is kept: topology changes come in bursts.
 pub(crate) const UNNEEDED_AFTER: Duration = Duration::from_secs(10);
+/// How many beat intervals a subject that says it has other observers is not watched: our view follows long before.
+pub(crate) const RELEASE_BEATS: u32 = 2;
 /// A link without beats is pinged by the side that dialled it every so many beat intervals.
 pub(crate) const QUIET_BEATS: u32 = 10;
 /// How long a new observer tries to reach a subject before it takes it for mute, at least.

@@ -346,7 +346,7 @@ impl Membership {
             Message::Digest { bits, answer, buckets } => self.digest(id, bits, answer, &buckets, now),
             Message::Unobserve => {
                 if let Some(slot) = self.peer_slot(id) {
-                    self.released(slot);
+                    self.released(slot, now);
                 }
             }
             Message::Known { epoch, incarnation, state } => self.told(id, epoch, incarnation, state, now),

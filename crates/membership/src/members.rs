@@ -85,8 +85,6 @@ pub(crate) struct Duty {
     pub(crate) linked: bool,
     /// Election wants the link: beats go both ways, so that both know how fresh the other is.
     pub(crate) required: bool,
-    /// It said that it does not take this member for its observer.
-    pub(crate) released: bool,
 }
 
 /// An accusation that is in force.
@@ -184,7 +182,7 @@ impl Member {
 
     /// Whether nothing is kept here that is of use.
     pub(crate) fn is_idle(&self) -> bool {
-        let Duty { observed, observes, linked, required, released: _ } = self.duty;
+        let Duty { observed, observes, linked, required } = self.duty;
         let wanted = observed || observes || linked || required || self.link.is_some();
         !wanted && self.accusers.is_empty() && self.asked_by.is_empty() && !self.away_used
     }

@@ -45,7 +45,7 @@ impl Member {
 
     /// Whether its silence is noticed here.
     pub(crate) fn is_watched(&self) -> bool {
-        self.duty.observed && !self.duty.released
+        self.duty.observed
     }
 
     /// Whether the newest proof is no older than a beat may be.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use flagship_types::{Instant, PeerAddress};
 
 use crate::config::{
-    MAX_DEAD_LINKS, MAX_REQUIRED, MESH_MAX, MESH_MIN, PROBE_FLOOR, PROTOCOL_RINGS, RTT_PRIOR,
+    MAX_DEAD_LINKS, MAX_REQUIRED, MESH_MAX, MESH_MIN, PROBE_FLOOR, PROTOCOL_RINGS, RELEASE_BEATS, RTT_PRIOR,
 };
 use crate::members::Duty;
 use crate::rings::Slot;
@@ -86,7 +86,6 @@ impl Membership {
         let on_rings = !self.mesh;
         let Some(member) = self.table.get_mut(slot) else { return };
         let old = member.duty;
-        new.released = old.released && new.observed && old.observed;
         new.linked |= member.probing_until.is_some_and(|until| until > now);
         member.duty = new;
         let link = member.link;
@@ -158,13 +157,20 @@ impl Membership {
         (self.typical_rtt() * 8).max(self.typical_slack() * 2).max(PROBE_FLOOR)
     }
 
-    /// The subject has another observer in our place and stops beating.
-    pub(crate) fn released(&mut self, slot: Slot) {
-        if let Some(member) = self.table.get_mut(slot) {
-            member.duty.released = true;
+    /// The subject has another observer in our place and stops beating. Our view will follow; if it does not, it is the
+    /// subject that was wrong, or that is gone by now, and its silence counts.
+    pub(crate) fn released(&mut self, slot: Slot, now: Instant) {
+        let patience = self.config.beat_interval * RELEASE_BEATS;
+        let state = self.table.state(slot);
+        let Some(member) = self.table.get_mut(slot) else { return };
+        member.not_late_before = member.not_late_before.max(now + patience);
+        if state == State::Alive {
+            member.query = None;
             member.requery = None;
         }
-        self.follow_duty(slot);
+        if let Some(link) = member.link.and_then(|id| self.link_mut(id)) {
+            link.fresh_at = link.fresh_at.max(now);
+        }
     }
 
     /// Round trip to the middle one of the peers: what is assumed of ways that were not measured.

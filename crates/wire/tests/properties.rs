@@ -381,7 +381,7 @@ fn break_one(frame: &mut pb::Frame, how: u8) -> Option<&'static str> {
         Kind::Close(close) => (close.code = 999).then_named("close.code"),
         Kind::Membership(message) => return break_membership(message.kind.as_mut()?, how),
         Kind::Election(message) => match message.kind.as_mut()? {
-            E::Refuse(refuse) if how % 2 == 0 => (refuse.refusal = 999).then_named("refuse.refusal"),
+            E::Refuse(refuse) if how.is_multiple_of(2) => (refuse.refusal = 999).then_named("refuse.refusal"),
             E::Refuse(refuse) => (refuse.retry_after_ms = long).then_named("refuse.retry_after_ms"),
             E::Announce(announce) => match (how % 4, announce.config.as_mut()) {
                 (0, Some(config)) => (config.mode = 999).then_named("config.mode"),
@@ -410,7 +410,7 @@ fn break_membership(kind: &mut pb::membership_message::Kind, how: u8) -> Option<
     Some(match kind {
         M::Beat(beat) => (beat.echo.as_mut()?.delay_us = long).then_named("echo.delay_us"),
         M::Echo(echo) => (echo.delay_us = long).then_named("echo.delay_us"),
-        M::Query(query) if how % 2 == 0 => (query.subject = bad()).then_named("query.subject"),
+        M::Query(query) if how.is_multiple_of(2) => (query.subject = bad()).then_named("query.subject"),
         M::Query(query) => (query.deadline_us = long).then_named("query.deadline_us"),
         M::Answer(answer) => match how % 4 {
             0 => (answer.subject = bad()).then_named("answer.subject"),
