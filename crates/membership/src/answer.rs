@@ -76,7 +76,9 @@ impl Membership {
         if self.has(PlantedBug::OthersAnswerMute) {
             return Some(Verdict::Mute(Evidence::Silence));
         }
+        let resumed = self.resumed_at.is_some_and(|at| now < at + h * 2);
         if on_rings
+            && !resumed
             && member.is_some_and(|m| (m.probing_until.is_some() || m.duty.observed) && m.late(h, now))
         {
             let evidence = member.map_or(Evidence::Silence, Member::seen_evidence);

@@ -215,6 +215,10 @@ impl Membership {
             // It spoke just now, but that is no proof of age: time for a ping, then lateness counts as before.
             let patience = member.freshness.measured_rtt().unwrap_or(rtt) * 2 + QUERY_EXTRA;
             member.not_late_before = member.not_late_before.max(now + patience);
+            if was == State::Suspect {
+                // It has heard of the suspicion, so it lived after that began.
+                member.clock = member.clock.max(member.since);
+            }
             if !bug {
                 member.accusers.clear();
             }

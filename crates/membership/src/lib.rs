@@ -333,14 +333,14 @@ impl Membership {
             Message::Answer { id: query, subject, verdict } => {
                 self.answered(id, query, &subject, verdict, now);
             }
-            Message::Accuse(accusation) => self.accused(id, &accusation, now),
+            Message::Accuse(accusation) => self.accused(id, &accusation, false, now),
             Message::Record(record) => self.record(id, record, now),
             Message::Delta { records, accusations } => {
                 for record in records {
                     self.record(id, record, now);
                 }
                 for accusation in &accusations {
-                    self.accused(id, accusation, now);
+                    self.accused(id, accusation, true, now);
                 }
             }
             Message::Digest { bits, answer, buckets } => self.digest(id, bits, answer, &buckets, now),

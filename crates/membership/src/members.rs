@@ -50,6 +50,9 @@ pub(crate) struct Member {
     pub(crate) first_hand: bool,
     /// The window of others' accusations is over; a majority among them makes it Down at once.
     pub(crate) window_over: bool,
+    /// It is Suspect by what a snapshot or a digest told: nobody waits for the verdict, and its refutation may have to
+    /// find a way that is just being mended.
+    pub(crate) told_late: bool,
     /// The round trip and the slack that its suspicion window was made for.
     pub(crate) way: (Duration, Duration),
     /// A ping on behalf of a co-observer stayed without an answer.
@@ -114,6 +117,7 @@ impl Member {
             replica_waits: false,
             first_hand: false,
             window_over: false,
+            told_late: false,
             way: (Duration::ZERO, Duration::ZERO),
             mute: false,
             evidence: None,
@@ -138,6 +142,7 @@ impl Member {
         self.evidence = evidence;
         self.first_hand = false;
         self.window_over = false;
+        self.told_late = false;
         self.query = None;
         self.requery = None;
         self.away_until = None;

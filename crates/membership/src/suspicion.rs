@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flagship_types::Instant;
 
-use crate::config::{ACCUSER_REACH, MAX_ACCUSERS, PROOF_BEATS, QUORUM};
+use crate::config::{ACCUSER_REACH, MAX_ACCUSERS, PROOF_BEATS, QUORUM, SLACK_CAP};
 use crate::freshness::{strong_window, window};
 use crate::members::{Accuser, Member, is_said};
 use crate::rings::{OBSERVERS, Slot};
@@ -68,6 +68,9 @@ impl Member {
     /// How long a Suspect may refute. An exit that one other saw does not shorten it: it may lie.
     fn window(&self) -> Duration {
         let (rtt, slack) = self.way;
+        if self.told_late {
+            return SLACK_CAP;
+        }
         let exits = self.accusers.values().filter(|a| a.statement.evidence == Evidence::Exit);
         match self.exited() || exits.count() >= QUORUM {
             true => strong_window(rtt),
@@ -259,7 +262,13 @@ impl Membership {
 
     /// An accusation, of whomever. One member's word changes nothing where the subject is heard, and makes it Suspect
     /// elsewhere; only a majority of its observers makes it Down.
-    pub(crate) fn accused(&mut self, from: LinkId, statement: &Signed<Accusation>, now: Instant) {
+    pub(crate) fn accused(
+        &mut self,
+        from: LinkId,
+        statement: &Signed<Accusation>,
+        told_late: bool,
+        now: Instant,
+    ) {
         if statement.subject == self.config.name {
             if statement.epoch == self.epoch {
                 self.refute(from, statement.incarnation, now);
@@ -285,7 +294,12 @@ impl Membership {
             return;
         }
         self.forward_accusation(statement, Some(from));
+        let was = self.table.state(slot);
         self.weigh(slot, by, statement.evidence, now);
+        let became = was == State::Alive && self.table.state(slot) == State::Suspect;
+        if let Some(member) = self.table.get_mut(slot).filter(|m| told_late && became && !m.first_hand) {
+            member.told_late = true;
+        }
     }
 
     /// Whether this is news.

@@ -84,6 +84,7 @@ impl Membership {
         let h = self.config.beat_interval;
         let probe = self.probe_time();
         let on_rings = !self.mesh;
+        let resumed = self.resumed_at;
         let Some(member) = self.table.get_mut(slot) else { return };
         let old = member.duty;
         new.linked |= member.probing_until.is_some_and(|until| until > now);
@@ -95,7 +96,8 @@ impl Membership {
                 let patience = h + member.freshness.slack();
                 member.clock = (now + probe) - patience;
             }
-            member.not_late_before = member.not_late_before.max(now + probe);
+            let after_pause = resumed.map_or(now, |at| at + h + member.freshness.slack());
+            member.not_late_before = member.not_late_before.max(now + probe).max(after_pause);
             member.watched_since = now;
             if let Some(link) = link {
                 self.ping(link, now);
