@@ -6,6 +6,7 @@ use crate::config::{
     BATCH_INTERVAL, DIGEST_BITS, DIGEST_INTERVAL, DIGEST_INTERVAL_CAP, MAX_DELTA, MAX_DELTA_BYTES,
     QUERY_EXTRA,
 };
+use crate::links::Link;
 use crate::members::is_said;
 use crate::rings::Slot;
 use crate::table::{SELF, bucket};
@@ -19,6 +20,20 @@ pub(crate) struct Batch {
     pub(crate) due: Option<Instant>,
 }
 
+/// Statements for one message.
+#[derive(Debug, Default)]
+struct Delta {
+    records: Vec<Signed<Record>>,
+    accusations: Vec<Signed<Accusation>>,
+    bytes: usize,
+}
+
+impl Delta {
+    fn len(&self) -> usize {
+        self.records.len() + self.accusations.len()
+    }
+}
+
 impl Batch {
     pub(crate) fn forget(&mut self, slot: Slot) {
         self.records.remove(&slot);
@@ -28,12 +43,12 @@ impl Batch {
 impl Membership {
     /// Sends to every peer in use.
     pub(crate) fn send_all(&mut self, message: &Message) {
-        self.send_on(|_| true, message);
+        self.send_on(|_, _| true, message);
     }
 
-    fn send_on(&mut self, which: impl Fn(&crate::links::Link) -> bool, message: &Message) {
+    fn send_on(&mut self, which: impl Fn(LinkId, &Link) -> bool, message: &Message) {
         let mut links: Vec<LinkId> =
-            self.links_in_use().filter(|(_, l)| which(l)).map(|(id, _)| id).collect();
+            self.links_in_use().filter(|(id, link)| which(*id, link)).map(|(id, _)| id).collect();
         if self.has(PlantedBug::HashOrder) {
             #[allow(clippy::disallowed_types, reason = "the disorder is the bug")]
             let random: std::collections::HashSet<LinkId> = links.into_iter().collect();
@@ -44,10 +59,9 @@ impl Membership {
         }
     }
 
-    fn links_in_use(&self) -> impl Iterator<Item = (LinkId, &crate::links::Link)> {
-        let in_use = |id: LinkId, link: &crate::links::Link| {
-            self.table.get(link.peer).is_some_and(|member| member.link == Some(id))
-        };
+    fn links_in_use(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        let in_use =
+            |id: LinkId, link: &Link| self.table.get(link.peer).is_some_and(|member| member.link == Some(id));
         self.links.iter().map(|(id, link)| (*id, link.as_ref())).filter(move |(id, link)| in_use(*id, link))
     }
 
@@ -58,13 +72,8 @@ impl Membership {
             return;
         }
         if urgent || record.status != SelfState::Alive {
-            let not_back = |link: &crate::links::Link| link.peer != slot && link.speaks_rings();
-            let links: Vec<LinkId> =
-                self.links_in_use().filter(|(id, l)| *id != from && not_back(l)).map(|(id, _)| id).collect();
-            for link in links {
-                self.send(link, Message::Record(record.clone()));
-            }
-            return;
+            let onward = |id, link: &Link| id != from && link.peer != slot && link.speaks_rings();
+            return self.send_on(onward, &Message::Record(record));
         }
         self.batch.records.insert(slot, (from, record));
         self.batch.due.get_or_insert(now + BATCH_INTERVAL);
@@ -92,41 +101,35 @@ impl Membership {
             return;
         }
         let own = statement.accuser == self.config.name;
-        let links: Vec<LinkId> = self
-            .links_in_use()
-            .filter(|(id, link)| Some(*id) != from && (own || link.speaks_rings()))
-            .map(|(id, _)| id)
-            .collect();
-        for link in links {
-            self.send(link, Message::Accuse(statement.clone()));
-        }
+        let onward = |id, link: &Link| Some(id) != from && (own || link.speaks_rings());
+        self.send_on(onward, &Message::Accuse(statement.clone()));
     }
 
-    /// Sends statements in as many messages as they need.
+    /// Sends statements in as many messages as they need: records first.
     fn send_delta(&mut self, id: LinkId, records: Vec<Signed<Record>>, accusations: Vec<Signed<Accusation>>) {
-        let mut delta: (Vec<Signed<Record>>, Vec<Signed<Accusation>>) = Default::default();
-        let mut bytes = 0;
+        let mut delta = Delta::default();
         for record in records {
-            if delta.0.len() >= MAX_DELTA || bytes + record.size_hint() > MAX_DELTA_BYTES {
-                let (records, accusations) = std::mem::take(&mut delta);
-                self.send(id, Message::Delta { records, accusations });
-                bytes = 0;
-            }
-            bytes += record.size_hint();
-            delta.0.push(record);
+            self.make_room_in(&mut delta, id, record.size_hint());
+            delta.records.push(record);
         }
         for accusation in accusations {
-            if delta.0.len() + delta.1.len() >= MAX_DELTA || bytes + accusation.size_hint() > MAX_DELTA_BYTES
-            {
-                let (records, accusations) = std::mem::take(&mut delta);
-                self.send(id, Message::Delta { records, accusations });
-                bytes = 0;
-            }
-            bytes += accusation.size_hint();
-            delta.1.push(accusation);
+            self.make_room_in(&mut delta, id, accusation.size_hint());
+            delta.accusations.push(accusation);
         }
-        let (records, accusations) = delta;
-        if !records.is_empty() || !accusations.is_empty() {
+        self.send_if_any(delta, id);
+    }
+
+    /// Sends what was gathered if a statement of that size would be too much for one message.
+    fn make_room_in(&mut self, delta: &mut Delta, id: LinkId, bytes: usize) {
+        if delta.len() >= MAX_DELTA || delta.bytes + bytes > MAX_DELTA_BYTES {
+            self.send_if_any(std::mem::take(delta), id);
+        }
+        delta.bytes += bytes;
+    }
+
+    fn send_if_any(&mut self, delta: Delta, id: LinkId) {
+        if delta.len() > 0 {
+            let Delta { records, accusations, bytes: _ } = delta;
             self.send(id, Message::Delta { records, accusations });
         }
     }
@@ -142,15 +145,10 @@ impl Membership {
             }
             return;
         }
-        let rtt = self.typical_rtt_if(!same);
-        if link.differs_since.is_some_and(|since| now.since(since) > rtt * 2 + BATCH_INTERVAL + QUERY_EXTRA) {
+        let Some(since) = link.differs_since else { return };
+        if now.since(since) > self.typical_rtt() * 2 + BATCH_INTERVAL + QUERY_EXTRA {
             self.send_digest(id, now);
         }
-    }
-
-    /// The typical round trip is worked out only where it is needed: not at every beat.
-    fn typical_rtt_if(&self, needed: bool) -> std::time::Duration {
-        if needed { self.typical_rtt() } else { std::time::Duration::ZERO }
     }
 
     /// Sends the hashes of the view's buckets, unless that was done a moment ago.

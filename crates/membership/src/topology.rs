@@ -7,7 +7,7 @@ use std::time::Duration;
 use flagship_types::{Instant, PeerAddress};
 
 use crate::config::{
-    MAX_DEAD_LINKS, MAX_REQUIRED, MESH_MAX, MESH_MIN, PROBE_FLOOR, PROTOCOL_RINGS, RELEASE_BEATS, RTT_PRIOR,
+    MAX_DEAD_LINKS, MAX_REQUIRED, MESH_MAX, MESH_MIN, PROBE_FLOOR, RELEASE_BEATS, RTT_PRIOR,
 };
 use crate::members::Duty;
 use crate::rings::Slot;
@@ -82,7 +82,9 @@ impl Membership {
 
     fn change_duty(&mut self, slot: Slot, mut new: Duty, now: Instant) {
         let h = self.config.beat_interval;
-        let probe = self.probe_time();
+        // Medians over all peers: worked out for the few whose duty changes, not for all at every change of the view.
+        let begins = new.observed && self.table.get(slot).is_some_and(|m| !m.duty.observed);
+        let probe = if begins { self.probe_time() } else { Duration::ZERO };
         let on_rings = !self.mesh;
         let resumed = self.resumed_at;
         let Some(member) = self.table.get_mut(slot) else { return };
@@ -90,7 +92,7 @@ impl Membership {
         new.linked |= member.probing_until.is_some_and(|until| until > now);
         member.duty = new;
         let link = member.link;
-        if new.observed && !old.observed {
+        if begins {
             if on_rings && member.heard_at.is_none() {
                 // Time to reach it, then its silence counts.
                 let patience = h + member.freshness.slack();
@@ -132,11 +134,11 @@ impl Membership {
 
     fn change_link_duty(&mut self, id: crate::LinkId, old: Duty, new: Duty, now: Instant) {
         let h = self.config.beat_interval;
-        let slack = self.typical_slack();
-        let Some(link) = self.link_mut(id) else { return };
-        let speaks_rings = link.protocol >= PROTOCOL_RINGS;
-        link.unneeded_since = if new.linked { None } else { link.unneeded_since.or(Some(now)) };
         let (beats, beat) = (new.observes || new.required, old.observes || old.required);
+        let slack = if beat && !beats { self.typical_slack() } else { Duration::ZERO };
+        let Some(link) = self.link_mut(id) else { return };
+        let speaks_rings = link.speaks_rings();
+        link.unneeded_since = if new.linked { None } else { link.unneeded_since.or(Some(now)) };
         let (active, was_active) = (beats || new.observed, beat || old.observed);
         if active && !was_active {
             // It was quiet; from now on silence means something.
