@@ -115,6 +115,9 @@ pub(crate) const PROOF_BEATS: u32 = 3;
 pub(crate) const SLACK_CAP: Duration = Duration::from_secs(2);
 /// Lower bound of slack and of the strong suspicion window.
 pub(crate) const SLACK_FLOOR: Duration = Duration::from_millis(100);
+/// What one lost segment costs besides the round trip: TCP sends it again after 200 ms at the earliest (RTO_MIN of Linux;
+/// RFC 6298 says one second), and then it has its own way.
+pub(crate) const RETRANSMISSION: Duration = Duration::from_millis(210);
 /// Round trip that is assumed before the first one is measured, and the most that is believed.
 pub(crate) const RTT_PRIOR: Duration = Duration::from_millis(100);
 /// See [`RTT_PRIOR`].

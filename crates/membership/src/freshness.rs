@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flagship_types::Instant;
 
-use crate::config::{RTT_CAP, RTT_PRIOR, SLACK_CAP, SLACK_FLOOR};
+use crate::config::{RETRANSMISSION, RTT_CAP, RTT_PRIOR, SLACK_CAP, SLACK_FLOOR};
 
 /// Sequence numbers kept per link. At one beat per interval and a few pings this is far more than the three
 /// intervals after which an echo proves nothing.
@@ -175,11 +175,12 @@ pub(crate) fn strong_window(rtt: Duration) -> Duration {
     SLACK_FLOOR.max(rtt * 4).min(SLACK_CAP)
 }
 
-/// The suspicion window on silence, shortened by each accusation beyond the first (rule 4).
+/// The suspicion window on silence, shortened by each accusation beyond the first (rule 4), but never so far that one
+/// lost segment of the refutation decides.
 pub(crate) fn window(rtt: Duration, slack: Duration, accusers: usize) -> Duration {
-    let strong = strong_window(rtt);
-    let full = slack.max(rtt * 8).clamp(strong, SLACK_CAP);
-    strong + (full - strong) / (1 << accusers.saturating_sub(1).min(8))
+    let shortest = strong_window(rtt).max(rtt + RETRANSMISSION).min(SLACK_CAP);
+    let full = slack.max(rtt * 8).clamp(shortest, SLACK_CAP);
+    shortest + (full - shortest) / (1 << accusers.saturating_sub(1).min(8))
 }
 
 #[cfg(test)]
@@ -214,7 +215,8 @@ mod tests {
     #[test]
     fn accusations_shorten_the_window_down_to_the_strong_one() {
         let windows: Vec<_> = (0..4).map(|n| window(ms(40), ms(100), n)).collect();
-        assert_eq!(windows, [ms(320), ms(320), ms(240), ms(200)]);
+        assert_eq!(windows, [ms(320), ms(320), ms(285), ms(267) + Duration::from_micros(500)]);
+        assert_eq!(window(ms(1), ms(100), 3), ms(211), "on a fast way a retransmission counts");
         assert!(window(ms(40), ms(100), 1_000) >= strong_window(ms(40)));
         assert!(window(ms(60_000), ms(100), 0) <= SLACK_CAP);
     }

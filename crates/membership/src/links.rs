@@ -263,7 +263,9 @@ impl Membership {
         self.dials_dirty = true;
         self.duties_dirty = true;
         self.restagger = true;
-        if epoch == self.table.record(slot).epoch {
+        // What ended while this process did not run may be any age.
+        let woke = self.resumed_at.is_some_and(|at| up_at < at + h);
+        if epoch == self.table.record(slot).epoch && !woke {
             // The handshake was a round trip: its peer lived then.
             self.heard(slot, up_at, None, now);
         }

@@ -59,7 +59,7 @@ pub(crate) struct Rings {
 /// How many members before one on a ring can have it as an observer on that ring at most, live ones counted: as many as
 /// can have been chosen on earlier rings stand between, at most.
 const REACH: usize = OBSERVERS;
-/// Members looked at on one ring for that; more only where dozens in a row are Down.
+/// Members in a row that are not live and that are looked at all the same, to be dialled for healing.
 const MAX_LOOK_BACK: usize = 64;
 
 impl Rings {
@@ -146,12 +146,14 @@ impl Rings {
         order[next..].iter().chain(&order[..place.min(order.len())]).copied()
     }
 
-    /// Who may have `me` as an observer: on each ring those before it, as far as its place can be reached from there.
+    /// Who may have `me` as an observer, or as a stand-in for one: on each ring those before it, as far as its place can
+    /// be reached from there over members that are not `sound`.
     pub(crate) fn candidates<'a>(
         &self,
         me: Slot,
         name_of: impl Fn(Slot) -> &'a MemberName,
         live: impl Fn(Slot) -> bool,
+        sound: impl Fn(Slot) -> bool,
     ) -> Vec<Slot> {
         let mut found = Vec::new();
         for (ring, order) in self.rings.iter().enumerate() {
@@ -159,10 +161,13 @@ impl Rings {
             let place = place.min(order.len());
             let before =
                 order[..place].iter().rev().chain(order[(place + 1).min(order.len())..].iter().rev());
+            // However many in a row are dead: the last survivor of many observes them all in the end.
             let mut passed = 0;
-            for slot in before.take(MAX_LOOK_BACK) {
-                found.push(*slot);
-                passed += usize::from(live(*slot));
+            for (distance, slot) in before.enumerate() {
+                passed += usize::from(sound(*slot));
+                if live(*slot) || distance < MAX_LOOK_BACK {
+                    found.push(*slot);
+                }
                 if passed >= REACH {
                     break;
                 }
@@ -257,7 +262,7 @@ mod tests {
                     let found: Vec<_> = chosen.as_slice().iter().map(|s| name_of(*s).clone()).collect();
                     assert_eq!(found, observers_of(name, &living));
                     for observer in chosen.as_slice() {
-                        let candidates = rings.candidates(*observer, name_of, live);
+                        let candidates = rings.candidates(*observer, name_of, live, live);
                         assert!(
                             candidates.contains(&slot),
                             "n {n} dead {dead}: {observer} observes {subject}"

@@ -100,7 +100,7 @@ impl Membership {
                 }
             }
             State::Suspect if member.query.is_none() && member.window_from <= now => {
-                self.ask_during_window(slot, now);
+                self.ask_during_window(slot, now, now);
             }
             State::Suspect if member.query.is_some() && member.down_at(h) <= now => {
                 self.end_window(slot, now);
@@ -158,7 +158,19 @@ impl Membership {
             evidence,
         };
         self.output(Output::Sign(Statement::Accusation(accusation)));
-        self.ask_during_window(slot, now);
+        let from = self.accused_since(slot).unwrap_or(now);
+        self.ask_during_window(slot, from, now);
+    }
+
+    /// Since when others accuse it in such a number that we would hold it Down on their word alone. A refutation had that
+    /// long to arrive here: who is the last to miss the member need not wait anew.
+    fn accused_since(&self, slot: Slot) -> Option<Instant> {
+        if self.accusers_that_count(slot) < QUORUM {
+            return None;
+        }
+        let mut times: Vec<Instant> = self.table.get(slot)?.accusers.values().map(|a| a.at).collect();
+        times.sort_unstable();
+        times.get(QUORUM - 1).copied()
     }
 
     /// How far accusation and refutation have to go: over the way to the subject, or as far as others are.
@@ -187,11 +199,11 @@ impl Membership {
 
     /// The observers are asked once more while the window runs: a refutation may have reached one of them and be held up
     /// on its way to us.
-    fn ask_during_window(&mut self, slot: Slot, now: Instant) {
+    fn ask_during_window(&mut self, slot: Slot, from: Instant, now: Instant) {
         let Some(member) = self.table.get_mut(slot) else { return };
-        member.window_from = now;
-        let window = member.window();
-        self.open_query(slot, window, now);
+        member.window_from = from;
+        let rest = (from + member.window()).since(now);
+        self.open_query(slot, rest, now);
     }
 
     /// The window is over without a refutation: Down, unless the others heard the member meanwhile. Then it refuted where

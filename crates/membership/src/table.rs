@@ -175,9 +175,19 @@ impl Table {
         self.rings.observers(subject, |slot| self.name(slot), |slot| self.is_live(slot))
     }
 
-    /// The members that may be observed by this one.
+    /// The observers of a member if nobody counts that is Suspect.
+    pub(crate) fn stand_ins(&self, subject: Slot) -> Chosen {
+        self.rings.observers(subject, |slot| self.name(slot), |slot| self.is_sound(slot))
+    }
+
+    /// The members that may be observed by this one, be it as a stand-in.
     pub(crate) fn candidates(&self) -> Vec<Slot> {
-        self.rings.candidates(SELF, |slot| self.name(slot), |slot| self.is_live(slot))
+        let (live, sound) = (|slot| self.is_live(slot), |slot| self.is_sound(slot));
+        self.rings.candidates(SELF, |slot| self.name(slot), live, sound)
+    }
+
+    fn is_sound(&self, slot: Slot) -> bool {
+        self.is_live(slot) && self.state(slot) != State::Suspect
     }
 
     /// The live members after a subject on one ring, nearest first, and one that is taken for live.

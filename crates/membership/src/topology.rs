@@ -45,11 +45,14 @@ impl Membership {
         }
         let mut dead = 0;
         for subject in self.table.candidates() {
-            let observers = self.table.observers(subject);
             let state = self.table.state(subject);
-            if subject == SELF || state == State::Left || !observers.contains(SELF) {
+            if subject == SELF || state == State::Left {
                 continue;
             }
+            // Observers that are Suspect may be gone with the subject: whoever comes after them begins to watch. Else
+            // members that died together could stay each other's observers for ever.
+            let chosen = [self.table.observers(subject), self.table.stand_ins(subject)];
+            let Some(observers) = chosen.into_iter().find(|chosen| chosen.contains(SELF)) else { continue };
             if state == State::Down {
                 // Kept in sight for healing, as far as there is room.
                 dead += 1;
@@ -168,6 +171,8 @@ impl Membership {
         let state = self.table.state(slot);
         let Some(member) = self.table.get_mut(slot) else { return };
         member.not_late_before = member.not_late_before.max(now + patience);
+        // If it beats here again later, the gap says nothing of the way.
+        member.watched_since = now;
         if state == State::Alive {
             member.query = None;
             member.requery = None;

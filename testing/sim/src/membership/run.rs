@@ -28,9 +28,9 @@ pub struct Outcome {
     pub timeline: Vec<String>,
 }
 
-/// How long a fleet is left alone at the end: nothing may change in it any more, and a link that came up last and that
-/// nobody needs is given up after 10 s.
-const STILL: Nanos = ms(13_000);
+/// How long a fleet is left alone at the end: nothing may change in it any more. What the last fault stirred up ends in
+/// time: a suspicion after 2 s, a question on behalf of a stand-in 3 s later, and 10 s after that the link it asked for.
+const STILL: Nanos = ms(17_000);
 /// Where many more died than live, the living take over those that they did not observe in turns of two or three each; a
 /// turn takes a probe, queries that nobody answers and a window.
 const TURN: Nanos = ms(1_500);
