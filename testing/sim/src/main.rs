@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command line tool prints")]
 #![allow(clippy::disallowed_methods, reason = "how long a hunt may take is real time; no run reads it")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -224,8 +225,17 @@ fn tell(args: &TraceArgs) -> ExitCode {
     for line in &outcome.timeline {
         println!("{line}");
     }
+    // What is wrong at one member soon is at all: the first of each kind says it.
+    let mut kinds: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
     for violation in &outcome.violations {
-        println!("invariant {}: {}", violation.invariant, violation.text);
+        kinds.entry(violation.invariant).or_default().push(&violation.text);
+    }
+    for (invariant, texts) in kinds {
+        let more = match texts.len() {
+            1 => String::new(),
+            some => format!(" (and {} more like it)", some - 1),
+        };
+        println!("invariant {invariant}: {}{more}", texts[0]);
     }
     if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -468,7 +468,8 @@ fn newcomer(draft: &mut Draft) {
     draft.add(Duration::ZERO, cut, Fault::Cut { from: vec![subject], to: vec![newcomer] });
     let (at, lasts) = (draft.ms(2_000, 4_000), draft.ms(300, 3_000));
     draft.add(at, lasts, Fault::Crash { host: newcomer, reset: true, back: Some(Back::Higher) });
-    for asker in hosts.into_iter().skip(2) {
+    // Of those that it sends beats or echoes to: to others it may say nothing for seconds.
+    for asker in draft.linked(subject).into_iter().filter(|asker| *asker != newcomer) {
         let (at, hold) = (draft.ms(15_000, 16_000), draft.ms(1_600, 2_500));
         draft.add(at, hold, Fault::HoldBack { from: subject, to: asker });
     }

@@ -449,7 +449,7 @@ impl World {
         self.note(host, || What::Froze);
     }
 
-    /// Continues a frozen process; whether anything had waited for it.
+    /// Continues a frozen process; whether anything had waited for it: a frame, or a deadline.
     pub(super) fn thaw(&mut self, host: Host) -> bool {
         if self.members[host].process != Process::Frozen {
             return false;
@@ -461,10 +461,10 @@ impl World {
         }
         self.note(host, || What::Thawed);
         let waiting = std::mem::take(&mut self.members[host].waiting);
-        let mut missed = !waiting.is_empty();
+        let missed = !waiting.is_empty() || self.is_due(host);
         // Whether its timers or its sockets come first is anybody's guess.
         if timers_first {
-            missed |= self.run_timeouts(host);
+            self.run_timeouts(host);
         }
         for (sender, input) in waiting {
             self.give(host, sender, input);
@@ -473,15 +473,21 @@ impl World {
         missed
     }
 
+    /// Whether a deadline of its core has come.
+    fn is_due(&self, host: Host) -> bool {
+        let local = self.members[host].clock.read(self.now);
+        self.core(host).and_then(Membership::next_timeout).is_some_and(|at| at <= local)
+    }
+
     fn run_timeouts(&mut self, host: Host) -> bool {
+        if !self.is_due(host) {
+            return false;
+        }
         let member = &mut self.members[host];
         let local = member.clock.read(self.now);
-        let Some(core) =
-            member.core.as_mut().filter(|core| core.next_timeout().is_some_and(|at| at <= local))
-        else {
-            return false;
-        };
-        core.handle_timeout(local);
+        if let Some(core) = &mut member.core {
+            core.handle_timeout(local);
+        }
         self.drain(host);
         true
     }

@@ -163,7 +163,7 @@ impl Checks {
     pub(super) fn sent(
         &mut self,
         names: &Names,
-        (from, _to): (Host, Host),
+        (from, to): (Host, Host),
         honest: bool,
         message: &Message,
         now: Nanos,
@@ -173,7 +173,7 @@ impl Checks {
             && let Some(subject) = names.host(subject)
         {
             // With room for a slow clock.
-            self.ballots.asked(from, subject, *id, now + nanos(*deadline) * 107 / 100 + ms(1));
+            self.ballots.asked((from, to), subject, *id, now + nanos(*deadline) * 107 / 100 + ms(1));
         }
     }
 
@@ -188,7 +188,7 @@ impl Checks {
         match message {
             Message::Answer { id, subject, verdict } => {
                 if let Some(subject) = names.host(subject) {
-                    self.ballots.answered((from, to), subject, *id, *verdict);
+                    self.ballots.answered((from, to), subject, (*id, *verdict), now);
                 }
             }
             Message::Accuse(accusation) => self.accusation(names, (from, to), accusation, now),
