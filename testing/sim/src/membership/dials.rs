@@ -6,9 +6,10 @@ use rand::Rng;
 
 use super::clock::{Nanos, ms};
 use super::fault::Host;
+use super::process::Process;
 use super::queue::{DialId, Happening};
 use super::streams::Wire;
-use super::world::{Process, World};
+use super::world::World;
 
 /// Without an answer to a SYN for this long the dial is given up.
 const CONNECT_TIMEOUT: Nanos = ms(2_000);

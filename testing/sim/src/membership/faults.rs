@@ -6,13 +6,14 @@ use flagship_membership::Input;
 use rand::{Rng, RngExt};
 
 use super::clock::{Nanos, ms, nanos};
-use super::fault::{Back, Fault, Host};
+use super::fault::{Back, Fault, Host, Plan};
 use super::lies::Liar;
 use super::names::metadata;
 use super::paths::{Effect, Hosts};
+use super::process::Process;
 use super::queue::Happening;
 use super::trace::What;
-use super::world::{Process, WALL_MS, World};
+use super::world::{WALL_MS, World};
 
 /// Between good-bye and the end of a process.
 const LINGER: Nanos = ms(300);
@@ -20,6 +21,13 @@ const LINGER: Nanos = ms(300);
 const LIE_EVERY: Nanos = ms(150);
 
 impl World {
+    /// Another plan for the same fleet, before it begins.
+    pub fn replace_plan(&mut self, plan: &Plan) {
+        self.plan = plan.clone();
+        self.paths.fired = vec![0; plan.faults.len()];
+        self.steps = vec![false; plan.faults.len()];
+    }
+
     /// The plan begins now.
     pub fn begin_plan(&mut self) {
         self.plan_began = self.now;
