@@ -130,8 +130,8 @@ impl World {
         if !self.lives(from) {
             return self.free_dial(id);
         }
-        let held_up = self.members[to].process == Process::Frozen
-            || self.members[from].process == Process::Frozen
+        let held_up = self.members[to].process.is_held_up()
+            || self.members[from].process.is_held_up()
             || self.members[to].process == Process::Silent
             || self.paths.blocked(from, to)
             || self.paths.blocked(to, from);

@@ -53,6 +53,16 @@ impl Lie {
     ];
 }
 
+/// What a blocked process does not do. Afterwards it goes on with everything that has piled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Block {
+    /// Anything: it stands still. Whether it then looks at its timers or at its sockets first is drawn anew each time.
+    Process,
+    /// It neither reads nor sends, but its timers run: as in the experiments of the Lifeguard paper, where everything
+    /// that a member sends or reads waits on a lock. It cannot know that it is itself that is blocked.
+    Messages,
+}
+
 /// Something that goes wrong. It ends by itself after [`Timed::lasts`], if it can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -71,11 +81,13 @@ pub enum Fault {
         /// Who.
         host: Host,
     },
-    /// It is frozen this long of every so long.
+    /// It is blocked this long of every so long.
     Slow {
         /// Who.
         host: Host,
-        /// Frozen for.
+        /// What does not go on.
+        block: Block,
+        /// Blocked for.
         blocked: Duration,
         /// Out of.
         period: Duration,

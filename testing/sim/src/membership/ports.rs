@@ -21,7 +21,7 @@ use super::world::World;
 const STALLED_FOR: Nanos = ms(8_000);
 
 impl World {
-    /// Gives an input to a process, or keeps it for a frozen one.
+    /// Gives an input to a process, or keeps it for one that is held up.
     pub(super) fn input(&mut self, host: Host, input: Input) {
         self.give(host, None, input);
     }
@@ -31,7 +31,7 @@ impl World {
         let member = &mut self.members[host];
         match member.process {
             Process::Running => {}
-            Process::Frozen => return member.waiting.push_back((sender, input)),
+            Process::Frozen | Process::Blocked => return member.waiting.push_back((sender, input)),
             Process::Off | Process::Killed | Process::Silent => return,
         }
         let local = member.clock.read(self.now);
@@ -64,15 +64,24 @@ impl World {
                 write!(text, "{} {host} {output:?}", self.now).expect("writing to a string");
                 hasher.write(text.as_bytes());
             }
-            match output {
-                Output::Connect { address } => self.connect(host, address),
-                Output::Send { link, message } => self.send(host, link, message),
-                Output::Disconnect { link, code } => self.disconnect(host, link, code),
-                Output::Event(event) => self.event(host, event),
-                Output::Sign(statement) => self.sign(host, statement),
+            let inside = matches!(output, Output::Event(_) | Output::Sign(_));
+            match self.members[host].process {
+                Process::Blocked if !inside => self.members[host].unsaid.push_back(output),
+                _ => self.carry_out(host, output),
             }
         }
         self.arm(host);
+    }
+
+    /// Carries out one of a core's wishes.
+    pub(super) fn carry_out(&mut self, host: Host, output: Output) {
+        match output {
+            Output::Connect { address } => self.connect(host, address),
+            Output::Send { link, message } => self.send(host, link, message),
+            Output::Disconnect { link, code } => self.disconnect(host, link, code),
+            Output::Event(event) => self.event(host, event),
+            Output::Sign(statement) => self.sign(host, statement),
+        }
     }
 
     /// Signs, and gives it back before anything else happens to that core.

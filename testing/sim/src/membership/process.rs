@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use flagship_membership::{Config, Input, KnownMember, Membership, State};
+use flagship_membership::{Config, Input, KnownMember, Membership, Output, State};
 use flagship_types::Epoch;
 use rand::{Rng, RngExt};
 
 use super::clock::{Clock, Nanos, ms};
-use super::fault::Host;
+use super::fault::{Block, Host};
 use super::lies::Liar;
 use super::names::metadata;
 use super::queue::Happening;
@@ -23,6 +23,8 @@ pub(super) enum Process {
     Running,
     /// Does not get to run; its host acknowledges.
     Frozen,
+    /// Its timers run, but it neither reads nor sends; its host acknowledges.
+    Blocked,
     /// Gone; its host resets streams and refuses connections.
     Killed,
     /// Gone with its host.
@@ -31,7 +33,17 @@ pub(super) enum Process {
 
 impl Process {
     pub(super) fn lives(self) -> bool {
-        matches!(self, Self::Running | Self::Frozen)
+        matches!(self, Self::Running | Self::Frozen | Self::Blocked)
+    }
+
+    /// Whether it meets its deadlines.
+    fn keeps_time(self) -> bool {
+        matches!(self, Self::Running | Self::Blocked)
+    }
+
+    /// Whether what reaches it waits.
+    pub(super) fn is_held_up(self) -> bool {
+        matches!(self, Self::Frozen | Self::Blocked)
     }
 }
 
@@ -43,8 +55,10 @@ pub(super) struct Member {
     pub(super) number: u32,
     /// When its next deadline is looked at; `Nanos::MAX`: no such event is under way.
     pub(super) timer: Nanos,
-    /// What waits for a frozen process, and whose frame it is.
+    /// What waits for a process that is held up, and whose frame it is.
     pub(super) waiting: VecDeque<(Option<Host>, Input)>,
+    /// What a blocked process wants to be done.
+    pub(super) unsaid: VecDeque<Output>,
     /// Slots of streams of which it holds an end.
     pub(super) streams: Vec<u32>,
     pub(super) clock: Clock,
@@ -137,6 +151,7 @@ impl World {
         member.process = process;
         member.timer = Nanos::MAX;
         member.waiting.clear();
+        member.unsaid.clear();
         member.liar = None;
         self.abandon_streams(host, reset);
         let now = self.now;
@@ -146,37 +161,51 @@ impl World {
         self.note(host, || What::Died { reset });
     }
 
-    pub(super) fn freeze(&mut self, host: Host) {
+    pub(super) fn hold_up(&mut self, host: Host, block: Block) {
         if self.members[host].process != Process::Running {
             return;
         }
-        self.members[host].process = Process::Frozen;
+        self.members[host].process = match block {
+            Block::Process => Process::Frozen,
+            Block::Messages => Process::Blocked,
+        };
         let now = self.now;
         if let Some(checks) = &mut self.checks {
             checks.stopped(host, now);
         }
-        self.note(host, || What::Froze);
+        self.note(host, || What::HeldUp(block));
     }
 
-    /// Continues a frozen process; whether anything had waited for it: a frame, or a deadline.
-    pub(super) fn thaw(&mut self, host: Host) -> bool {
-        if self.members[host].process != Process::Frozen {
-            return false;
-        }
-        let (now, timers_first) = (self.now, self.rng.random::<bool>());
+    /// Continues a process that was held up; whether anything had waited for it: a frame, a deadline, or something that
+    /// it wanted to say.
+    pub(super) fn go_on(&mut self, host: Host) -> bool {
+        let stood_still = match self.members[host].process {
+            Process::Frozen => true,
+            Process::Blocked => false,
+            _ => return false,
+        };
+        let (now, own_first) = (self.now, self.rng.random::<bool>());
         self.members[host].process = Process::Running;
         if let Some(checks) = &mut self.checks {
-            checks.resumed(host, now);
+            checks.resumed(host, stood_still, now);
         }
-        self.note(host, || What::Thawed);
+        self.note(host, || What::GoesOn);
         let waiting = std::mem::take(&mut self.members[host].waiting);
-        let missed = !waiting.is_empty() || self.is_due(host);
-        // Whether its timers or its sockets come first is anybody's guess.
-        if timers_first {
+        let unsaid = std::mem::take(&mut self.members[host].unsaid);
+        let missed = !waiting.is_empty() || !unsaid.is_empty() || self.is_due(host);
+        // Whether its timers and what it has to say, or its sockets come first is anybody's guess.
+        let (first, last) = if own_first { (unsaid, VecDeque::new()) } else { (VecDeque::new(), unsaid) };
+        for output in first {
+            self.carry_out(host, output);
+        }
+        if own_first {
             self.run_timeouts(host);
         }
         for (sender, input) in waiting {
             self.give(host, sender, input);
+        }
+        for output in last {
+            self.carry_out(host, output);
         }
         self.drain(host);
         missed
@@ -206,7 +235,7 @@ impl World {
             return;
         }
         self.members[host].timer = Nanos::MAX;
-        if self.members[host].process == Process::Running && !self.run_timeouts(host) {
+        if self.members[host].process.keeps_time() && !self.run_timeouts(host) {
             self.arm(host);
         }
     }
@@ -214,7 +243,7 @@ impl World {
     /// Sees to it that the core's next deadline is met. An event for an earlier one stays and looks again.
     pub(super) fn arm(&mut self, host: Host) {
         let member = &mut self.members[host];
-        if member.process != Process::Running {
+        if !member.process.keeps_time() {
             return;
         }
         let Some(next) = member.core.as_ref().and_then(Membership::next_timeout) else { return };
@@ -240,6 +269,7 @@ impl Member {
             number: 0,
             timer: Nanos::MAX,
             waiting: VecDeque::new(),
+            unsaid: VecDeque::new(),
             streams: Vec::new(),
             clock: Clock::new(clock),
             wall_jump_ms: 0,

@@ -124,8 +124,9 @@ impl Checks {
         self.truth.stopped(host, now);
     }
 
-    pub(super) fn resumed(&mut self, host: Host, now: Nanos) {
-        self.truth.resumed(host, now);
+    /// It goes on. Who stood still can know; who was only kept from reading and sending cannot.
+    pub(super) fn resumed(&mut self, host: Host, stood_still: bool, now: Nanos) {
+        self.truth.resumed(host, stood_still, now);
     }
 
     pub(super) fn lies(&mut self, host: Host) {

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::draft::Draft;
-use crate::membership::fault::{Back, Fault, Host, Lie};
+use crate::membership::fault::{Back, Block, Fault, Host, Lie};
 
 pub(super) fn silence(draft: &mut Draft) {
     let (at, host) = (draft.ms(0, 1_000), draft.host());
@@ -81,13 +81,26 @@ pub(super) fn freeze(draft: &mut Draft) {
     }
 }
 
-/// Up to an eighth blocked 8.2 s of every 9.2 s.
+/// Up to an eighth blocked 8.2 s of every 9.2 s, all in the same way.
 pub(super) fn slow(draft: &mut Draft) {
+    still(draft);
+    if draft.rng.random() {
+        for timed in &mut draft.plan.faults {
+            if let Fault::Slow { block, .. } = &mut timed.fault {
+                *block = Block::Messages;
+            }
+        }
+    }
+}
+
+/// Up to an eighth stand still for 8.2 s of every 9.2 s.
+pub(super) fn still(draft: &mut Draft) {
     let slow = (draft.n() / 8).max(1);
     for host in draft.shuffled().into_iter().take(slow) {
         let at = draft.ms(0, 9_200);
         let (blocked, period) = (Duration::from_millis(8_200), Duration::from_millis(9_200));
-        draft.add(at, Duration::from_secs(45), Fault::Slow { host, blocked, period });
+        let block = Block::Process;
+        draft.add(at, Duration::from_secs(45), Fault::Slow { host, block, blocked, period });
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn mix(draft: &mut Draft) {
         network::bridge,
         network::partition,
         members::freeze,
-        members::slow,
+        members::still,
         members::drift,
         network::loss,
         network::flap,
