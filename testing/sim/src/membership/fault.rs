@@ -240,6 +240,9 @@ pub struct Plan {
     pub network: Network,
     /// Whether members start knowing each other (with records), or only member 0's address.
     pub warm: bool,
+    /// All start within this time. A dial to one that has not started yet is refused: to those that know each other
+    /// that is an exit, which they tell everybody.
+    pub starts_within: Duration,
     /// What goes wrong.
     pub faults: Vec<Timed>,
 }

@@ -5,7 +5,7 @@ use rand_pcg::Pcg64Mcg;
 use siphasher::sip::SipHasher24;
 
 use super::checks::Checks;
-use super::clock::{Nanos, ms};
+use super::clock::{Nanos, ms, nanos};
 use super::dials::Dial;
 use super::fault::Plan;
 use super::names::Names;
@@ -98,7 +98,7 @@ impl World {
         };
         for host in 0..plan.members {
             if !plan.joins_later(host) {
-                let at = world.rng.next_u64() % ms(1000);
+                let at = world.draw(nanos(plan.starts_within));
                 world.queue.push(at, Happening::Start(host as u32));
             }
         }

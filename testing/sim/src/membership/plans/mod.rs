@@ -77,7 +77,8 @@ pub fn draw(seed: u64, kind: Option<Kind>, members: Option<usize>) -> Plan {
     let members = members.map_or_else(|| size(&mut rng, least, most), |n| n.max(least));
     let network = network(&mut rng);
     let warm = members > 24 || rng.random_range(0..3) > 0;
-    let plan = Plan { name: kind.name, members, network, warm, faults: Vec::new() };
+    let starts_within = Duration::from_secs(1);
+    let plan = Plan { name: kind.name, members, network, warm, starts_within, faults: Vec::new() };
     let rings = Rings::new(&Names::of_run(members, seed));
     let mut draft = Draft { plan, rings, rng };
     (kind.draw)(&mut draft);
