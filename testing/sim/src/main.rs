@@ -1,7 +1,8 @@
 //! `sim`: hunts for violations of the membership invariants, reports figures, tells one run as a story.
-#![allow(clippy::print_stdout, reason = "a command line tool prints")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 #![allow(clippy::disallowed_methods, reason = "how long a hunt may take is real time; no run reads it")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ struct ReportArgs {
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
     /// Seeds per row; by default 30, 10 with 1,000 members and more.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// One object per row, one per line.
     #[arg(long)]
@@ -62,6 +63,9 @@ struct ReportArgs {
     /// Only rows whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Only rows of at least so many members.
+    #[arg(long)]
+    min_members: Option<usize>,
     /// Only rows of at most so many members.
     #[arg(long)]
     max_members: Option<usize>,
@@ -127,6 +131,7 @@ fn measure(args: &ReportArgs) -> ExitCode {
         first_seed: args.first_seed,
         seeds: args.seeds,
         only: args.only.clone(),
+        least_members: args.min_members,
         most_members: args.max_members,
         threads: threads(),
     };
@@ -136,9 +141,15 @@ fn measure(args: &ReportArgs) -> ExitCode {
     if !args.json {
         println!("{}", report::head());
     }
-    let lines = report::report(&wanted, peers, |line| match args.json {
-        true => println!("{}", line.json()),
-        false => println!("{}", line.text()),
+    let mut last = Instant::now();
+    let lines = report::report(&wanted, peers, |line| {
+        match args.json {
+            true => println!("{}", line.json()),
+            false => println!("{}", line.text()),
+        }
+        // Not among the results, which are the same each time.
+        eprintln!("    {:.1} s after the row before", last.elapsed().as_secs_f64());
+        last = Instant::now();
     });
     if lines.iter().all(report::Line::met) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -224,8 +235,17 @@ fn tell(args: &TraceArgs) -> ExitCode {
     for line in &outcome.timeline {
         println!("{line}");
     }
+    // What is wrong at one member soon is at all: the first of each kind says it.
+    let mut kinds: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
     for violation in &outcome.violations {
-        println!("invariant {}: {}", violation.invariant, violation.text);
+        kinds.entry(violation.invariant).or_default().push(&violation.text);
+    }
+    for (invariant, texts) in kinds {
+        let more = match texts.len() {
+            1 => String::new(),
+            some => format!(" (and {} more like it)", some - 1),
+        };
+        println!("invariant {invariant}: {}{more}", texts[0]);
     }
     if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,9 +6,10 @@ use rand::Rng;
 
 use super::clock::{Nanos, ms};
 use super::fault::Host;
+use super::process::Process;
 use super::queue::{DialId, Happening};
 use super::streams::Wire;
-use super::world::{Process, World};
+use super::world::World;
 
 /// Without an answer to a SYN for this long the dial is given up.
 const CONNECT_TIMEOUT: Nanos = ms(2_000);
@@ -129,8 +130,8 @@ impl World {
         if !self.lives(from) {
             return self.free_dial(id);
         }
-        let held_up = self.members[to].process == Process::Frozen
-            || self.members[from].process == Process::Frozen
+        let held_up = self.members[to].process.is_held_up()
+            || self.members[from].process.is_held_up()
             || self.members[to].process == Process::Silent
             || self.paths.blocked(from, to)
             || self.paths.blocked(to, from);

@@ -53,6 +53,16 @@ impl Lie {
     ];
 }
 
+/// What a blocked process does not do. Afterwards it goes on with everything that has piled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Block {
+    /// Anything: it stands still. Whether it then looks at its timers or at its sockets first is drawn anew each time.
+    Process,
+    /// It neither reads nor sends, but its timers run: as in the experiments of the Lifeguard paper, where everything
+    /// that a member sends or reads waits on a lock. It cannot know that it is itself that is blocked.
+    Messages,
+}
+
 /// Something that goes wrong. It ends by itself after [`Timed::lasts`], if it can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -71,11 +81,13 @@ pub enum Fault {
         /// Who.
         host: Host,
     },
-    /// It is frozen this long of every so long.
+    /// It is blocked this long of every so long.
     Slow {
         /// Who.
         host: Host,
-        /// Frozen for.
+        /// What does not go on.
+        block: Block,
+        /// Blocked for.
         blocked: Duration,
         /// Out of.
         period: Duration,
@@ -228,6 +240,9 @@ pub struct Plan {
     pub network: Network,
     /// Whether members start knowing each other (with records), or only member 0's address.
     pub warm: bool,
+    /// All start within this time. A dial to one that has not started yet is refused: to those that know each other
+    /// that is an exit, which they tell everybody.
+    pub starts_within: Duration,
     /// What goes wrong.
     pub faults: Vec<Timed>,
 }

@@ -6,13 +6,14 @@ use flagship_membership::Input;
 use rand::{Rng, RngExt};
 
 use super::clock::{Nanos, ms, nanos};
-use super::fault::{Back, Fault, Host};
+use super::fault::{Back, Block, Fault, Host, Plan};
 use super::lies::Liar;
 use super::names::metadata;
 use super::paths::{Effect, Hosts};
+use super::process::Process;
 use super::queue::Happening;
 use super::trace::What;
-use super::world::{Process, WALL_MS, World};
+use super::world::{WALL_MS, World};
 
 /// Between good-bye and the end of a process.
 const LINGER: Nanos = ms(300);
@@ -20,6 +21,13 @@ const LINGER: Nanos = ms(300);
 const LIE_EVERY: Nanos = ms(150);
 
 impl World {
+    /// Another plan for the same fleet, before it begins.
+    pub fn replace_plan(&mut self, plan: &Plan) {
+        self.plan = plan.clone();
+        self.paths.fired = vec![0; plan.faults.len()];
+        self.steps = vec![false; plan.faults.len()];
+    }
+
     /// The plan begins now.
     pub fn begin_plan(&mut self) {
         self.plan_began = self.now;
@@ -56,7 +64,7 @@ impl World {
                 self.struck(i, lived);
                 self.kill(host, reset);
             }
-            Fault::Freeze { host } => self.freeze(host),
+            Fault::Freeze { host } => self.hold_up(host, Block::Process),
             Fault::Slow { .. } | Fault::Flap { .. } | Fault::ColdLinks { .. } => self.step(i),
             Fault::Cut { from, to } => {
                 self.effect(i, Effect::Cut { from: Hosts::of(&from, members), to: Hosts::of(&to, members) });
@@ -110,11 +118,11 @@ impl World {
         match timed.fault {
             Fault::Crash { host, back: Some(back), .. } => self.come_back(host, back),
             Fault::Freeze { host } => {
-                let missed = self.thaw(host);
+                let missed = self.go_on(host);
                 self.struck(i, u64::from(missed));
             }
             Fault::Slow { host, .. } => {
-                self.thaw(host);
+                self.go_on(host);
                 self.steps[i] = false;
             }
             Fault::HoldBack { from, to } => self.release(from, to),
@@ -154,7 +162,7 @@ impl World {
             return;
         }
         let wait = match timed.fault {
-            Fault::Slow { host, blocked, period } => self.step_slow(i, host, blocked, period),
+            Fault::Slow { host, block, blocked, period } => self.step_slow(i, host, block, (blocked, period)),
             Fault::Flap { a, b, down, period } => {
                 self.steps[i] = !self.steps[i];
                 if self.steps[i] {
@@ -179,16 +187,22 @@ impl World {
         }
     }
 
-    fn step_slow(&mut self, i: usize, host: Host, blocked: Duration, period: Duration) -> Nanos {
+    fn step_slow(
+        &mut self,
+        i: usize,
+        host: Host,
+        block: Block,
+        (blocked, period): (Duration, Duration),
+    ) -> Nanos {
         if !self.lives(host) {
             return nanos(period);
         }
         self.steps[i] = !self.steps[i];
         if self.steps[i] {
-            self.freeze(host);
+            self.hold_up(host, block);
             nanos(blocked)
         } else {
-            let missed = self.thaw(host);
+            let missed = self.go_on(host);
             self.struck(i, u64::from(missed));
             nanos(period.saturating_sub(blocked))
         }

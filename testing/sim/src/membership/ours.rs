@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::clock::{Nanos, ms, nanos};
-use super::fault::{Fault, Host, Network, Plan, Timed};
+use super::fault::{Block, Fault, Host, Network, Plan, Timed};
 use super::rows::{Case, PeerModel, Scenario};
 use super::world::{Record, World};
 
@@ -28,10 +28,11 @@ impl PeerModel for Flagship {
     fn measure(&self, case: &Case) -> Option<f64> {
         match case.scenario {
             Scenario::SilentCrash => crash(case, 1, false),
+            Scenario::CrashBesideWitness => crash(case, 1, false),
             Scenario::ProcessExit => crash(case, 1, true),
             Scenario::SeveralAtOnce { dead } => crash(case, dead, false),
             Scenario::FalseDowns { loss_percent, cold } => Some(false_downs(case, loss_percent, cold)),
-            Scenario::SlowMembers => Some(slow_members(case)),
+            Scenario::SlowMembers { block } => Some(slow_members(case, block)),
             Scenario::SteadyPayload => Some(steady_payload(case)),
             Scenario::Boot => boot(case),
         }
@@ -43,7 +44,9 @@ fn plan(case: &Case, warm: bool, loss_percent: u32, faults: Vec<Fault>) -> Plan 
     let lasts = case.duration + Duration::from_secs(60);
     let timed = |fault| Timed { at: Duration::ZERO, lasts, fault };
     let faults = faults.into_iter().map(timed).collect();
-    Plan { name: "report", members: case.members, network, warm, faults }
+    // A fleet that knows itself starts as one: what it would say of those that come later is not what is measured.
+    let starts_within = Duration::from_secs(u64::from(!warm));
+    Plan { name: "report", members: case.members, network, warm, starts_within, faults }
 }
 
 /// A fleet that has been left alone for a while, at a random phase of its beats.
@@ -59,10 +62,11 @@ fn crash(case: &Case, dead: usize, reset: bool) -> Option<f64> {
     if !world.complete() {
         return None;
     }
+    let witnesses = usize::from(case.scenario == Scenario::CrashBesideWitness);
     let mut hosts: Vec<Host> = (0..case.members).collect();
     let mut dying = Vec::new();
     for _ in 0..dead {
-        let place = world.draw(hosts.len() as u64) as usize;
+        let place = world.draw((hosts.len() - witnesses) as u64) as usize;
         dying.push(hosts.swap_remove(place));
     }
     let at = world.now();
@@ -94,7 +98,7 @@ fn false_downs(case: &Case, loss_percent: u32, cold: bool) -> f64 {
 }
 
 /// The first eighth is slow.
-fn slow_members(case: &Case) -> f64 {
+fn slow_members(case: &Case, block: Block) -> f64 {
     let slow = case.members / 8;
     let mut plan = plan(case, true, 0, Vec::new());
     let (blocked, period) = (Duration::from_millis(8_200), Duration::from_millis(9_200));
@@ -103,7 +107,7 @@ fn slow_members(case: &Case) -> f64 {
         // Each in a phase of its own.
         let at = Duration::from_nanos(world.draw(nanos(period)));
         let lasts = case.duration + Duration::from_secs(60);
-        plan.faults.push(Timed { at, lasts, fault: Fault::Slow { host, blocked, period } });
+        plan.faults.push(Timed { at, lasts, fault: Fault::Slow { host, block, blocked, period } });
     }
     world.replace_plan(&plan);
     world.begin_plan();

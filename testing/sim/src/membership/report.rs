@@ -1,12 +1,13 @@
 //! The report of DESIGN section 11, its virtual-time part: our core and its peers side by side.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::fault::Block;
 use super::ours::Flagship;
 use super::rows::{Case, PeerModel, Scenario};
 
@@ -58,6 +59,8 @@ pub struct Wanted {
     pub seeds: Option<u64>,
     /// Only rows whose name contains this.
     pub only: Option<String>,
+    /// Only rows of at least so many members.
+    pub least_members: Option<usize>,
     /// Only rows of at most so many members.
     pub most_members: Option<usize>,
     /// Threads.
@@ -70,8 +73,16 @@ const SECOND: Duration = Duration::from_secs(1);
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name, scenario, members, target, seeds: u64, duration: Duration| {
-        let peer_seeds = if members >= 1_000 { 3 } else { 10 };
-        let peer = (seeds.min(peer_seeds), duration.min(SECOND * 600));
+        let peer_seeds = match members {
+            ..1_000 => 10,
+            1_000..10_000 => 3,
+            _ => 1,
+        };
+        let peer = match scenario {
+            // What is told of them is per half hour.
+            Scenario::SlowMembers { .. } => (3, duration),
+            _ => (seeds.min(peer_seeds), duration.min(SECOND * 600)),
+        };
         rows.push(Row { name, scenario, members, target, seeds, duration, peer });
     };
     let minute = SECOND * 60;
@@ -81,7 +92,7 @@ pub fn rows() -> Vec<Row> {
     add("silent crash", Scenario::SilentCrash, 1_000, (Some(1.2), 1.6), 10, minute);
     add("silent crash", Scenario::SilentCrash, 10_000, (Some(1.4), 2.0), 10, minute);
     add("silent crash, two members", Scenario::SilentCrash, 2, (None, 4.6), 30, minute);
-    add("silent crash, two and a witness", Scenario::SilentCrash, 3, (None, 1.5), 30, minute);
+    add("silent crash, two and a witness", Scenario::CrashBesideWitness, 3, (None, 1.5), 30, minute);
     for members in [3, 8, 32, 128] {
         add("process exit", Scenario::ProcessExit, members, (Some(0.3), 0.5), 30, minute);
     }
@@ -104,7 +115,11 @@ pub fn rows() -> Vec<Row> {
             }
         }
     }
-    add("slow members", Scenario::SlowMembers, 32, (None, 0.0), 30, minute * 30);
+    for (name, block) in
+        [("slow members, messages wait", Block::Messages), ("slow members, nothing runs", Block::Process)]
+    {
+        add(name, Scenario::SlowMembers { block }, 32, (None, 0.0), 30, minute * 30);
+    }
     for members in [2, 8, 32, 128, 1_000, 10_000] {
         let seeds = if members >= 1_000 { 1 } else { 3 };
         add("steady payload", Scenario::SteadyPayload, members, (None, 100.0), seeds, minute);
@@ -124,13 +139,13 @@ pub fn rows() -> Vec<Row> {
 impl Row {
     /// Whether its values are counts, to be summed, rather than samples.
     fn counts(&self) -> bool {
-        matches!(self.scenario, Scenario::FalseDowns { .. } | Scenario::SlowMembers)
+        matches!(self.scenario, Scenario::FalseDowns { .. } | Scenario::SlowMembers { .. })
     }
 
     fn unit(&self) -> &'static str {
         match self.scenario {
             Scenario::SteadyPayload => "B/s",
-            Scenario::FalseDowns { .. } | Scenario::SlowMembers => "Downs",
+            Scenario::FalseDowns { .. } | Scenario::SlowMembers { .. } => "Downs",
             _ => "s",
         }
     }
@@ -212,9 +227,12 @@ impl Line {
         };
         let peer = |(name, figures): (&&str, &Figures)| {
             let (p50, p99) = self.both(figures);
+            let cases = figures.values.len();
             match self.row.counts() {
                 true => format!("{name} {} in {:.0} h", number(p99), figures.member_hours(self.row.members)),
-                false => format!("{name} {}/{}", number(p50), number(p99)),
+                false if cases == self.ours.values.len() => format!("{name} {}/{}", number(p50), number(p99)),
+                false if cases == 1 => format!("{name} {} (1 seed)", number(p99)),
+                false => format!("{name} {}/{} ({cases} seeds)", number(p50), number(p99)),
             }
         };
         let peers: Vec<String> = self.peers.iter().map(peer).collect();
@@ -239,67 +257,87 @@ pub fn head() -> String {
     )
 }
 
-/// Measures all wanted rows, in order; `show` is called with each as it is ready.
+/// One measurement of one row.
+struct Job<'a> {
+    row: usize,
+    model: &'a dyn PeerModel,
+    case: Case,
+}
+
+/// Measures all wanted rows on all threads; `show` is called with each in their order, as soon as it is ready.
 pub fn report(wanted: &Wanted, peers: &[&dyn PeerModel], mut show: impl FnMut(&Line)) -> Vec<Line> {
     let fits = |row: &Row| {
         wanted.only.as_ref().is_none_or(|only| row.name.contains(only.as_str()))
+            && wanted.least_members.is_none_or(|least| row.members >= least)
             && wanted.most_members.is_none_or(|most| row.members <= most)
     };
-    let mut lines = Vec::new();
-    for row in rows().into_iter().filter(fits) {
-        let line = measure(&row, wanted, peers);
-        show(&line);
-        lines.push(line);
-    }
+    let rows: Vec<Row> = rows().into_iter().filter(fits).collect();
+    let jobs: Vec<Job> = rows.iter().enumerate().flat_map(|(i, row)| jobs(i, row, wanted, peers)).collect();
+    let mut left: Vec<usize> =
+        (0..rows.len()).map(|row| jobs.iter().filter(|job| job.row == row).count()).collect();
+    let mut values = vec![None; jobs.len()];
+    let mut lines: Vec<Line> = Vec::new();
+    in_parallel(&jobs, wanted.threads, |i, value| {
+        values[i] = value;
+        left[jobs[i].row] -= 1;
+        while lines.len() < rows.len() && left[lines.len()] == 0 {
+            let done = line(lines.len(), &rows[lines.len()], &jobs, &values);
+            show(&done);
+            lines.push(done);
+        }
+    });
     lines
 }
 
-fn measure(row: &Row, wanted: &Wanted, peers: &[&dyn PeerModel]) -> Line {
+fn jobs<'a>(i: usize, row: &Row, wanted: &Wanted, peers: &[&'a dyn PeerModel]) -> Vec<Job<'a>> {
     let seeds = wanted.seeds.unwrap_or(row.seeds);
-    let able = |peer: &&&dyn PeerModel| peer.supports(row.scenario, row.members);
-    let mut jobs: Vec<(&dyn PeerModel, Case)> = Vec::new();
-    let case = |seed, duration| Case { duration, ..Case::new(row.scenario, row.members, seed) };
-    for seed in 0..seeds {
-        jobs.push((&Flagship, case(wanted.first_seed + seed, row.duration)));
+    let job = |model: &'a dyn PeerModel, seed, duration| Job {
+        row: i,
+        model,
+        case: Case { duration, ..Case::new(row.scenario, row.members, wanted.first_seed + seed) },
+    };
+    let mut jobs: Vec<Job> = (0..seeds).map(|seed| job(&Flagship, seed, row.duration)).collect();
+    for peer in peers.iter().filter(|peer| peer.supports(row.scenario, row.members)) {
+        jobs.extend((0..row.peer.0.min(seeds)).map(|seed| job(*peer, seed, row.peer.1)));
     }
-    for peer in peers.iter().filter(able) {
-        for seed in 0..row.peer.0.min(seeds) {
-            jobs.push((*peer, case(wanted.first_seed + seed, row.peer.1)));
-        }
-    }
-    let values = in_parallel(&jobs, wanted.threads);
+    jobs
+}
+
+fn line(i: usize, row: &Row, jobs: &[Job], values: &[Option<f64>]) -> Line {
     let mut ours = Figures { duration: row.duration, ..Figures::default() };
     let mut others: BTreeMap<&'static str, Figures> = BTreeMap::new();
-    for ((model, case), value) in jobs.iter().zip(values) {
-        let figures = match model.name() {
+    for (job, value) in jobs.iter().zip(values).filter(|(job, _)| job.row == i) {
+        let figures = match job.model.name() {
             name if name == Flagship.name() => &mut ours,
             name => others.entry(name).or_default(),
         };
-        figures.duration = case.duration;
-        figures.values.push(value);
+        figures.duration = job.case.duration;
+        figures.values.push(*value);
     }
     Line { row: *row, ours, peers: others }
 }
 
-/// In the order of the jobs, whichever thread does them.
-fn in_parallel(jobs: &[(&dyn PeerModel, Case)], threads: usize) -> Vec<Option<f64>> {
+/// Does all jobs, each thread the next one that is left, and hands the results over as they come.
+fn in_parallel(jobs: &[Job], threads: usize, mut done: impl FnMut(usize, Option<f64>)) {
     let next = AtomicUsize::new(0);
-    let values = Mutex::new(vec![None; jobs.len()]);
+    let (results, arriving) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
-            scope.spawn(|| {
+            let (results, next) = (results.clone(), &next);
+            scope.spawn(move || {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((model, case)) = jobs.get(i) else { return };
-                    let value = model.measure(case);
-                    if let Ok(mut values) = values.lock() {
-                        values[i] = value;
-                    }
+                    let Some(job) = jobs.get(i) else { return };
+                    // Nobody listens any more only if the report itself came to an end.
+                    let _ = results.send((i, job.model.measure(&job.case)));
                 }
             });
         }
+        drop(results);
+        for (i, value) in arriving {
+            done(i, value);
+        }
     });
-    values.into_inner().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,13 +3,17 @@
 
 use std::time::Duration;
 
+use super::fault::Block;
+
 /// What a case measures. Every case gives one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scenario {
     /// One member of a settled fleet dies with its host, without a word. Seconds until the last survivor holds it
     /// Down (for a peer: whatever it calls dead, and acts on).
     SilentCrash,
-    /// The same, but the host lives on: streams are reset and connections refused. Seconds, as above.
+    /// The same, and the last member is a witness: it is not the one that dies.
+    CrashBesideWitness,
+    /// As a silent crash, but the host lives on: streams are reset and connections refused. Seconds, as above.
     ProcessExit,
     /// Nothing dies for [`Case::duration`], but segments are lost. Number of (viewer, subject) verdicts Down.
     FalseDowns {
@@ -19,9 +23,12 @@ pub enum Scenario {
         /// have nothing to reset.
         cold: bool,
     },
-    /// Every eighth member is blocked (does not run) 8.2 s of every 9.2 s for [`Case::duration`]. Number of
-    /// verdicts Down of a healthy member in the view of a healthy one.
-    SlowMembers,
+    /// Every eighth member is blocked 8.2 s of every 9.2 s for [`Case::duration`]. Number of verdicts Down of a
+    /// healthy member in the view of a healthy one.
+    SlowMembers {
+        /// What does not go on in a blocked one.
+        block: Block,
+    },
     /// A settled fleet without faults for [`Case::duration`]. Payload bytes sent per member and second: the
     /// encoded messages, without the framing of transport, IP and TLS.
     SteadyPayload,

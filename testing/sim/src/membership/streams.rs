@@ -7,10 +7,11 @@ use flagship_types::{CloseCode, PeerAddress, Verified};
 
 use super::clock::{Nanos, ms};
 use super::fault::Host;
+use super::process::Process;
 use super::queue::{EndOf, Happening};
 use super::signing::verify;
 use super::trace::What;
-use super::world::{Process, World};
+use super::world::World;
 
 /// Unacknowledged for this long: the sender gives the stream up (TCP_USER_TIMEOUT).
 pub(super) const USER_TIMEOUT: Nanos = ms(5_000);

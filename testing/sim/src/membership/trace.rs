@@ -5,7 +5,7 @@ use flagship_types::CloseCode;
 
 use super::checks::Seen;
 use super::clock::Nanos;
-use super::fault::{Fault, Host};
+use super::fault::{Block, Fault, Host};
 use super::names::Names;
 
 /// What happened at a host.
@@ -13,8 +13,8 @@ use super::names::Names;
 pub(super) enum What {
     Started { epoch: u64 },
     Died { reset: bool },
-    Froze,
-    Thawed,
+    HeldUp(Block),
+    GoesOn,
     LinkUp { peer: Option<Host>, dialled: bool },
     LinkDown(LinkEnd),
     Closed(CloseCode),
@@ -86,8 +86,9 @@ fn words(what: &What, names: &Names) -> String {
         What::Started { epoch } => format!("starts, epoch {epoch}"),
         What::Died { reset: true } => "its process dies; the host resets its streams".into(),
         What::Died { reset: false } => "dies with its host, without a word".into(),
-        What::Froze => "is blocked: it does not run".into(),
-        What::Thawed => "runs again".into(),
+        What::HeldUp(Block::Process) => "is blocked: it does not run".into(),
+        What::HeldUp(Block::Messages) => "is blocked: it neither reads nor sends".into(),
+        What::GoesOn => "goes on".into(),
         What::LinkUp { peer, dialled: true } => format!("link to {} is up (dialled)", member(*peer)),
         What::LinkUp { peer, dialled: false } => format!("link from {} is up", member(*peer)),
         What::LinkDown(LinkEnd::Lost) => "a link is lost without a word".into(),
@@ -186,8 +187,12 @@ pub fn describe(fault: &Fault) -> String {
         Fault::Crash { host, reset: true, .. } => format!("process of m{host} is killed, its host lives"),
         Fault::Crash { host, reset: false, .. } => format!("host of m{host} dies"),
         Fault::Freeze { host } => format!("m{host} is frozen"),
-        Fault::Slow { host, blocked, period } => {
-            format!("m{host} is blocked {blocked:?} of every {period:?}")
+        Fault::Slow { host, block, blocked, period } => {
+            let what = match block {
+                Block::Process => "stands still",
+                Block::Messages => "neither reads nor sends",
+            };
+            format!("m{host} {what} {blocked:?} of every {period:?}")
         }
         Fault::Cut { from, to } => format!("nothing gets from {} to {}", hosts(from), hosts(to)),
         Fault::Split { side } => format!("{} cut off from the others", hosts(side)),

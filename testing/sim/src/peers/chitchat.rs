@@ -367,7 +367,7 @@ impl Peer for Chitchat {
     fn is_quick(&self, scenario: Scenario, members: usize) -> bool {
         match scenario {
             Scenario::Boot => members <= 1000,
-            Scenario::FalseDowns { .. } | Scenario::SlowMembers => members <= 32,
+            Scenario::FalseDowns { .. } | Scenario::SlowMembers { .. } => members <= 32,
             _ => members <= 128,
         }
     }

@@ -15,6 +15,7 @@ use crate::membership::rows::{self, Case, Scenario};
 
 pub use self::chitchat::Chitchat;
 pub use self::foca::{Foca, FocaBench};
+pub use crate::membership::fault::Block;
 
 /// A slow member is blocked this long …
 pub const BLOCKED: Duration = Duration::from_millis(8200);
@@ -47,16 +48,6 @@ pub struct Setting {
     pub block: Block,
 }
 
-/// What a blocked member does not do. Afterwards it goes on with everything that has piled up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Block {
-    /// Anything: its process stands still. Whether it then looks at its timers or at its socket first is drawn
-    /// anew for each block.
-    Process,
-    /// It neither reads nor sends, but its timers run: as in the experiments of the Lifeguard paper.
-    Messages,
-}
-
 impl Setting {
     /// A fleet of healthy members without loss, at the distances of DESIGN section 11.
     pub fn new(seed: u64, members: usize) -> Self {
@@ -65,15 +56,15 @@ impl Setting {
         Self { seed, members, one_way, jitter, loss: 0.0, slow: 0, block: Block::Process }
     }
 
-    /// The conditions of a case of the report. Its blocked members "do not run".
+    /// The conditions of a case of the report.
     fn of(case: &Case) -> Self {
-        let (loss, slow) = match case.scenario {
-            Scenario::FalseDowns { loss_percent, .. } => (f64::from(loss_percent) / 100.0, 0),
-            Scenario::SlowMembers => (0.0, case.members / 8),
-            _ => (0.0, 0),
-        };
         let (one_way, jitter) = (case.one_way, case.jitter);
-        Self { one_way, jitter, loss, slow, ..Self::new(case.seed, case.members) }
+        let quiet = Self { one_way, jitter, ..Self::new(case.seed, case.members) };
+        match case.scenario {
+            Scenario::FalseDowns { loss_percent, .. } => quiet.with_loss(f64::from(loss_percent) / 100.0),
+            Scenario::SlowMembers { block } => quiet.with_slow(case.members / 8, block),
+            _ => quiet,
+        }
     }
 
     /// The same with this probability of loss.
@@ -161,18 +152,20 @@ impl<P: Peer + Sync> rows::PeerModel for P {
     }
 
     fn supports(&self, scenario: Scenario, members: usize) -> bool {
-        self.is_quick(scenario, members)
+        // They send datagrams: there are no links to be reset.
+        let links = matches!(scenario, Scenario::FalseDowns { cold: true, .. });
+        !links && self.is_quick(scenario, members)
     }
 
     fn measure(&self, case: &Case) -> Option<f64> {
         let setting = Setting::of(case);
         let everywhere = |victims| self.crash(&setting, victims).everywhere();
         let seconds = match case.scenario {
-            Scenario::SilentCrash | Scenario::ProcessExit => everywhere(1),
+            Scenario::SilentCrash | Scenario::CrashBesideWitness | Scenario::ProcessExit => everywhere(1),
             Scenario::SeveralAtOnce { dead } => everywhere(dead),
             Scenario::Boot => self.boot(&setting, Detection::LIMIT),
             Scenario::SteadyPayload => return Some(self.steady_bytes(&setting, case.duration)),
-            Scenario::FalseDowns { .. } | Scenario::SlowMembers => {
+            Scenario::FalseDowns { .. } | Scenario::SlowMembers { .. } => {
                 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 verdicts")]
                 return Some(self.false_downs(&setting, case.duration).between_healthy as f64);
             }

@@ -162,11 +162,11 @@ fn a_case_of_the_report_is_run_under_its_conditions() {
     let false_downs = |loss_percent| Scenario::FalseDowns { loss_percent, cold: false };
     assert_eq!(Foca.measure(&case(false_downs(0), 8)), Some(0.0));
     assert!(Foca.measure(&case(false_downs(20), 8)).expect("counted") > 0.0);
-    let slow = Setting::of(&case(Scenario::SlowMembers, 32));
-    assert_eq!((slow.slow, slow.block, slow.loss), (4, Block::Process, 0.0));
-    assert_eq!(
-        Foca.measure(&case(Scenario::SlowMembers, 16)),
-        Some(0.0),
-        "it stood still and then went on in order"
-    );
+    let slow = |block| Scenario::SlowMembers { block };
+    let setting = Setting::of(&case(slow(Block::Messages), 32));
+    assert_eq!((setting.slow, setting.block, setting.loss), (4, Block::Messages, 0.0));
+    let still = Foca.measure(&case(slow(Block::Process), 16));
+    assert_eq!(still, Some(0.0), "it stood still and then went on in order");
+    assert!(Foca.measure(&case(slow(Block::Messages), 32)).expect("counted") > 0.0);
+    assert!(!Foca.supports(Scenario::FalseDowns { loss_percent: 5, cold: true }, 8), "no links to reset");
 }

@@ -1,7 +1,7 @@
 //! Invariants 3 and 7: no Down without a majority of those that answered, Leave, an expired Away or the rule of the
 //! lone observer; and a refutation wins. Counted anew from the messages that passed by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flagship_membership::{Evidence, State, Verdict};
@@ -46,8 +46,9 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Ballot {
     query: Option<u64>,
-    /// When the query is over at the latest: the next may have nobody to ask.
+    /// When the query is over at the latest: the next may have nobody to ask, and nobody else hears of it then.
     query_until: Nanos,
+    asked: BTreeSet<Host>,
     answers: BTreeMap<Host, Verdict>,
     /// Words unasked: whose, about which (epoch, incarnation), and when.
     words: BTreeMap<(Host, (u64, u32)), Nanos>,
@@ -88,22 +89,33 @@ impl Ballots {
         self.ballots.retain(|(v, _), _| *v != viewer);
     }
 
-    /// The viewer asks its co-observers.
-    pub fn asked(&mut self, viewer: Host, subject: Host, query: u64, until: Nanos) {
+    /// The viewer asks one of its co-observers, until then.
+    pub fn asked(&mut self, (viewer, of): (Host, Host), subject: Host, query: u64, until: Nanos) {
         let ballot = self.of(viewer, subject);
         if ballot.query != Some(query) {
             ballot.query = Some(query);
             ballot.query_until = 0;
+            ballot.asked.clear();
             ballot.answers.clear();
         }
+        ballot.asked.insert(of);
         ballot.query_until = ballot.query_until.max(until);
     }
 
-    /// An answer reached the viewer.
-    pub fn answered(&mut self, (by, viewer): (Host, Host), subject: Host, query: u64, verdict: Verdict) {
+    /// An answer reaches the viewer. With the last one its query is over, at once.
+    pub fn answered(
+        &mut self,
+        (by, viewer): (Host, Host),
+        subject: Host,
+        (query, verdict): (u64, Verdict),
+        now: Nanos,
+    ) {
         let ballot = self.of(viewer, subject);
-        if ballot.query == Some(query) {
+        if ballot.query == Some(query) && ballot.asked.contains(&by) {
             ballot.answers.insert(by, verdict);
+            if ballot.is_decided() {
+                ballot.query_until = ballot.query_until.min(now);
+            }
         }
     }
 
@@ -200,6 +212,14 @@ impl Ballots {
 }
 
 impl Ballot {
+    /// Whether nobody is waited for any more: all have answered, or so many hear it that the others cannot outvote
+    /// them.
+    fn is_decided(&self) -> bool {
+        let surely = |verdict: &&Verdict| matches!(verdict, Verdict::Heard(age) if *age <= SURELY_HEARD);
+        let heard = self.answers.values().filter(surely).count();
+        self.answers.len() == self.asked.len() || heard > self.asked.len() - heard + self.words.len()
+    }
+
     /// Why a suspicion is not right, if so.
     fn wrong(&self, what: (u64, u32), evidence: Evidence, now: Nanos, rule: Rule) -> Option<String> {
         let mut mute = 1;
@@ -269,9 +289,11 @@ mod tests {
     fn asked(answers: &[Verdict]) -> Ballots {
         let mut ballots = Ballots::default();
         ballots.heard(0, 1, ms(8_500));
-        ballots.asked(0, 1, 5, ms(10_050));
+        for by in 0..answers.len() {
+            ballots.asked((0, by + 2), 1, 5, ms(10_050));
+        }
         for (by, verdict) in answers.iter().enumerate() {
-            ballots.answered((by + 2, 0), 1, 5, *verdict);
+            ballots.answered((by + 2, 0), 1, (5, *verdict), ms(10_000));
         }
         ballots
     }
@@ -295,8 +317,11 @@ mod tests {
         assert_eq!(found(asked(&[]), State::Suspect), [3], "alone, after 1.5 s");
         assert_eq!(found(asked(&[Verdict::Abstain]), State::Suspect), [3], "alone, after 1.5 s");
         let mut late = asked(&[heard]);
-        late.answered((3, 0), 1, 4, mute);
+        late.answered((2, 0), 1, (4, mute), ms(10_000));
         assert_eq!(found(late, State::Suspect), [3], "an answer to another query");
+        let mut unasked = asked(&[heard]);
+        unasked.answered((3, 0), 1, (5, mute), ms(10_000));
+        assert_eq!(found(unasked, State::Suspect), [3], "an answer of one that was not asked");
     }
 
     #[test]
@@ -313,6 +338,19 @@ mod tests {
         let mut ballots = Ballots::default();
         ballots.heard(0, 1, ms(5_900));
         assert_eq!(found(ballots, State::Suspect), NONE);
+    }
+
+    #[test]
+    fn an_answer_counts_for_its_own_query_only() {
+        let answered = |at| {
+            let mut ballots = Ballots::default();
+            ballots.heard(0, 1, ms(5_900));
+            ballots.asked((0, 2), 1, 5, ms(10_050));
+            ballots.answered((2, 0), 1, (5, Verdict::Heard(Duration::from_millis(20))), at);
+            found(ballots, State::Suspect)
+        };
+        assert_eq!(answered(ms(10_000)), [3]);
+        assert_eq!(answered(ms(9_500)), NONE, "that query was over: this is the word of a lone observer");
     }
 
     #[test]

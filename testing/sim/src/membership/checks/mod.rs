@@ -124,8 +124,9 @@ impl Checks {
         self.truth.stopped(host, now);
     }
 
-    pub(super) fn resumed(&mut self, host: Host, now: Nanos) {
-        self.truth.resumed(host, now);
+    /// It goes on. Who stood still can know; who was only kept from reading and sending cannot.
+    pub(super) fn resumed(&mut self, host: Host, stood_still: bool, now: Nanos) {
+        self.truth.resumed(host, stood_still, now);
     }
 
     pub(super) fn lies(&mut self, host: Host) {
@@ -163,7 +164,7 @@ impl Checks {
     pub(super) fn sent(
         &mut self,
         names: &Names,
-        (from, _to): (Host, Host),
+        (from, to): (Host, Host),
         honest: bool,
         message: &Message,
         now: Nanos,
@@ -173,7 +174,7 @@ impl Checks {
             && let Some(subject) = names.host(subject)
         {
             // With room for a slow clock.
-            self.ballots.asked(from, subject, *id, now + nanos(*deadline) * 107 / 100 + ms(1));
+            self.ballots.asked((from, to), subject, *id, now + nanos(*deadline) * 107 / 100 + ms(1));
         }
     }
 
@@ -188,7 +189,7 @@ impl Checks {
         match message {
             Message::Answer { id, subject, verdict } => {
                 if let Some(subject) = names.host(subject) {
-                    self.ballots.answered((from, to), subject, *id, *verdict);
+                    self.ballots.answered((from, to), subject, (*id, *verdict), now);
                 }
             }
             Message::Accuse(accusation) => self.accusation(names, (from, to), accusation, now),

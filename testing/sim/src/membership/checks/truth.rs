@@ -1,5 +1,7 @@
 //! Invariants 4, 10, 11 and 13 against what truly happened: who ran, who could reach whom.
 
+use std::collections::BTreeMap;
+
 use super::{Checks, Seen, Violation};
 use crate::membership::clock::{Nanos, ms};
 use crate::membership::fault::{Fault, Host};
@@ -26,8 +28,10 @@ pub struct Truth {
     /// `Ok(since)`: runs; `Err(at)`: stopped at.
     hosts: Vec<Result<Nanos, Nanos>>,
     /// The newest stream: at whom, from whom, when.
-    newest: Option<(Host, Host, Nanos)>,
+    streams: BTreeMap<(Host, Host), Nanos>,
     drift_permille: u64,
+    /// When each stopped last.
+    stops: Vec<Nanos>,
     /// How long the last pause of each was.
     pauses: Vec<Nanos>,
 }
@@ -35,17 +39,20 @@ pub struct Truth {
 impl Truth {
     /// Nobody runs yet. Clocks are off by at most so many thousandths.
     pub fn new(members: usize, drift_permille: u64) -> Self {
-        Self { hosts: vec![Err(0); members], newest: None, drift_permille, pauses: vec![0; members] }
+        let (hosts, none) = (vec![Err(0); members], vec![0; members]);
+        Self { hosts, streams: BTreeMap::new(), drift_permille, stops: none.clone(), pauses: none }
     }
 
-    /// It runs from now on.
+    /// It runs from now on, as a new process.
     pub fn started(&mut self, host: Host, now: Nanos) {
         self.hosts[host] = Ok(now);
+        self.pauses[host] = 0;
     }
 
-    /// It runs again after a pause.
-    pub fn resumed(&mut self, host: Host, now: Nanos) {
-        self.pauses[host] = self.hosts[host].err().map_or(0, |stopped| now - stopped);
+    /// It goes on after a pause, in which it stood still, or was kept from reading and sending.
+    pub fn resumed(&mut self, host: Host, stood_still: bool, now: Nanos) {
+        let pause = self.hosts[host].err().filter(|_| stood_still).map_or(0, |stopped| now - stopped);
+        self.pauses[host] = pause;
         self.hosts[host] = Ok(now);
     }
 
@@ -69,12 +76,13 @@ impl Truth {
     pub fn stopped(&mut self, host: Host, now: Nanos) {
         if self.hosts[host].is_ok() {
             self.hosts[host] = Err(now);
+            self.stops[host] = now;
         }
     }
 
     /// A stream between the two comes up at the viewer.
     pub fn linked(&mut self, viewer: Host, peer: Host, now: Nanos) {
-        self.newest = Some((viewer, peer, now));
+        self.streams.insert((viewer, peer), now);
     }
 
     /// Whether it ran all the time since then.
@@ -89,11 +97,9 @@ impl Truth {
             Err(stopped) => stopped,
         };
         // The bound is at most three beat intervals of waiting, each measured by a clock that may be off.
-        let mut tolerance = CLOCKS + ms(6_000) * self.drift_permille / 1_000;
-        if self.newest == Some((viewer, subject, now)) {
-            tolerance += HANDSHAKE;
-        }
-        (when > lived_until + tolerance).then(|| Violation {
+        let tolerance = CLOCKS + ms(6_000) * self.drift_permille / 1_000;
+        let late = |more| when > lived_until + tolerance + more;
+        (late(0) && late(self.by_stream(viewer, subject, now))).then(|| Violation {
             invariant: 10,
             at: now,
             text: format!(
@@ -102,6 +108,16 @@ impl Truth {
                 lived_until as f64 / 1e9
             ),
         })
+    }
+}
+
+impl Truth {
+    /// How long ago a peer may have lived last whose stream is taken as a proof of life now: during its handshake, which
+    /// was over before now only if the viewer was held up since.
+    fn by_stream(&self, viewer: Host, subject: Host, now: Nanos) -> Nanos {
+        let Some(up) = self.streams.get(&(viewer, subject)) else { return 0 };
+        let waited = self.hosts[viewer] == Ok(now) && *up >= self.stops[viewer];
+        if *up == now || waited { now - up + HANDSHAKE } else { 0 }
     }
 }
 
@@ -157,6 +173,11 @@ mod tests {
         truth.linked(0, 1, ms(5_000));
         assert_eq!(truth.proves_life(0, 1, ms(5_000), ms(5_000)), None);
         assert!(truth.proves_life(0, 1, ms(7_000), ms(7_000)).is_some());
+        truth.started(0, 0);
+        truth.stopped(0, ms(4_900));
+        truth.resumed(0, false, ms(12_000));
+        assert_eq!(truth.proves_life(0, 1, ms(12_000), ms(12_000)), None, "its Hello had waited");
+        assert!(truth.proves_life(0, 1, ms(12_001), ms(12_001)).is_some());
     }
 
     #[test]
@@ -164,12 +185,20 @@ mod tests {
         let mut truth = Truth::new(1, 0);
         truth.started(0, 0);
         truth.stopped(0, ms(10_000));
-        truth.resumed(0, ms(15_000));
+        truth.resumed(0, true, ms(15_000));
         assert_eq!(truth.woke_long_ago(0, 1, ms(15_200)).map(|found| found.invariant), Some(11));
         assert_eq!(truth.woke_long_ago(0, 1, ms(16_200)), None);
         truth.stopped(0, ms(20_000));
-        truth.resumed(0, ms(20_500));
+        truth.resumed(0, true, ms(20_500));
         assert_eq!(truth.woke_long_ago(0, 1, ms(20_600)), None, "a short pause");
+        truth.stopped(0, ms(30_000));
+        truth.resumed(0, false, ms(35_000));
+        assert_eq!(truth.woke_long_ago(0, 1, ms(35_200)), None, "its timers ran on");
+        truth.stopped(0, ms(40_000));
+        truth.resumed(0, true, ms(45_000));
+        truth.stopped(0, ms(46_000));
+        truth.started(0, ms(50_000));
+        assert_eq!(truth.woke_long_ago(0, 1, ms(50_200)), None, "another process");
     }
 
     #[test]
