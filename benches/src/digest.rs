@@ -6,11 +6,9 @@ use flagship_membership::{
     Input, LinkId, Membership, Message, Output, PeerHello, SignedStatement, Statement,
 };
 use flagship_types::{Instant, Verified};
-use flagship_wire::{PeerMessage, message_frame};
-use prost::Message as _;
 
 use crate::Fleet;
-use crate::crew::read;
+use crate::crew::{read, written};
 use crate::fleet::sign;
 
 const NOW: Instant = Instant::from_nanos(3_600_000_000_000);
@@ -89,8 +87,7 @@ impl DigestPair {
                 message: message @ (Message::Digest { .. } | Message::Delta { .. }), ..
             } = output
             {
-                let frame = message_frame(&PeerMessage::Membership(message)).expect("it fits into a frame");
-                frames.push(frame.encode_to_vec());
+                frames.push(written(message));
             }
         }
         frames
