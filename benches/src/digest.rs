@@ -99,7 +99,8 @@ fn outputs(core: &mut Membership) -> Vec<Output> {
     let mut outputs = Vec::new();
     while let Some(output) = core.poll_output() {
         match output {
-            Output::Sign(Statement::Record(record)) => {
+            Output::Sign(statement) => {
+                let Statement::Record(record) = *statement else { panic!("nobody is accused") };
                 core.handle(Input::Signed(SignedStatement::Record(sign(record))), NOW);
             }
             other => outputs.push(other),

@@ -192,7 +192,8 @@ impl Seat {
     /// What a core wants beyond that: to sign and to be linked.
     pub(crate) fn do_output(&mut self, output: Output, fleet: &Fleet, at: Instant) {
         match output {
-            Output::Sign(Statement::Record(record)) => {
+            Output::Sign(statement) => {
+                let Statement::Record(record) = *statement else { panic!("a calm fleet accuses nobody") };
                 self.core.handle(Input::Signed(SignedStatement::Record(sign(record))), at);
             }
             Output::Connect { address } => {

@@ -157,7 +157,7 @@ impl Membership {
             incarnation: record.incarnation,
             evidence,
         };
-        self.output(Output::Sign(Statement::Accusation(accusation)));
+        self.output(Output::Sign(Box::new(Statement::Accusation(accusation))));
         self.ask_during_window(slot, now);
     }
 

@@ -30,6 +30,7 @@ pub(crate) enum Regular {
 }
 
 impl Regular {
+    #[inline]
     pub(crate) fn of(message: &Message) -> Option<Self> {
         Some(match *message {
             Message::Beat { seq, echo, acked, view_hash } => Self::Beat { seq, echo, acked, view_hash },
@@ -40,6 +41,7 @@ impl Regular {
     }
 
     /// Reads a frame; `None` if it must be left to the generated code.
+    #[inline]
     pub(crate) fn read(frame: &[u8]) -> Option<Self> {
         let [MEMBERSHIP, outer, kind, inner, body @ ..] = frame else { return None };
         // Lengths of one byte, and nothing after what they span.
@@ -61,6 +63,7 @@ impl Regular {
 }
 
 impl From<Regular> for Message {
+    #[inline]
     fn from(regular: Regular) -> Self {
         match regular {
             Regular::Beat { seq, echo, acked, view_hash } => Self::Beat { seq, echo, acked, view_hash },
@@ -77,6 +80,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    #[inline]
     pub(crate) fn new(regular: &Regular) -> Self {
         let mut written = Self { bytes: [0; LONGEST], end: ENVELOPES };
         let kind = match regular {
@@ -150,6 +154,7 @@ impl Written {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
+    #[inline(always)]
     fn tag(&mut self, tag: u8) -> bool {
         match self.0 {
             [first, rest @ ..] if *first == tag => {
@@ -160,18 +165,21 @@ impl Reader<'_> {
         }
     }
 
+    #[inline(always)]
     fn number(&mut self, tag: u8) -> Option<u64> {
         if !self.tag(tag) {
             return Some(0);
         }
-        let mut value = 0;
+        let (mut value, mut shift) = (0, 0);
         // Nine bytes hold 63 bits: no number that is met in practice has more.
-        for (i, byte) in self.0.iter().take(9).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * i);
+        while shift < 63 {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f) << shift;
             if *byte < 0x80 {
-                self.0 = &self.0[i + 1..];
                 return Some(value);
             }
+            shift += 7;
         }
         None
     }
@@ -185,12 +193,14 @@ impl Reader<'_> {
         Some(u32::from_le_bytes(*bytes))
     }
 
+    #[inline(always)]
     fn echo(&mut self) -> Option<Echo> {
         let seq = self.number(SEQ)?;
         // A delay that is refused is refused by the generated code's way, which says why.
         Some(Echo { seq, delay: from_micros("echo.delay_us", self.number(DELAY)?).ok()? })
     }
 
+    #[inline(always)]
     fn nested(&mut self, tag: u8) -> Option<Option<Echo>> {
         if !self.tag(tag) {
             return Some(None);

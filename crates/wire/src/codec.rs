@@ -62,6 +62,7 @@ impl From<pb::Frame> for Frame {
 
 impl Frame {
     /// Reads all of `bytes`.
+    #[inline]
     pub fn decode(mut bytes: impl Buf) -> Result<Self, prost::DecodeError> {
         let len = bytes.remaining();
         // tonic hands frames over in one piece.
@@ -79,6 +80,7 @@ impl Frame {
     /// # Panics
     ///
     /// If the buffer does not grow.
+    #[inline]
     pub fn encode(&self, bytes: &mut impl BufMut) {
         match &self.0 {
             Content::Regular(regular) => bytes.put_slice(Written::new(regular).as_slice()),

@@ -82,15 +82,20 @@ pub fn decode(frame: Frame) -> Result<Incoming, DecodeError> {
 
 /// Reads a frame of a link's peer, who is the accuser of an accusation that names none: one without a proof, and any
 /// of a build that speaks protocol 1. Refuses everything that does not fit the cores' types.
+#[inline]
 pub fn decode_from(frame: Frame, sender: &MemberName) -> Result<Incoming, DecodeError> {
     read(frame, Some(sender))
 }
 
+#[inline]
 fn read(frame: Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeError> {
-    let frame = match frame.0 {
-        Content::Regular(regular) => return Ok(Incoming::Message(PeerMessage::Membership(regular.into()))),
-        Content::Other(frame) => frame,
-    };
+    match frame.0 {
+        Content::Regular(regular) => Ok(Incoming::Message(PeerMessage::Membership(regular.into()))),
+        Content::Other(frame) => read_generated(*frame, sender),
+    }
+}
+
+fn read_generated(frame: pb::Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeError> {
     Ok(match frame.kind.ok_or_else(|| DecodeError::missing("frame.kind"))? {
         Kind::Hello(hello) => Incoming::Hello(hello.try_into()?),
         Kind::Close(close) => Incoming::Close(close.try_into()?),
@@ -100,12 +105,21 @@ fn read(frame: Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeErr
 }
 
 /// The frame of a message, or `None` if it would be larger than [`MAX_FRAME_BYTES`].
+#[inline]
 pub fn message_frame(message: &PeerMessage) -> Option<Frame> {
+    let regular = match message {
+        PeerMessage::Membership(message) => Regular::of(message),
+        PeerMessage::Election(_) => None,
+    };
+    match regular {
+        Some(regular) => Some(Frame(Content::Regular(regular))),
+        None => generated_frame(message),
+    }
+}
+
+fn generated_frame(message: &PeerMessage) -> Option<Frame> {
     let kind = match message {
-        PeerMessage::Membership(message) => match Regular::of(message) {
-            Some(regular) => return Some(Frame(Content::Regular(regular))),
-            None => Kind::Membership(message.into()),
-        },
+        PeerMessage::Membership(message) => Kind::Membership(message.into()),
         PeerMessage::Election(message) => Kind::Election(message.into()),
     };
     let frame = Frame::from(pb::Frame { kind: Some(kind) });
