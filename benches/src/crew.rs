@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use flagship_membership::{Input, LinkId, Membership};
 use flagship_types::{Instant, MemberName, Verified};
-use flagship_wire::{Incoming, PeerMessage, decode_from, pb};
-use prost::Message as _;
+use flagship_wire::{Frame, Incoming, PeerMessage, decode_from, message_frame};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -208,11 +207,19 @@ fn shuffle<T>(items: &mut [T], rng: &mut Pcg64) {
 /// Bytes to a message, as the transport does it.
 #[inline]
 pub(crate) fn read(bytes: &[u8], sender: &MemberName) -> flagship_membership::Message {
-    let frame = pb::Frame::decode(bytes).expect("a frame");
+    let frame = Frame::decode(bytes).expect("a frame");
     match decode_from(frame, sender) {
         Ok(Incoming::Message(PeerMessage::Membership(message))) => message,
         other => panic!("no message of the membership core: {other:?}"),
     }
+}
+
+/// A message's bytes.
+pub(crate) fn written(message: flagship_membership::Message) -> Vec<u8> {
+    let frame = message_frame(&PeerMessage::Membership(message)).expect("it fits into a frame");
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
 }
 
 fn frames_in(seats: &mut [Seat], jobs: &[Job], arena: &[u8], replies: &mut Replies) {

@@ -6,11 +6,9 @@ use flagship_membership::{
     Input, LinkId, Membership, Message, Output, PeerHello, SignedStatement, Statement,
 };
 use flagship_types::{Instant, Verified};
-use flagship_wire::{PeerMessage, message_frame};
-use prost::Message as _;
 
 use crate::Fleet;
-use crate::crew::read;
+use crate::crew::{read, written};
 use crate::fleet::sign;
 
 const NOW: Instant = Instant::from_nanos(3_600_000_000_000);
@@ -89,8 +87,7 @@ impl DigestPair {
                 message: message @ (Message::Digest { .. } | Message::Delta { .. }), ..
             } = output
             {
-                let frame = message_frame(&PeerMessage::Membership(message)).expect("it fits into a frame");
-                frames.push(frame.encode_to_vec());
+                frames.push(written(message));
             }
         }
         frames
@@ -102,7 +99,8 @@ fn outputs(core: &mut Membership) -> Vec<Output> {
     let mut outputs = Vec::new();
     while let Some(output) = core.poll_output() {
         match output {
-            Output::Sign(Statement::Record(record)) => {
+            Output::Sign(statement) => {
+                let Statement::Record(record) = *statement else { panic!("nobody is accused") };
                 core.handle(Input::Signed(SignedStatement::Record(sign(record))), NOW);
             }
             other => outputs.push(other),

@@ -8,11 +8,10 @@ use flagship_membership::{
     Input, LinkId, Membership, Message, Output, PeerHello, SignedStatement, State, Statement, observers_of,
 };
 use flagship_types::{Epoch, Instant, MemberName, PeerAddress, Verified};
-use flagship_wire::{PeerMessage, message_frame};
-use prost::Message as _;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
+use crate::crew::written;
 use crate::fleet::sign;
 use crate::links::{H, JITTER, PeerEnd, WAY};
 use crate::{Fleet, Kind};
@@ -137,8 +136,7 @@ impl Seat {
             Message::Ping { .. } => Kind::Ping,
             _ => Kind::Other,
         };
-        let frame = message_frame(&PeerMessage::Membership(message)).expect("it fits into a frame");
-        self.push(at, Coming::Frame { link, kind, bytes: frame.encode_to_vec() });
+        self.push(at, Coming::Frame { link, kind, bytes: written(message) });
     }
 
     fn draw(&mut self, bound: Duration) -> Duration {
@@ -194,7 +192,8 @@ impl Seat {
     /// What a core wants beyond that: to sign and to be linked.
     pub(crate) fn do_output(&mut self, output: Output, fleet: &Fleet, at: Instant) {
         match output {
-            Output::Sign(Statement::Record(record)) => {
+            Output::Sign(statement) => {
+                let Statement::Record(record) = *statement else { panic!("a calm fleet accuses nobody") };
                 self.core.handle(Input::Signed(SignedStatement::Record(sign(record))), at);
             }
             Output::Connect { address } => {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use flagship_types::Instant;
+use flagship_types::{Epoch, Instant};
 
 use crate::config::{PROOF_BEATS, QUERY_EXTRA, QUIET_BEATS};
 use crate::links::Link;
@@ -19,6 +19,12 @@ fn next_in_phase(origin: Instant, step: Duration, phase: Duration, after: Instan
     let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
     let gone = after.as_nanos().saturating_sub(first.as_nanos());
     if after < first { first } else { after + Duration::from_nanos(step - gone % step) }
+}
+
+/// The frame that told us was sent after ours had arrived, and after that had waited there: then at the earliest,
+/// however long it was on its way or whoever held it back. Ours must be young, as the wait is the peer's word.
+fn proof(sent_at: Instant, waited: Duration, oldest: Instant, now: Instant) -> Option<Instant> {
+    (sent_at >= oldest).then(|| (sent_at + waited).min(now))
 }
 
 impl Membership {
@@ -89,7 +95,7 @@ impl Membership {
         }
     }
 
-    /// A beat came.
+    /// A beat came. A link is looked up once for it, as that is most of what a beat costs.
     pub(crate) fn beat(
         &mut self,
         id: LinkId,
@@ -97,23 +103,31 @@ impl Membership {
         view_hash: u32,
         now: Instant,
     ) {
+        let oldest = self.oldest_proof(now);
+        let bugs = [PlantedBug::ReceiptProvesLife, PlantedBug::EchoDelayIgnored].map(|bug| self.has(bug));
         let Some(link) = self.receive(id, seq, now) else { return };
         // Where we beat too our beats carry the echo.
         let answers = !link.sends_beats();
         if answers {
             link.echoed.note(seq, now);
         }
-        let from_echo = echo.and_then(|e| Some((link.sent.sent_at(e.seq, now)?, e.delay)));
-        let from_ack = acked.and_then(|e| Some((link.echoed.sent_at(e.seq, now)?, e.delay)));
-        let newest = link.sent.newest(now);
+        let from_echo = echo.and_then(|e| proof(link.sent.sent_at(e.seq, now)?, e.delay, oldest, now));
+        let from_ack = acked.and_then(|e| proof(link.echoed.sent_at(e.seq, now)?, e.delay, oldest, now));
+        let at = match bugs {
+            [true, _] => Some(now),
+            [_, true] => link.sent.newest(now),
+            [false, false] => from_echo.max(from_ack),
+        };
+        link.fresh_at = link.fresh_at.max(at.unwrap_or(link.fresh_at));
+        let (slot, epoch, differs) = (link.peer, link.epoch, link.differs_since.is_some());
         self.stats.beats_received += 1;
         if answers {
             self.send(id, Message::Echo(Echo { seq, delay: Duration::ZERO }));
         }
-        let proof = self.proof(from_echo, newest, now).max(self.proof(from_ack, newest, now));
-        let bug = self.has(PlantedBug::ReceiptProvesLife);
-        self.prove(id, if bug { Some(now) } else { proof }, true, now);
-        self.compare_views(id, view_hash, now);
+        self.prove(id, (slot, epoch), at, true, now);
+        if differs || view_hash != self.table.view_hash() {
+            self.compare_views(id, view_hash, now);
+        }
     }
 
     /// A ping came.
@@ -124,9 +138,13 @@ impl Membership {
         }
     }
 
-    /// The stream, if the frame with this number is new on it; then it is the one to echo.
+    /// The stream, if its peer may speak and the frame with this number is new on it; then it is the one to echo.
     fn receive(&mut self, id: LinkId, seq: u64, now: Instant) -> Option<&mut Link> {
-        let link = self.links.get_mut(&id)?;
+        let link = self.links.get_mut(&id).filter(|link| link.may_beat(self.standing));
+        let Some(link) = link else {
+            self.stats.frames_ignored += 1;
+            return None;
+        };
         link.received_at = now;
         if link.received.is_some_and(|(last, _)| seq <= last) {
             self.stats.frames_replayed += 1;
@@ -138,57 +156,62 @@ impl Membership {
 
     /// One of our numbers came back at once.
     pub(crate) fn echoed(&mut self, id: LinkId, echo: Echo, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let (oldest, bug) = (self.oldest_proof(now), self.has(PlantedBug::EchoDelayIgnored));
+        let link = self.links.get_mut(&id).filter(|link| link.may_beat(self.standing));
+        let Some(link) = link else {
+            self.stats.frames_ignored += 1;
+            return;
+        };
         link.received_at = now;
         if link.acked.is_none_or(|(seq, _)| seq < echo.seq) {
             link.acked = Some((echo.seq, now));
         }
-        let (newest, sent_at) = (link.sent.newest(now), link.sent.sent_at(echo.seq, now));
-        let proof = self.proof(sent_at.map(|at| (at, echo.delay)), newest, now);
-        self.prove(id, proof, false, now);
+        let sent_at = link.sent.sent_at(echo.seq, now);
+        let at = if bug {
+            link.sent.newest(now)
+        } else {
+            sent_at.and_then(|sent_at| proof(sent_at, echo.delay, oldest, now))
+        };
+        link.fresh_at = link.fresh_at.max(at.unwrap_or(link.fresh_at));
+        let peer = (link.peer, link.epoch);
+        self.prove(id, peer, at, false, now);
     }
 
-    /// The frame that told us was sent after ours had arrived, and after that had waited there: then at the earliest,
-    /// however long it was on its way or whoever held it back. Ours must be young, as the wait is the peer's word.
-    fn proof(
-        &self,
-        ours: Option<(Instant, Duration)>,
-        newest: Option<Instant>,
-        now: Instant,
-    ) -> Option<Instant> {
-        if self.has(PlantedBug::EchoDelayIgnored) {
-            return newest;
-        }
-        let oldest = now - self.config.beat_interval * PROOF_BEATS;
-        ours.filter(|(sent_at, _)| *sent_at >= oldest).map(|(sent_at, waited)| (sent_at + waited).min(now))
+    /// What was sent before this proves nothing.
+    fn oldest_proof(&self, now: Instant) -> Instant {
+        now - self.config.beat_interval * PROOF_BEATS
     }
 
-    fn prove(&mut self, id: LinkId, at: Option<Instant>, beat: bool, now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+    /// A stream's peer, in the epoch of its Hello, lived at that time.
+    fn prove(&mut self, id: LinkId, (slot, epoch): (Slot, Epoch), at: Option<Instant>, beat: bool, now: Instant) {
         let Some(at) = at else {
             self.stats.beats_unproven += 1;
             return;
         };
-        link.fresh_at = link.fresh_at.max(at);
-        let (slot, epoch) = (link.peer, link.epoch);
-        let known = self.table.record(slot).epoch;
-        if epoch == known {
-            self.heard(slot, at, Some(beat), now);
-        }
-        if epoch < known || self.table.state(slot) != State::Alive {
+        let current = self.heard((slot, epoch), at, Some(beat), now);
+        if !current || self.table.state(slot) != State::Alive {
             self.tell_known(slot, id);
         }
     }
 
-    /// Proof that a member lived at `at`: by a beat, by an echo, or (`None`) by a handshake, which measures no way.
-    pub(crate) fn heard(&mut self, slot: Slot, at: Instant, by_beat: Option<bool>, now: Instant) {
+    /// Proof that a member lived at `at` in that epoch: by a beat, by an echo, or (`None`) by a handshake, which measures
+    /// no way. Nothing, and false, if another epoch is known of it.
+    pub(crate) fn heard(
+        &mut self,
+        (slot, epoch): (Slot, Epoch),
+        at: Instant,
+        by_beat: Option<bool>,
+        now: Instant,
+    ) -> bool {
         let h = self.config.beat_interval;
         let beat = by_beat == Some(true);
         let state = self.table.state(slot);
-        let Some(member) = self.table.get_later(slot) else { return };
+        let Some(member) = self.table.get_later(slot).filter(|member| member.epoch == epoch) else {
+            return self.table.record(slot).epoch == epoch;
+        };
         if let Some(last) = member.heard_at {
             if at <= last {
-                return;
+                return true;
             }
             if beat && state == State::Alive && member.is_watched() && last >= member.watched_since {
                 member.freshness.late_by(now.since(last).saturating_sub(h));
@@ -200,14 +223,15 @@ impl Membership {
         self.heard_anybody_at = self.heard_anybody_at.max(at);
         member.heard_at = Some(at);
         member.clock = member.clock.max(at);
-        member.calm(state, h, now);
+        let late_at = member.late_at(h);
+        member.calm(state, now >= late_at);
         let quiet = member.asked_by.is_empty() && self.contests == 0;
-        let plain = quiet && state == State::Alive && !member.armed.is_after(member.late_at(h));
+        let plain = quiet && state == State::Alive && !member.armed.is_after(late_at);
         let back = beat && state == State::Away && at > member.since;
-        let name = self.table.name(slot).clone();
+        let name = member.name.clone();
         self.event(Event::Heard { member: name, at });
         if plain {
-            return;
+            return true;
         }
         // Its deadline may come sooner than the one that was entered.
         self.table.get_mut(slot);
@@ -216,6 +240,7 @@ impl Membership {
         if back {
             self.become_state(slot, State::Alive, None, now);
         }
+        true
     }
 
     /// After a pause of this process: what the peers sent meanwhile waits in the sockets.

@@ -83,7 +83,7 @@ pub(crate) const MAX_DEAD_LINKS: usize = 32;
 pub(crate) const MAX_OUTPUTS: usize = 1 << 17;
 
 /// Room for outputs that is kept once a burst is over.
-pub(crate) const KEPT_OUTPUTS: usize = 16;
+pub(crate) const KEPT_OUTPUTS: usize = 8;
 
 /// What is new about others is passed on in batches: a hundred members that join at once cost ten messages a link.
 pub(crate) const BATCH_INTERVAL: Duration = Duration::from_millis(100);

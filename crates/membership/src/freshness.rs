@@ -90,11 +90,14 @@ pub(crate) struct Freshness {
 const TENTH: Duration = Duration::from_micros(100);
 
 fn tenths(lateness: Duration) -> u16 {
-    u16::try_from(lateness.min(SLACK_CAP).as_nanos().div_ceil(TENTH.as_nanos())).unwrap_or(u16::MAX)
+    let lateness = lateness.min(SLACK_CAP);
+    let tenths = lateness.as_secs() * 10_000 + u64::from(lateness.subsec_nanos().div_ceil(TENTH.subsec_nanos()));
+    u16::try_from(tenths).unwrap_or(u16::MAX)
 }
 
 fn micros(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+    // Not as_micros: its 128 bits cost as much as the rest.
+    u32::try_from(duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros())).unwrap_or(u32::MAX)
 }
 
 impl Freshness {

@@ -57,7 +57,7 @@ impl Membership {
             metadata,
         };
         self.table.set_record(SELF, Signed::unsigned(record.clone()));
-        self.output(Output::Sign(Statement::Record(record)));
+        self.output(Output::Sign(Box::new(Statement::Record(record))));
     }
 
     /// The own record comes back signed.

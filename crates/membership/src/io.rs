@@ -125,7 +125,7 @@ pub enum Output {
     },
     /// Sign this and give it back with [`Input::Signed`], before any other input. If it cannot be signed it is
     /// given back unsigned.
-    Sign(Statement),
+    Sign(Box<Statement>),
     /// Something others want to know.
     Event(Event),
 }

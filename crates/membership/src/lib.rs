@@ -161,6 +161,16 @@ impl Membership {
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.notice_pause(now);
         match input {
+            Input::Message { link, message } => self.message(link, message.into_inner(), now),
+            other => self.order(other, now),
+        }
+        self.settle(now);
+    }
+
+    /// An input of those that are rare: apart, so that a beat does not pass through what they need.
+    #[inline(never)]
+    fn order(&mut self, input: Input, now: Instant) {
+        match input {
             Input::LinkUp { link, hello, dialled } => self.link_up(link, hello.get(), dialled, now),
             Input::LinkDown { link, end } => self.link_down(link, end, now),
             Input::ConnectFailed { address, failure } => self.connect_failed(&address, failure, now),
@@ -181,7 +191,6 @@ impl Membership {
             Input::Forget(name) => self.forget(&name, now),
             Input::SetSilenceFloor(floor) => self.config.silence_floor = floor,
         }
-        self.settle(now);
     }
 
     /// Does what is due. Called at [`Self::next_timeout`]; earlier calls do nothing.
@@ -223,12 +232,12 @@ impl Membership {
     }
 
     /// The next thing to do, in order.
+    #[inline]
     pub fn poll_output(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front();
-        if output.is_none() && self.outputs.capacity() > KEPT_OUTPUTS {
+        if self.outputs.is_empty() && self.outputs.capacity() > KEPT_OUTPUTS {
             self.outputs.shrink_to(KEPT_OUTPUTS);
         }
-        output
+        self.outputs.pop_front()
     }
 
     /// Counters since the start.
@@ -314,6 +323,19 @@ impl Membership {
     }
 
     fn message(&mut self, id: LinkId, message: Message, now: Instant) {
+        match message {
+            Message::Beat { seq, echo, acked, view_hash } => {
+                self.beat(id, (seq, echo, acked), view_hash, now);
+            }
+            Message::Ping { seq } => self.pinged(id, seq, now),
+            Message::Echo(echo) => self.echoed(id, echo, now),
+            other => self.news(id, other, now),
+        }
+    }
+
+    /// A message of those that are not sent every second.
+    #[inline(never)]
+    fn news(&mut self, id: LinkId, message: Message, now: Instant) {
         let contested = self.links.get(&id).map(|link| link.contested.is_some());
         let may_speak =
             contested == Some(false) || matches!((contested, &message), (Some(_), Message::Record(_)));
@@ -322,11 +344,7 @@ impl Membership {
             return;
         }
         match message {
-            Message::Beat { seq, echo, acked, view_hash } => {
-                self.beat(id, (seq, echo, acked), view_hash, now);
-            }
-            Message::Ping { seq } => self.pinged(id, seq, now),
-            Message::Echo(echo) => self.echoed(id, echo, now),
+            Message::Beat { .. } | Message::Ping { .. } | Message::Echo(_) => {}
             Message::Query { id: query, subject, epoch, deadline } => {
                 self.queried(id, (query, subject, epoch), deadline, now);
             }
@@ -357,9 +375,17 @@ impl Membership {
     /// Rule 8: own timers that fire late say that it is this process that was slow. After a pause all clocks
     /// begin anew, as the peers' frames wait in the sockets; a small delay is forgiven once per silence floor,
     /// so that a starved machine still detects.
+    #[inline]
     fn notice_pause(&mut self, now: Instant) {
+        // Nothing is overdue when a message comes, as a rule.
+        if let Some(due) = self.next_timeout().filter(|due| *due < now) {
+            self.were_late(now.since(due), now);
+        }
+    }
+
+    #[inline(never)]
+    fn were_late(&mut self, late: Duration, now: Instant) {
         let h = self.config.beat_interval;
-        let Some(late) = self.next_timeout().map(|due| now.since(due)) else { return };
         if late <= h / 4 || self.has(PlantedBug::PauseForgotten) {
             return;
         }
@@ -387,7 +413,16 @@ impl Membership {
     }
 
     /// After every input: duties, dials, beats and deadlines follow what changed.
+    #[inline]
     fn settle(&mut self, now: Instant) {
+        let changed = self.duties_dirty || self.restagger || self.dials_dirty;
+        let touched = !self.table.touched.is_empty() || !self.touched_links.is_empty();
+        if changed || touched || self.dials.next_timeout().is_some_and(|due| due <= now) {
+            self.follow_changes(now);
+        }
+    }
+
+    fn follow_changes(&mut self, now: Instant) {
         if self.duties_dirty {
             self.refresh_duties(now);
         }
@@ -424,6 +459,7 @@ impl Membership {
         }
     }
 
+    #[inline]
     fn output(&mut self, output: Output) {
         if self.outputs.len() < MAX_OUTPUTS {
             self.outputs.push_back(output);
@@ -432,10 +468,12 @@ impl Membership {
         }
     }
 
+    #[inline]
     fn event(&mut self, event: Event) {
         self.output(Output::Event(event));
     }
 
+    #[inline]
     fn send(&mut self, link: LinkId, message: Message) {
         self.output(Output::Send { link, message });
     }

@@ -15,42 +15,47 @@ use crate::{CloseCode, LinkEnd, LinkId, Membership, Message, PeerHello, PlantedB
 
 /// A stream to a peer.
 #[derive(Debug)]
+// In this order: what a beat touches lies in as few cache lines as it can.
+#[repr(C)]
 pub(crate) struct Link {
     pub(crate) peer: Slot,
+    /// Our beats are wanted on it: by an observer, by election, or by a build from before rings.
+    pub(crate) ours: bool,
+    /// The peer's are.
+    pub(crate) theirs: bool,
+    pub(crate) touched: bool,
     /// The epoch of the process at its other end.
     pub(crate) epoch: Epoch,
+    /// The newest proof on this stream, or the moment from which one is expected.
+    pub(crate) fresh_at: Instant,
+    /// When anything came on it.
+    pub(crate) received_at: Instant,
+    /// The highest number received in a beat or ping, and when.
+    pub(crate) received: Option<(u64, Instant)>,
+    /// Our echoes, by the number of the peer's frame that they answer.
+    pub(crate) echoed: SentLog<ECHO_LOG>,
+    /// The peer was told that it is no observer any more; beats go on until then, as its view may be older.
+    pub(crate) beats_until: Option<Instant>,
+    /// Another process of that name seems to be heard: this one waits until then for the other's proof of life.
+    pub(crate) contested: Option<Contest>,
+    /// Since when the peer's view hash differs from ours.
+    pub(crate) differs_since: Option<Instant>,
+    /// The newest of our numbers that was echoed, and when.
+    pub(crate) acked: Option<(u64, Instant)>,
+    /// Our beats and pings.
+    pub(crate) sent: SentLog<SENT_LOG>,
     /// Our epoch when it came up.
     pub(crate) own_epoch: Epoch,
     /// What both ends speak.
     pub(crate) protocol: u32,
     pub(crate) dialled: Option<PeerAddress>,
     pub(crate) up_at: Instant,
-    /// The newest proof on this stream, or the moment from which one is expected.
-    pub(crate) fresh_at: Instant,
-    /// When anything came on it.
-    pub(crate) received_at: Instant,
-    /// Our beats and pings.
-    pub(crate) sent: SentLog<SENT_LOG>,
-    /// Our echoes, by the number of the peer's frame that they answer.
-    pub(crate) echoed: SentLog<ECHO_LOG>,
-    /// The highest number received in a beat or ping, and when.
-    pub(crate) received: Option<(u64, Instant)>,
-    /// The newest of our numbers that was echoed, and when.
-    pub(crate) acked: Option<(u64, Instant)>,
     pub(crate) last_beat: Instant,
     pub(crate) next_beat: Instant,
-    /// Our beats are wanted on it: by an observer, by election, or by a build from before rings.
-    pub(crate) ours: bool,
-    /// The peer's are.
-    pub(crate) theirs: bool,
     /// This link's place among all that beat within one interval.
     pub(crate) phase: Duration,
-    /// The peer was told that it is no observer any more; beats go on until then, as its view may be older.
-    pub(crate) beats_until: Option<Instant>,
     /// Since when nobody here needs it.
     pub(crate) unneeded_since: Option<Instant>,
-    /// Since when the peer's view hash differs from ours.
-    pub(crate) differs_since: Option<Instant>,
     /// When a digest was sent last.
     pub(crate) digest_at: Option<Instant>,
     /// How long the next one waits.
@@ -59,10 +64,7 @@ pub(crate) struct Link {
     pub(crate) digest_waits: Option<u8>,
     /// When the peer's last one was worked out.
     pub(crate) digest_seen_at: Option<Instant>,
-    /// Another process of that name seems to be heard: this one waits until then for the other's proof of life.
-    pub(crate) contested: Option<Contest>,
     pub(crate) armed: Armed,
-    pub(crate) touched: bool,
 }
 
 impl Link {
@@ -107,6 +109,11 @@ impl Link {
     /// Whether we beat on it.
     pub(crate) fn sends_beats(&self) -> bool {
         self.ours || self.beats_until.is_some()
+    }
+
+    /// Whether its peer's beats, pings and echoes count.
+    pub(crate) fn may_beat(&self, standing: Standing) -> bool {
+        self.contested.is_none() && standing == Standing::Active
     }
 
     /// Whether beats go on it either way.
@@ -263,12 +270,17 @@ impl Membership {
         self.dials_dirty = true;
         self.duties_dirty = true;
         self.restagger = true;
+<<<<<<< HEAD
         // What ended while this process did not run may be any age.
         let woke = self.resumed_at.is_some_and(|at| up_at < at + h);
         if epoch == self.table.record(slot).epoch && !woke {
             // The handshake was a round trip: its peer lived then.
             self.heard(slot, up_at, None, now);
         }
+=======
+        // The handshake was a round trip: its peer lived then.
+        self.heard((slot, epoch), up_at, None, now);
+>>>>>>> codec
         let record = self.own_record();
         self.send(id, Message::Record(record));
         self.introduce_others(id, slot);

@@ -16,36 +16,49 @@ use crate::{Accusation, Evidence, LinkId, Record, SelfState, Signed, State};
 
 /// What is kept of a member that is linked, observed, or not plainly Alive.
 #[derive(Debug)]
+// In this order: what a beat touches lies in as few cache lines as it can.
+#[repr(C)]
 pub(crate) struct Member {
+    /// Those of its record, here because every beat asks for them.
+    pub(crate) name: MemberName,
+    pub(crate) epoch: Epoch,
+    /// The newest proof of life.
+    pub(crate) heard_at: Option<Instant>,
+    /// Lateness counts from here: the newest proof, or what stands in for it (the start of the observation).
+    pub(crate) clock: Instant,
+    /// Since when it is observed here: the gap before its first beat says nothing of the way.
+    pub(crate) watched_since: Instant,
+    /// Nothing is late before this, whatever the clock says.
+    pub(crate) not_late_before: Instant,
+    pub(crate) freshness: Freshness,
+    pub(crate) duty: Duty,
+    /// Its link ended without a word and nothing was heard since.
+    pub(crate) lost: bool,
+    /// A waiting replica answered at one of its addresses since the link is gone: several processes are behind it, so
+    /// that a refusal says nothing about the one that acts (docs/decisions/0013).
+    pub(crate) replica_waits: bool,
+    /// A ping on behalf of a co-observer stayed without an answer.
+    pub(crate) mute: bool,
+    pub(crate) touched: bool,
+    pub(crate) armed: Armed,
+    pub(crate) query: Option<Box<Query>>,
+    pub(crate) requery: Option<Box<Requery>>,
+    /// The address that refuses connections since the link is gone, and how often it did.
+    pub(crate) refused: Option<(PeerAddress, u32)>,
+    /// Co-observers that wait for our answer about this member.
+    pub(crate) asked_by: BTreeMap<Slot, PendingAnswer>,
     /// When its state changed last.
     pub(crate) since: Instant,
     /// Where it is dialled, if its own record does not say so.
     pub(crate) address: Option<PeerAddress>,
     /// The stream in use.
     pub(crate) link: Option<LinkId>,
-    pub(crate) duty: Duty,
-    /// Since when it is observed here: the gap before its first beat says nothing of the way.
-    pub(crate) watched_since: Instant,
     /// Somebody asked about it, so it is tried to be reached until then although no duty asks for it.
     pub(crate) probing_until: Option<Instant>,
-    /// The newest proof of life.
-    pub(crate) heard_at: Option<Instant>,
-    /// Lateness counts from here: the newest proof, or what stands in for it (the start of the observation).
-    pub(crate) clock: Instant,
-    /// Nothing is late before this, whatever the clock says.
-    pub(crate) not_late_before: Instant,
     /// The suspicion window counts from here.
     pub(crate) window_from: Instant,
-    pub(crate) freshness: Freshness,
-    /// Its link ended without a word and nothing was heard since.
-    pub(crate) lost: bool,
     /// Where that link had been dialled: only this address's refusals count. `None`: the peer had dialled.
     pub(crate) lost_via: Option<PeerAddress>,
-    /// The address that refuses connections since the link is gone, and how often it did.
-    pub(crate) refused: Option<(PeerAddress, u32)>,
-    /// A waiting replica answered at one of its addresses since the link is gone: several processes are behind it, so
-    /// that a refusal says nothing about the one that acts (docs/decisions/0013).
-    pub(crate) replica_waits: bool,
     /// It is Suspect by this member's own finding, a majority of those asked agreeing, and not by others' word.
     pub(crate) first_hand: bool,
     /// The window of others' accusations is over; a majority among them makes it Down at once.
@@ -55,13 +68,7 @@ pub(crate) struct Member {
     pub(crate) told_late: bool,
     /// The round trip and the slack that its suspicion window was made for.
     pub(crate) way: (Duration, Duration),
-    /// A ping on behalf of a co-observer stayed without an answer.
-    pub(crate) mute: bool,
     pub(crate) evidence: Option<Evidence>,
-    pub(crate) query: Option<Box<Query>>,
-    pub(crate) requery: Option<Box<Requery>>,
-    /// Co-observers that wait for our answer about this member.
-    pub(crate) asked_by: BTreeMap<Slot, PendingAnswer>,
     /// When it was pinged last because others asked.
     pub(crate) pinged_for_others: Option<Instant>,
     /// Who accused this member in its epoch and incarnation, this one included. At most `MAX_ACCUSERS`.
@@ -73,8 +80,6 @@ pub(crate) struct Member {
     pub(crate) refused_epoch: Option<(Epoch, u32)>,
     /// An operator said that it will not come back.
     pub(crate) forgotten: bool,
-    pub(crate) armed: Armed,
-    pub(crate) touched: bool,
 }
 
 /// What this member and another have to do with each other.
@@ -98,8 +103,10 @@ pub(crate) struct Accuser {
 }
 
 impl Member {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(record: &Record, now: Instant) -> Self {
         Self {
+            name: record.member.clone(),
+            epoch: record.epoch,
             since: now,
             address: None,
             link: None,

@@ -106,12 +106,12 @@ impl Member {
     }
 
     /// Forgets what a proof of life makes void.
-    pub(crate) fn calm(&mut self, state: State, beat_interval: Duration, now: Instant) {
+    pub(crate) fn calm(&mut self, state: State, late: bool) {
         self.lost = false;
         self.refused = None;
         self.replica_waits = false;
         self.mute = false;
-        if now >= self.late_at(beat_interval) {
+        if late {
             return;
         }
         self.requery = None;

@@ -132,6 +132,9 @@ impl Table {
         let state = self.state(slot);
         let before = view_part(self.record(slot), state);
         self.view_sum = self.view_sum.wrapping_sub(before).wrapping_add(view_part(&record, state));
+        if let Some(member) = self.get_later(slot) {
+            member.epoch = record.epoch;
+        }
         self.records[usize::from(slot)] = record;
     }
 
@@ -223,7 +226,8 @@ impl Table {
     /// The details, begun if there were none.
     pub(crate) fn attend(&mut self, slot: Slot, now: Instant) -> &mut Member {
         if !self.details.contains_key(&slot) {
-            self.details.insert(slot, Box::new(Member::new(now)));
+            let member = Member::new(&self.records[usize::from(slot)], now);
+            self.details.insert(slot, Box::new(member));
         }
         let member = self.details.get_mut(&slot).expect("it was inserted if it was not there");
         if !member.touched {

@@ -172,7 +172,7 @@ fn hand_over(world: &mut world::World, link: LinkId, frames: &[Message]) {
 fn sign_and_drop(core: &mut Membership, now: Instant) {
     while let Some(output) = core.poll_output() {
         if let Output::Sign(statement) = output {
-            let statement = match statement {
+            let statement = match *statement {
                 Statement::Record(record) => SignedStatement::Record(world::signed(record)),
                 Statement::Accusation(accusation) => SignedStatement::Accusation(world::signed(accusation)),
             };

@@ -368,7 +368,7 @@ impl Machine {
                 self.outputs.push_back(MachineOutput::Send(link, PeerMessage::Membership(message)));
             }
             Output::Sign(statement) => {
-                let signed = sign(self.signer.as_ref(), statement);
+                let signed = sign(self.signer.as_ref(), *statement);
                 self.membership.handle(membership::Input::Signed(signed), now);
             }
             Output::Event(Event::Heard { member, at }) => {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use flagship_node::{LinkRefusal, RefusalReason};
 use flagship_types::{CloseCode, MemberName};
 use flagship_wire::pb::fleet_server::{Fleet, FleetServer};
-use flagship_wire::{MAX_FRAME_BYTES, hello_frame, pb};
+use flagship_wire::{Frame, MAX_FRAME_BYTES, hello_frame};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use hyper::server::conn::http2;
@@ -258,7 +258,7 @@ impl Arrival {
         self.state.refused(LinkRefusal { remote: Some(self.remote), peer, dialled: false, reason, sentence });
     }
 
-    async fn session(&self, mut inbound: Streaming<pb::Frame>, outbox: Arc<Outbox>) {
+    async fn session(&self, mut inbound: Streaming<Frame>, outbox: Arc<Outbox>) {
         let state = &self.state;
         let hello = match first_frame(state, &mut inbound).await {
             First::Hello(hello) => hello,
@@ -299,7 +299,7 @@ impl Arrival {
 
     /// Sends a proper peer away without a Hello, which would tell an epoch: another replica has the member's. It is
     /// nothing to tell people; the peer dials again.
-    async fn stand_by(&self, outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) {
+    async fn stand_by(&self, outbox: &Outbox, inbound: &mut Streaming<Frame>) {
         let code = CloseCode::Standby;
         outbox.close(code, STANDBY_SENTENCE.to_owned());
         self.answered.cancel();
@@ -310,7 +310,7 @@ impl Arrival {
     async fn refuse(
         &self,
         outbox: &Outbox,
-        inbound: &mut Streaming<pb::Frame>,
+        inbound: &mut Streaming<Frame>,
         code: CloseCode,
         sentence: String,
         peer: Option<MemberName>,
@@ -328,11 +328,11 @@ struct LinkService(Arc<Arrival>);
 
 #[tonic::async_trait]
 impl Fleet for LinkService {
-    type LinkStream = BoxStream<'static, Result<pb::Frame, Status>>;
+    type LinkStream = BoxStream<'static, Result<Frame, Status>>;
 
     async fn link(
         &self,
-        request: Request<Streaming<pb::Frame>>,
+        request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::LinkStream>, Status> {
         if self.0.taken.swap(true, Relaxed) {
             return Err(Status::resource_exhausted("one link per connection"));

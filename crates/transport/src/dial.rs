@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use flagship_node::{ConnectFailure, LinkEvent, LinkRefusal, RefusalReason};
 use flagship_types::{CloseCode, MemberName, PeerAddress};
-use flagship_wire::pb::{self, fleet_client::FleetClient};
-use flagship_wire::{Hello, MAX_FRAME_BYTES, hello_frame};
+use flagship_wire::pb::fleet_client::FleetClient;
+use flagship_wire::{Frame, Hello, MAX_FRAME_BYTES, hello_frame};
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -53,7 +53,7 @@ pub(crate) async fn dial(state: Arc<EndpointState>, address: PeerAddress) {
 struct Open {
     handle: Arc<LinkHandle>,
     hello: Hello,
-    inbound: Streaming<pb::Frame>,
+    inbound: Streaming<Frame>,
     _connection: Connection,
 }
 
@@ -205,7 +205,7 @@ async fn handshake(state: &Arc<EndpointState>, tcp: TcpStream, remote: SocketAdd
 /// Tells the peer why, and waits until it has read it.
 async fn refuse(
     outbox: &Outbox,
-    inbound: &mut Streaming<pb::Frame>,
+    inbound: &mut Streaming<Frame>,
     code: CloseCode,
     sentence: String,
     remote: SocketAddr,

@@ -22,7 +22,8 @@ pub use limits::{
     CLOSE_LINGER, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LINK_QUEUE, MAX_HANDSHAKES, MAX_LINKS,
     QUEUE_FULL_LIMIT, RELOAD_INTERVAL,
 };
-pub use stats::{FrameCount, FrameKind, HandshakeCount, TransportStats};
+pub use flagship_wire::FrameKind;
+pub use stats::{FrameCount, HandshakeCount, TransportStats};
 pub use tls::{CertificateInfo, TlsError};
 pub use transport::{
     AttachError, Attachment, Detach, Endpoint, Listen, Transport, TransportOptions, Waiting,

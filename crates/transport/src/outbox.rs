@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use flagship_types::CloseCode;
-use flagship_wire::{Close, close_frame, pb};
+use flagship_wire::{Close, Frame, FrameKind, close_frame};
 use futures::Stream;
 use futures::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LINK_QUEUE, QUEUE_FULL_LIMIT};
-use crate::stats::{Counters, FrameKind};
+use crate::stats::Counters;
 
 /// The queue of one link.
 pub(crate) struct Outbox {
@@ -27,7 +27,7 @@ pub(crate) struct Outbox {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<pb::Frame>,
+    queue: VecDeque<Frame>,
     /// Whether one of the queue's frames is a beat.
     beat: bool,
     /// Since when messages had to be dropped.
@@ -57,21 +57,21 @@ impl Outbox {
         })
     }
 
-    pub(crate) fn push(&self, frame: pb::Frame, now: Instant) -> Pushed {
+    pub(crate) fn push(&self, frame: Frame, now: Instant) -> Pushed {
         let pushed = self.push_locked(frame, now);
         self.waker.wake();
         pushed
     }
 
-    fn push_locked(&self, frame: pb::Frame, now: Instant) -> Pushed {
+    fn push_locked(&self, frame: Frame, now: Instant) -> Pushed {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return Pushed::Dropped;
         }
         let overdue = state.full_since.is_some_and(|since| now.duration_since(since) >= QUEUE_FULL_LIMIT);
-        if FrameKind::of(&frame) == FrameKind::Beat {
+        if frame.kind() == FrameKind::Beat {
             let waiting =
-                state.beat.then(|| state.queue.iter_mut().find(|f| FrameKind::of(f) == FrameKind::Beat));
+                state.beat.then(|| state.queue.iter_mut().find(|f| f.kind() == FrameKind::Beat));
             match waiting.flatten() {
                 // It keeps its place: a beat that went ahead of a record would show a view without it.
                 Some(older) => {
@@ -125,7 +125,7 @@ impl Outbox {
         self.drained.cancelled().await;
     }
 
-    fn pop(&self) -> Option<Option<pb::Frame>> {
+    fn pop(&self) -> Option<Option<Frame>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(frame) = state.queue.pop_front() else {
             if state.closed {
@@ -133,7 +133,7 @@ impl Outbox {
             }
             return state.closed.then_some(None);
         };
-        if FrameKind::of(&frame) == FrameKind::Beat {
+        if frame.kind() == FrameKind::Beat {
             state.beat = false;
         }
         state.full_since = None;
@@ -146,9 +146,9 @@ impl Outbox {
 pub(crate) struct OutboxStream(pub(crate) Arc<Outbox>);
 
 impl Stream for OutboxStream {
-    type Item = pb::Frame;
+    type Item = Frame;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<pb::Frame>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         if let Some(next) = self.0.pop() {
             return Poll::Ready(next);
         }
@@ -162,21 +162,22 @@ impl Stream for OutboxStream {
 mod tests {
     use std::time::Duration;
 
-    use flagship_wire::pb::{ElectionMessage, MembershipMessage, frame, membership_message};
+    use flagship_membership::Message;
+    use flagship_wire::{PeerMessage, message_frame, pb};
     use futures::{FutureExt, StreamExt};
 
     use super::*;
 
-    fn beat(seq: u64) -> pb::Frame {
-        let kind = membership_message::Kind::Beat(pb::Beat { seq, ..Default::default() });
-        pb::Frame { kind: Some(frame::Kind::Membership(MembershipMessage { kind: Some(kind) })) }
+    fn beat(seq: u64) -> Frame {
+        let beat = Message::Beat { seq, echo: None, acked: None, view_hash: 1 };
+        message_frame(&PeerMessage::Membership(beat)).unwrap()
     }
 
-    fn message() -> pb::Frame {
-        pb::Frame { kind: Some(frame::Kind::Election(ElectionMessage::default())) }
+    fn message() -> Frame {
+        pb::Frame { kind: Some(pb::frame::Kind::Election(pb::ElectionMessage::default())) }.into()
     }
 
-    fn drain(outbox: &Arc<Outbox>) -> Vec<pb::Frame> {
+    fn drain(outbox: &Arc<Outbox>) -> Vec<Frame> {
         let mut stream = OutboxStream(outbox.clone());
         std::iter::from_fn(|| stream.next().now_or_never().flatten()).collect()
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use flagship_node::{LinkEnd, LinkEvent, LinkRefusal, PeerHello, RefusalReason};
 use flagship_types::{CloseCode, MemberName, PeerAddress, Verified};
-use flagship_wire::{Hello, Incoming, decode, decode_from, pb};
+use flagship_wire::{Frame, Hello, Incoming, decode, decode_from};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
@@ -82,7 +82,7 @@ pub(crate) enum First {
     Ended(Option<Status>),
 }
 
-pub(crate) async fn first_frame(state: &EndpointState, inbound: &mut Streaming<pb::Frame>) -> First {
+pub(crate) async fn first_frame(state: &EndpointState, inbound: &mut Streaming<Frame>) -> First {
     match next(state, inbound, None).await {
         Next::Frame(Incoming::Hello(hello)) => First::Hello(hello),
         Next::Frame(Incoming::Close(close)) => First::Close(close),
@@ -100,7 +100,7 @@ enum Next {
 
 async fn next(
     state: &EndpointState,
-    inbound: &mut Streaming<pb::Frame>,
+    inbound: &mut Streaming<Frame>,
     sender: Option<&MemberName>,
 ) -> Next {
     match inbound.message().await {
@@ -154,7 +154,7 @@ pub(crate) async fn announce(
 pub(crate) async fn run(
     state: &Arc<EndpointState>,
     handle: &LinkHandle,
-    inbound: &mut Streaming<pb::Frame>,
+    inbound: &mut Streaming<Frame>,
     dialled: bool,
 ) {
     let ended = receive(state, handle, inbound).await;
@@ -205,7 +205,7 @@ enum Ended {
     Lost,
 }
 
-async fn receive(state: &EndpointState, handle: &LinkHandle, inbound: &mut Streaming<pb::Frame>) -> Ended {
+async fn receive(state: &EndpointState, handle: &LinkHandle, inbound: &mut Streaming<Frame>) -> Ended {
     loop {
         let next = tokio::select! {
             biased;
@@ -233,7 +233,7 @@ async fn receive(state: &EndpointState, handle: &LinkHandle, inbound: &mut Strea
 }
 
 /// Lets the peer read the last frame: a connection dropped with unread bytes is reset, which loses it.
-pub(crate) async fn linger(outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) {
+pub(crate) async fn linger(outbox: &Outbox, inbound: &mut Streaming<Frame>) {
     let read = async {
         while let Ok(Some(_)) = inbound.message().await {}
         outbox.drained().await;
@@ -243,7 +243,7 @@ pub(crate) async fn linger(outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) 
 }
 
 /// The same after a Close with this code: where the peer's bytes made no sense its end cannot be waited for.
-pub(crate) async fn linger_after(code: CloseCode, outbox: &Outbox, inbound: &mut Streaming<pb::Frame>) {
+pub(crate) async fn linger_after(code: CloseCode, outbox: &Outbox, inbound: &mut Streaming<Frame>) {
     if code != CloseCode::ProtocolError {
         return linger(outbox, inbound).await;
     }

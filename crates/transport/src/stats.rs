@@ -4,54 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use flagship_wire::pb::{self, frame::Kind, membership_message};
-use prost::Message as _;
-
-/// What kind of frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FrameKind {
-    /// First frame each way.
-    Hello,
-    /// Last frame.
-    Close,
-    /// A beat.
-    Beat,
-    /// Any other message of membership.
-    Membership,
-    /// A message of election.
-    Election,
-}
-
-impl FrameKind {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Hello, Self::Close, Self::Beat, Self::Membership, Self::Election];
-
-    /// A metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hello => "hello",
-            Self::Close => "close",
-            Self::Beat => "beat",
-            Self::Membership => "membership",
-            Self::Election => "election",
-        }
-    }
-
-    pub(crate) fn of(frame: &pb::Frame) -> Self {
-        match &frame.kind {
-            Some(Kind::Hello(_)) => Self::Hello,
-            // A frame without a kind is refused; until then it is counted as the last one.
-            Some(Kind::Close(_)) | None => Self::Close,
-            Some(Kind::Membership(message))
-                if matches!(message.kind, Some(membership_message::Kind::Beat(_))) =>
-            {
-                Self::Beat
-            }
-            Some(Kind::Membership(_)) => Self::Membership,
-            Some(Kind::Election(_)) => Self::Election,
-        }
-    }
-}
+use flagship_wire::{Frame, FrameKind};
 
 /// Frames of one kind in one direction since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +85,8 @@ impl Counters {
         *counts.entry((dialled, result)).or_default() += 1;
     }
 
-    pub(crate) fn frame(&self, sent: bool, frame: &pb::Frame) {
-        let pair = &self.frames[usize::from(sent)][FrameKind::of(frame) as usize];
+    pub(crate) fn frame(&self, sent: bool, frame: &Frame) {
+        let pair = &self.frames[usize::from(sent)][frame.kind() as usize];
         pair.frames.fetch_add(1, Relaxed);
         pair.bytes.fetch_add(frame.encoded_len() as u64, Relaxed);
     }

@@ -397,8 +397,8 @@ async fn broken_frames_close_the_link_with_a_sentence() {
     let fleet = Fleet::new("federation");
     let dir = fleet.certify("sheffield");
     let close = pb::Close { code: 1, sentence: "x".repeat(70_000) };
-    let oversized = pb::Frame { kind: Some(pb::frame::Kind::Close(close)) };
-    let empty = pb::Frame { kind: None };
+    let oversized = pb::Frame { kind: Some(pb::frame::Kind::Close(close)) }.into();
+    let empty = pb::Frame { kind: None }.into();
     let again = hello_frame(&hello("federation", "sheffield"));
     let table = [(oversized, "more than 65536 bytes"), (empty, "frame.kind"), (again, "Hello twice")];
     for (frame, words) in table {

@@ -33,7 +33,7 @@ pub(crate) fn text_of<T: ToString>(value: Option<&T>) -> String {
 
 /// Rounded down: for a delay that is subtracted from an age, which then errs towards older.
 pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into())
 }
 
 /// Rounded up: for an age, so that nothing seems fresher than it is.
@@ -49,6 +49,7 @@ pub(crate) fn millis_up(duration: Duration) -> u64 {
 /// The longest duration a peer may name. Longer ones are mistakes, and sums of them could overflow.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
 
+#[inline]
 pub(crate) fn from_micros(field: &'static str, us: u64) -> Result<Duration, DecodeError> {
     bounded(field, Duration::from_micros(us))
 }
@@ -57,9 +58,12 @@ pub(crate) fn from_millis(field: &'static str, ms: u64) -> Result<Duration, Deco
     bounded(field, Duration::from_millis(ms))
 }
 
+#[inline]
 fn bounded(field: &'static str, duration: Duration) -> Result<Duration, DecodeError> {
-    if duration > MAX_DURATION {
-        return Err(DecodeError::new(field, format!("{} s is longer than a week", duration.as_secs())));
-    }
-    Ok(duration)
+    if duration > MAX_DURATION { Err(too_long(field, duration)) } else { Ok(duration) }
+}
+
+#[cold]
+fn too_long(field: &'static str, duration: Duration) -> DecodeError {
+    DecodeError::new(field, format!("{} s is longer than a week", duration.as_secs()))
 }

@@ -1,12 +1,13 @@
-//! Frames: what a link carries.
+//! What frames mean: Hellos, good-byes and messages for the cores.
 
 use flagship_types::{Callsign, CloseCode, Epoch, MemberName, PeerAddress};
-use prost::Message as _;
 
 use crate::fields::{member, optional_address, text_of};
 use crate::membership::to_message;
+use crate::beats::Regular;
+use crate::codec::Content;
 use crate::pb::frame::Kind;
-use crate::{DecodeError, PeerMessage, pb};
+use crate::{DecodeError, Frame, PeerMessage, pb};
 
 /// The largest frame in either direction: 64 times the largest record, and small enough that a hostile peer
 /// costs little.
@@ -75,17 +76,26 @@ pub enum Incoming {
 }
 
 /// Reads a frame of whoever it is. Refuses everything that does not fit the cores' types.
-pub fn decode(frame: pb::Frame) -> Result<Incoming, DecodeError> {
+pub fn decode(frame: Frame) -> Result<Incoming, DecodeError> {
     read(frame, None)
 }
 
 /// Reads a frame of a link's peer, who is the accuser of an accusation that names none: one without a proof, and any
 /// of a build that speaks protocol 1. Refuses everything that does not fit the cores' types.
-pub fn decode_from(frame: pb::Frame, sender: &MemberName) -> Result<Incoming, DecodeError> {
+#[inline]
+pub fn decode_from(frame: Frame, sender: &MemberName) -> Result<Incoming, DecodeError> {
     read(frame, Some(sender))
 }
 
-fn read(frame: pb::Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeError> {
+#[inline]
+fn read(frame: Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeError> {
+    match frame.0 {
+        Content::Regular(regular) => Ok(Incoming::Message(PeerMessage::Membership(regular.into()))),
+        Content::Other(frame) => read_generated(*frame, sender),
+    }
+}
+
+fn read_generated(frame: pb::Frame, sender: Option<&MemberName>) -> Result<Incoming, DecodeError> {
     Ok(match frame.kind.ok_or_else(|| DecodeError::missing("frame.kind"))? {
         Kind::Hello(hello) => Incoming::Hello(hello.try_into()?),
         Kind::Close(close) => Incoming::Close(close.try_into()?),
@@ -95,17 +105,29 @@ fn read(frame: pb::Frame, sender: Option<&MemberName>) -> Result<Incoming, Decod
 }
 
 /// The frame of a message, or `None` if it would be larger than [`MAX_FRAME_BYTES`].
-pub fn message_frame(message: &PeerMessage) -> Option<pb::Frame> {
+#[inline]
+pub fn message_frame(message: &PeerMessage) -> Option<Frame> {
+    let regular = match message {
+        PeerMessage::Membership(message) => Regular::of(message),
+        PeerMessage::Election(_) => None,
+    };
+    match regular {
+        Some(regular) => Some(Frame(Content::Regular(regular))),
+        None => generated_frame(message),
+    }
+}
+
+fn generated_frame(message: &PeerMessage) -> Option<Frame> {
     let kind = match message {
         PeerMessage::Membership(message) => Kind::Membership(message.into()),
         PeerMessage::Election(message) => Kind::Election(message.into()),
     };
-    let frame = pb::Frame { kind: Some(kind) };
+    let frame = Frame::from(pb::Frame { kind: Some(kind) });
     (frame.encoded_len() <= MAX_FRAME_BYTES).then_some(frame)
 }
 
 /// The frame of a Hello.
-pub fn hello_frame(hello: &Hello) -> pb::Frame {
+pub fn hello_frame(hello: &Hello) -> Frame {
     let hello = pb::Hello {
         protocol_min: hello.protocol_min,
         protocol_max: hello.protocol_max,
@@ -116,14 +138,14 @@ pub fn hello_frame(hello: &Hello) -> pb::Frame {
         view_hash: hello.view_hash,
         instance: hello.instance,
     };
-    pb::Frame { kind: Some(Kind::Hello(hello)) }
+    pb::Frame { kind: Some(Kind::Hello(hello)) }.into()
 }
 
 /// The frame of a Close; a sentence that is too long is cut.
-pub fn close_frame(close: &Close) -> pb::Frame {
+pub fn close_frame(close: &Close) -> Frame {
     let close =
         pb::Close { code: pb::CloseCode::from(close.code).into(), sentence: shorten(&close.sentence) };
-    pb::Frame { kind: Some(Kind::Close(close)) }
+    pb::Frame { kind: Some(Kind::Close(close)) }.into()
 }
 
 /// Cuts to [`MAX_SENTENCE_BYTES`] and removes control characters, which could forge log lines.

@@ -1,6 +1,8 @@
 //! Protobuf messages, their limits, and conversions to and from the types of the cores. It refuses what does
 //! not fit before a core sees it; it opens no sockets.
 
+mod beats;
+mod codec;
 mod election;
 mod error;
 mod fields;
@@ -8,6 +10,7 @@ mod frame;
 mod membership;
 mod statement;
 
+pub use codec::{Frame, FrameCodec, FrameKind};
 pub use error::DecodeError;
 pub use frame::{
     Close, Hello, Incoming, MAX_FRAME_BYTES, MAX_SENTENCE_BYTES, PROTOCOL_MAX, PROTOCOL_MIN, close_frame,

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use flagship_membership::{Echo, Message};
-use flagship_wire::{Incoming, PeerMessage, decode_from, message_frame, pb};
-use prost::Message as _;
+use flagship_wire::{Frame, Incoming, PeerMessage, decode_from, message_frame};
 
 fn messages() -> [Message; 4] {
     let echo = Echo { seq: 10_000, delay: Duration::from_micros(960_000) };
@@ -26,8 +25,8 @@ fn beats_pings_and_echoes_allocate_nothing() {
         let counted = allocation_counter::measure(|| {
             for _ in 0..100 {
                 buffer.clear();
-                message_frame(&message).unwrap().encode(&mut buffer).unwrap();
-                let frame = pb::Frame::decode(buffer.as_slice()).unwrap();
+                message_frame(&message).unwrap().encode(&mut buffer);
+                let frame = Frame::decode(buffer.as_slice()).unwrap();
                 assert_eq!(decode_from(frame, &sender), Ok(Incoming::Message(message.clone())));
             }
         });

@@ -13,7 +13,7 @@ use flagship_types::{
     Metadata, PeerAddress, Rank, Role, Term,
 };
 use flagship_wire::{
-    Close, Hello, Incoming, MAX_FRAME_BYTES, MAX_LEAF_BYTES, MAX_SENTENCE_BYTES, MAX_SIGNATURE_BYTES,
+    Close, Frame, Hello, Incoming, MAX_FRAME_BYTES, MAX_LEAF_BYTES, MAX_SENTENCE_BYTES, MAX_SIGNATURE_BYTES,
     MAX_STATEMENT_BYTES, MAX_STATEMENTS, PeerMessage, StatementKind, close_frame, decode, decode_from,
     hello_frame, message_frame, pb, signed_at_ms, signing_input, statement_bytes,
 };
@@ -167,8 +167,20 @@ fn election_messages() -> Vec<Election> {
     all
 }
 
-fn through_bytes(frame: &pb::Frame) -> Incoming {
-    decode_from(pb::Frame::decode(frame.encode_to_vec().as_slice()).unwrap(), &name("newyork")).unwrap()
+fn bytes_of(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
+
+/// A message in the words of the generated code.
+fn generated(message: Membership) -> pb::Frame {
+    let frame = message_frame(&PeerMessage::Membership(message)).unwrap();
+    pb::Frame::decode(bytes_of(&frame).as_slice()).unwrap()
+}
+
+fn through_bytes(frame: &Frame) -> Incoming {
+    decode_from(Frame::decode(bytes_of(frame).as_slice()).unwrap(), &name("newyork")).unwrap()
 }
 
 #[test]
@@ -204,7 +216,7 @@ fn hello_and_every_close_code_arrive_as_they_were_sent() {
 #[test]
 fn a_code_of_a_newer_build_is_a_refused_frame() {
     let close = pb::Close { code: 4711, sentence: "because".into() };
-    let refused = decode(pb::Frame { kind: Some(pb::frame::Kind::Close(close)) }).unwrap_err().to_string();
+    let refused = decode(pb::Frame { kind: Some(pb::frame::Kind::Close(close)) }.into()).unwrap_err().to_string();
     assert!(refused.contains("close.code") && refused.contains("4711 is not a known value"), "{refused}");
 }
 
@@ -240,7 +252,7 @@ fn what_does_not_fit_names_its_field() {
             ..Default::default()
         }))
     };
-    let good = match message_frame(&PeerMessage::Membership(self::record(SelfState::Alive))).unwrap().kind {
+    let good = match generated(self::record(SelfState::Alive)).kind {
         Some(pb::frame::Kind::Membership(pb::MembershipMessage {
             kind: Some(pb::membership_message::Kind::Record(r)),
         })) => pb::Record::decode(r.record.as_slice()).unwrap(),
@@ -275,7 +287,7 @@ fn what_does_not_fit_names_its_field() {
         ),
     ];
     for (frame, field) in table {
-        assert_eq!(decode(frame).unwrap_err().field, field);
+        assert_eq!(decode(frame.into()).unwrap_err().field, field);
     }
 }
 
@@ -301,7 +313,7 @@ fn messages_of_protocol_1_have_not_changed() {
     ];
     for (message, golden) in table {
         let frame = message_frame(&PeerMessage::Membership(message)).unwrap();
-        assert_eq!(hex(&frame.encode_to_vec()), golden.replace(char::is_whitespace, ""));
+        assert_eq!(hex(&bytes_of(&frame)), golden.replace(char::is_whitespace, ""));
     }
 }
 
@@ -320,8 +332,7 @@ struct OldAccusation {
 
 #[test]
 fn protocol_1_reads_a_signed_accusation() {
-    let message = Membership::Accuse(signed_accusation());
-    let frame = message_frame(&PeerMessage::Membership(message)).unwrap();
+    let frame = generated(Membership::Accuse(signed_accusation()));
     let Some(pb::frame::Kind::Membership(pb::MembershipMessage { kind })) = frame.kind else { panic!() };
     let Some(pb::membership_message::Kind::Accusation(accusation)) = kind else { panic!() };
     let read = OldAccusation::decode(accusation.encode_to_vec().as_slice()).unwrap();
@@ -393,7 +404,7 @@ fn statements_and_digests_over_their_limits_name_the_field() {
     };
     let refused = |kind: Kind| {
         let membership = pb::MembershipMessage { kind: Some(kind) };
-        decode(pb::Frame { kind: Some(pb::frame::Kind::Membership(membership)) }).map_err(|e| e.field).err()
+        decode(pb::Frame { kind: Some(pb::frame::Kind::Membership(membership)) }.into()).map_err(|e| e.field).err()
     };
     let long = |bytes: &[u8], most: usize| [bytes, &vec![0; most + 1 - bytes.len()]].concat();
     let records = |record| Kind::Delta(pb::Delta { records: vec![record], accusations: Vec::new() });
@@ -454,7 +465,7 @@ fn a_beat_and_an_echo_are_small() {
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        if let Ok(frame) = pb::Frame::decode(bytes.as_slice()) {
+        if let Ok(frame) = Frame::decode(bytes.as_slice()) {
             let _ = decode(frame);
         }
     }
@@ -463,10 +474,10 @@ proptest! {
     fn damaged_messages_never_panic(index in 0usize..96, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let messages: Vec<_> = membership_messages().into_iter().map(PeerMessage::Membership)
             .chain(election_messages().into_iter().map(PeerMessage::Election)).collect();
-        let mut bytes = message_frame(&messages[index % messages.len()]).unwrap().encode_to_vec();
+        let mut bytes = bytes_of(&message_frame(&messages[index % messages.len()]).unwrap());
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        if let Ok(frame) = pb::Frame::decode(bytes.as_slice()) {
+        if let Ok(frame) = Frame::decode(bytes.as_slice()) {
             let _ = decode_from(frame, &name("newyork"));
         }
     }

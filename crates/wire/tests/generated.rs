@@ -10,7 +10,13 @@ fn generated_code_is_not_stale() {
     let descriptors =
         protox::compile([protos.join("flagship/v1/fleet.proto")], [&protos]).expect("proto compiles");
     let out = tempfile::tempdir().unwrap();
-    tonic_prost_build::configure().out_dir(out.path()).compile_fds(descriptors).expect("code is generated");
+    // The service carries the frames of this crate, which its codec turns into those messages where it must.
+    tonic_prost_build::configure()
+        .proto_path("crate")
+        .codec_path("crate::FrameCodec")
+        .out_dir(out.path())
+        .compile_fds(descriptors)
+        .expect("code is generated");
     let fresh = std::fs::read_to_string(out.path().join("flagship.v1.rs")).unwrap();
     let checked_in = crate_dir.join("src/generated/flagship.v1.rs");
     if std::env::var_os("UPDATE_GENERATED").is_some() {

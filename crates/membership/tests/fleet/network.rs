@@ -446,7 +446,7 @@ impl Net {
                 }
                 Output::Sign(statement) => {
                     let now = self.now;
-                    self.nodes[i].core.handle(Input::Signed(signed(statement)), now);
+                    self.nodes[i].core.handle(Input::Signed(signed(*statement)), now);
                 }
                 Output::Event(event) => self.note(i, event),
             }

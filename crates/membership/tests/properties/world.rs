@@ -277,7 +277,7 @@ impl World {
             self.note(&output);
             match output {
                 Output::Sign(statement) => {
-                    let statement = match statement {
+                    let statement = match *statement {
                         Statement::Record(record) => SignedStatement::Record(signed(record)),
                         Statement::Accusation(a) => SignedStatement::Accusation(signed(a)),
                     };

@@ -18,7 +18,7 @@ use flagship_types::{
     Callsign, ConfigVersion, Epoch, Health, Incarnation, MemberName, Metadata, PeerAddress, Rank, Role, Term,
     TrustDomain,
 };
-use flagship_wire::{Hello, Incoming, PeerMessage, decode, pb, signing_input, statement_bytes};
+use flagship_wire::{Frame, Hello, Incoming, PeerMessage, decode, pb, signing_input, statement_bytes};
 use futures::stream::BoxStream;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -192,7 +192,7 @@ impl Node {
 }
 
 fn message_of(kind: pb::frame::Kind) -> PeerMessage {
-    match decode(pb::Frame { kind: Some(kind) }).unwrap() {
+    match decode(pb::Frame { kind: Some(kind) }.into()).unwrap() {
         Incoming::Message(message) => message,
         other => panic!("{other:?}"),
     }
@@ -227,7 +227,7 @@ pub(crate) fn hello(fleet: &str, member: &str) -> Hello {
 
 /// A peer that believes any certificate and says what it likes.
 pub(crate) struct RawPeer {
-    pub(crate) inbound: Streaming<pb::Frame>,
+    pub(crate) inbound: Streaming<Frame>,
     _keep: Box<dyn std::any::Any + Send>,
 }
 
@@ -237,7 +237,7 @@ impl RawPeer {
         node: &Node,
         dir: &Path,
         sni: &str,
-        frames: BoxStream<'static, pb::Frame>,
+        frames: BoxStream<'static, Frame>,
     ) -> Result<Self, String> {
         let tls = raw_tls(node, dir, sni).await?;
         let executor = hyper_util::rt::TokioExecutor::new();

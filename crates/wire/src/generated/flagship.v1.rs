@@ -829,9 +829,9 @@ pub mod fleet_client {
         /// The first frame each way is a Hello, or a Close that says why there is none.
         pub async fn link(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::Frame>,
+            request: impl tonic::IntoStreamingRequest<Message = crate::Frame>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::Frame>>,
+            tonic::Response<tonic::codec::Streaming<crate::Frame>>,
             tonic::Status,
         > {
             self.inner
@@ -842,7 +842,7 @@ pub mod fleet_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/flagship.v1.Fleet/Link");
             let mut req = request.into_streaming_request();
             req.extensions_mut().insert(GrpcMethod::new("flagship.v1.Fleet", "Link"));
@@ -865,14 +865,14 @@ pub mod fleet_server {
     pub trait Fleet: std::marker::Send + std::marker::Sync + 'static {
         /// Server streaming response type for the Link method.
         type LinkStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::Frame, tonic::Status>,
+                Item = std::result::Result<crate::Frame, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
         /// The first frame each way is a Hello, or a Close that says why there is none.
         async fn link(
             &self,
-            request: tonic::Request<tonic::Streaming<super::Frame>>,
+            request: tonic::Request<tonic::Streaming<crate::Frame>>,
         ) -> std::result::Result<tonic::Response<Self::LinkStream>, tonic::Status>;
     }
     /// One stream per pair of members; either side may dial.
@@ -955,9 +955,9 @@ pub mod fleet_server {
                 "/flagship.v1.Fleet/Link" => {
                     #[allow(non_camel_case_types)]
                     struct LinkSvc<T: Fleet>(pub Arc<T>);
-                    impl<T: Fleet> tonic::server::StreamingService<super::Frame>
+                    impl<T: Fleet> tonic::server::StreamingService<crate::Frame>
                     for LinkSvc<T> {
-                        type Response = super::Frame;
+                        type Response = crate::Frame;
                         type ResponseStream = T::LinkStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
@@ -965,7 +965,7 @@ pub mod fleet_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::Frame>>,
+                            request: tonic::Request<tonic::Streaming<crate::Frame>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -981,7 +981,7 @@ pub mod fleet_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LinkSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

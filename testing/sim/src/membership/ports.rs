@@ -80,7 +80,7 @@ impl World {
             Output::Send { link, message } => self.send(host, link, message),
             Output::Disconnect { link, code } => self.disconnect(host, link, code),
             Output::Event(event) => self.event(host, event),
-            Output::Sign(statement) => self.sign(host, statement),
+            Output::Sign(statement) => self.sign(host, *statement),
         }
     }
 

@@ -107,5 +107,5 @@ impl Tally {
 /// Bytes of the message's frame on the wire, without the transport's own framing.
 fn encoded_len(message: &Message) -> u64 {
     let message = flagship_wire::PeerMessage::Membership(message.clone());
-    flagship_wire::message_frame(&message).map_or(0, |frame| prost::Message::encoded_len(&frame) as u64)
+    flagship_wire::message_frame(&message).map_or(0, |frame| frame.encoded_len() as u64)
 }
