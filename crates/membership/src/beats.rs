@@ -183,7 +183,14 @@ impl Membership {
     }
 
     /// A stream's peer, in the epoch of its Hello, lived at that time.
-    fn prove(&mut self, id: LinkId, (slot, epoch): (Slot, Epoch), at: Option<Instant>, beat: bool, now: Instant) {
+    fn prove(
+        &mut self,
+        id: LinkId,
+        (slot, epoch): (Slot, Epoch),
+        at: Option<Instant>,
+        beat: bool,
+        now: Instant,
+    ) {
         let Some(at) = at else {
             self.stats.beats_unproven += 1;
             return;
@@ -213,8 +220,11 @@ impl Membership {
             if at <= last {
                 return true;
             }
-            if beat && state == State::Alive && member.is_watched() && last >= member.watched_since {
-                member.freshness.late_by(now.since(last).saturating_sub(h));
+            if beat && member.is_watched() {
+                if member.beaten && state == State::Alive {
+                    member.freshness.late_by(now.since(last).saturating_sub(h));
+                }
+                member.beaten = true;
             }
         }
         if by_beat.is_some() {

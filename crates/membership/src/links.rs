@@ -270,17 +270,11 @@ impl Membership {
         self.dials_dirty = true;
         self.duties_dirty = true;
         self.restagger = true;
-<<<<<<< HEAD
         // What ended while this process did not run may be any age.
-        let woke = self.resumed_at.is_some_and(|at| up_at < at + h);
-        if epoch == self.table.record(slot).epoch && !woke {
+        if self.resumed_at.is_none_or(|at| up_at >= at + h) {
             // The handshake was a round trip: its peer lived then.
-            self.heard(slot, up_at, None, now);
+            self.heard((slot, epoch), up_at, None, now);
         }
-=======
-        // The handshake was a round trip: its peer lived then.
-        self.heard((slot, epoch), up_at, None, now);
->>>>>>> codec
         let record = self.own_record();
         self.send(id, Message::Record(record));
         self.introduce_others(id, slot);

@@ -157,8 +157,7 @@ impl Membership {
             incarnation: record.incarnation,
             evidence,
         };
-<<<<<<< HEAD
-        self.output(Output::Sign(Statement::Accusation(accusation)));
+        self.output(Output::Sign(Box::new(Statement::Accusation(accusation))));
         let from = self.accused_since(slot).unwrap_or(now);
         self.ask_during_window(slot, from, now);
     }
@@ -172,10 +171,6 @@ impl Membership {
         let mut times: Vec<Instant> = self.table.get(slot)?.accusers.values().map(|a| a.at).collect();
         times.sort_unstable();
         times.get(QUORUM - 1).copied()
-=======
-        self.output(Output::Sign(Box::new(Statement::Accusation(accusation))));
-        self.ask_during_window(slot, now);
->>>>>>> codec
     }
 
     /// How far accusation and refutation have to go: over the way to the subject, or as far as others are.

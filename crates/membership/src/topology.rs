@@ -103,7 +103,7 @@ impl Membership {
             }
             let after_pause = resumed.map_or(now, |at| at + h + member.freshness.slack());
             member.not_late_before = member.not_late_before.max(now + probe).max(after_pause);
-            member.watched_since = now;
+            member.beaten = false;
             if let Some(link) = link {
                 self.ping(link, now);
             }
@@ -172,7 +172,7 @@ impl Membership {
         let Some(member) = self.table.get_mut(slot) else { return };
         member.not_late_before = member.not_late_before.max(now + patience);
         // If it beats here again later, the gap says nothing of the way.
-        member.watched_since = now;
+        member.beaten = false;
         if state == State::Alive {
             member.query = None;
             member.requery = None;
