@@ -79,7 +79,11 @@ impl Query {
     }
 
     fn has_answered(&self, slot: Slot) -> bool {
-        self.silent.contains(&slot) || self.answers.iter().any(|(by, _)| *by == slot)
+        self.silent.contains(&slot) || self.told(slot)
+    }
+
+    fn told(&self, slot: Slot) -> bool {
+        self.answers.iter().any(|(by, _)| *by == slot)
     }
 
     pub(crate) fn answer(&mut self, by: Slot, verdict: Verdict) {
@@ -197,13 +201,17 @@ impl Membership {
         if query.asked.len() >= MAX_ASKED {
             return false;
         }
-        let free = |s: &Slot| {
-            let asked = query.asked.iter().any(|(asked, _)| asked == s);
-            *s != SELF && !asked && !query.passed_over.contains(s)
-        };
         let h = self.config.beat_interval;
-        let can = |s: &Slot| self.table.get(*s).is_some_and(|m| m.can_be_asked(h, now));
-        let Some(next) = self.table.live_after(ring, slot, None).filter(free).find(can) else { return false };
+        let asked = |s: Slot| query.asked.iter().any(|(asked, _)| *asked == s);
+        let can = |s: &Slot| {
+            let member = self.table.get(*s).filter(|_| *s != SELF && !asked(*s));
+            member.is_some_and(|m| m.can_be_asked(h, now))
+        };
+        // Who stayed silent before is asked again if there is nobody else.
+        let fresh = |s: &Slot| can(s) && !query.passed_over.contains(s);
+        let first = self.table.live_after(ring, slot, None).find(fresh);
+        let next = first.or_else(|| self.table.live_after(ring, slot, None).find(can));
+        let Some(next) = next else { return false };
         let Some(asked) = self.table.get(next) else { return false };
         let Some(link) = asked.link else { return false };
         let wait = self.rtt_of(next).max(self.rtt_of(slot)) * 2 + QUERY_EXTRA;
@@ -299,11 +307,16 @@ impl Membership {
         }
     }
 
-    /// Whether somebody was asked that did not answer though it beats: it is there, and its answer is on its way.
+    /// Whether somebody beats that could tell and did not: it did not answer yet, or its link has just been lost.
     fn somebody_could_tell(&self, subject: Slot, now: Instant) -> bool {
         let h = self.config.beat_interval;
         let Some(query) = self.table.get(subject).and_then(|m| m.query.as_ref()) else { return false };
-        query.silent.iter().any(|slot| self.table.get(*slot).is_some_and(|m| m.heard_lately(h, now)))
+        let owes = |slot: Slot, member: &Member| {
+            member.link.is_none() || query.silent.contains(&slot) || query.passed_over.contains(&slot)
+        };
+        self.table.details().any(|(slot, m)| {
+            slot != subject && m.is_watched() && m.heard_lately(h, now) && owes(slot, m) && !query.told(slot)
+        })
     }
 
     /// The member's address refused a connection: its host lives, and no process listens.
