@@ -9,6 +9,8 @@ use super::world::{Record, World};
 
 /// A fleet runs so long before anything is measured, so that links have learnt their delays.
 const SETTLE: Nanos = ms(12_000);
+/// And so long between two crashes in one fleet.
+const BETWEEN: Nanos = ms(5_000);
 /// Nothing is waited for longer.
 const LIMIT: Nanos = ms(600_000);
 
@@ -23,6 +25,14 @@ impl PeerModel for Flagship {
 
     fn supports(&self, _scenario: Scenario, _members: usize) -> bool {
         true
+    }
+
+    fn measure_often(&self, case: &Case, times: u64) -> Vec<Option<f64>> {
+        match case.scenario {
+            // A large fleet takes minutes of real time to start, and goes on without one of its members.
+            Scenario::SilentCrash => crashes(case, 1, false, times),
+            _ => (0..times).map(|more| self.measure(&Case { seed: case.seed + more, ..*case })).collect(),
+        }
     }
 
     fn measure(&self, case: &Case) -> Option<f64> {
@@ -58,32 +68,48 @@ fn settled(case: &Case, plan: &Plan, record: Record) -> World {
 }
 
 fn crash(case: &Case, dead: usize, reset: bool) -> Option<f64> {
+    crashes(case, dead, reset, 1).pop().flatten()
+}
+
+/// One crash after the other in the same fleet, which settles in between.
+fn crashes(case: &Case, dead: usize, reset: bool, times: u64) -> Vec<Option<f64>> {
     let mut world = settled(case, &plan(case, true, 0, Vec::new()), Record::default());
-    if !world.complete() {
-        return None;
-    }
     let witnesses = usize::from(case.scenario == Scenario::CrashBesideWitness);
     let mut hosts: Vec<Host> = (0..case.members).collect();
-    let mut dying = Vec::new();
-    for _ in 0..dead {
-        let place = world.draw((hosts.len() - witnesses) as u64) as usize;
-        dying.push(hosts.swap_remove(place));
+    let mut took = Vec::new();
+    for time in 0..times {
+        if time > 0 {
+            let phase = world.draw(ms(1_000));
+            world.run_until(world.now() + BETWEEN + phase);
+        }
+        if !world.complete() {
+            took.push(None);
+            continue;
+        }
+        let mut dying = Vec::new();
+        for _ in 0..dead {
+            let place = world.draw((hosts.len() - witnesses) as u64) as usize;
+            dying.push(hosts.swap_remove(place));
+        }
+        took.push(detection(&mut world, &hosts, &dying, reset));
     }
+    took
+}
+
+/// Kills these, and waits until the last of the others holds the last of them Down.
+fn detection(world: &mut World, survivors: &[Host], dying: &[Host], reset: bool) -> Option<f64> {
     let at = world.now();
-    for host in &dying {
+    for host in dying {
         world.kill(*host, reset);
     }
-    let survivors = |world: &World, dead: Host| {
-        // The dead said something of each other before they died, maybe.
-        hosts.iter().all(|viewer| world.tally().holds_down(*viewer, dead))
+    // The dead said something of each other before they died, maybe.
+    let by_all = |world: &World, dead: Host| {
+        world.tally().viewers_holding_down(dead) >= survivors.len()
+            && survivors.iter().all(|viewer| world.tally().holds_down(*viewer, dead))
     };
-    let known = |world: &World| {
-        dying
-            .iter()
-            .all(|dead| world.tally().viewers_holding_down(*dead) >= hosts.len() && survivors(world, *dead))
-    };
-    world.run_until_holds(ms(10), LIMIT, known)?;
-    let last = world.tally().downs.iter().filter(|v| dying.contains(&v.subject) && hosts.contains(&v.viewer));
+    world.run_until_holds(ms(10), LIMIT, |world| dying.iter().all(|dead| by_all(world, *dead)))?;
+    let downs = world.tally().downs.iter();
+    let last = downs.filter(|v| dying.contains(&v.subject) && survivors.contains(&v.viewer));
     let last = last.map(|verdict| verdict.at).max()?;
     Some((last - at) as f64 / 1e9)
 }

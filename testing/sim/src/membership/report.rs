@@ -24,6 +24,8 @@ pub struct Row {
     pub target: (Option<f64>, f64),
     /// Seeds by default.
     pub seeds: u64,
+    /// Of ours so many in each fleet, as one of 10,000 takes minutes of real time to start.
+    pub per_fleet: u64,
     /// Virtual time of a case.
     pub duration: Duration,
     /// Cases of a peer at most, and their virtual time: some take minutes of real time each.
@@ -74,8 +76,8 @@ pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name, scenario, members, target, seeds: u64, duration: Duration| {
         let peer_seeds = match members {
-            ..1_000 => 10,
-            1_000..10_000 => 3,
+            ..100 => 10,
+            100..10_000 => 3,
             _ => 1,
         };
         let peer = match scenario {
@@ -83,7 +85,8 @@ pub fn rows() -> Vec<Row> {
             Scenario::SlowMembers { .. } => (3, duration),
             _ => (seeds.min(peer_seeds), duration.min(SECOND * 600)),
         };
-        rows.push(Row { name, scenario, members, target, seeds, duration, peer });
+        let per_fleet = if scenario == Scenario::SilentCrash && members >= 10_000 { 5 } else { 1 };
+        rows.push(Row { name, scenario, members, target, seeds, per_fleet, duration, peer });
     };
     let minute = SECOND * 60;
     for members in [3, 8, 32, 100, 128] {
@@ -133,6 +136,8 @@ pub fn rows() -> Vec<Row> {
         };
         add(name, Scenario::SeveralAtOnce { dead }, members, (None, most), 30, minute);
     }
+    // Those that take minutes come last.
+    rows.sort_by_key(|row| (row.members >= 1_000, row.members >= 10_000));
     rows
 }
 
@@ -262,6 +267,8 @@ struct Job<'a> {
     row: usize,
     model: &'a dyn PeerModel,
     case: Case,
+    /// In one fleet.
+    times: u64,
 }
 
 /// Measures all wanted rows on all threads; `show` is called with each in their order, as soon as it is ready.
@@ -275,7 +282,7 @@ pub fn report(wanted: &Wanted, peers: &[&dyn PeerModel], mut show: impl FnMut(&L
     let jobs: Vec<Job> = rows.iter().enumerate().flat_map(|(i, row)| jobs(i, row, wanted, peers)).collect();
     let mut left: Vec<usize> =
         (0..rows.len()).map(|row| jobs.iter().filter(|job| job.row == row).count()).collect();
-    let mut values = vec![None; jobs.len()];
+    let mut values = vec![Vec::new(); jobs.len()];
     let mut lines: Vec<Line> = Vec::new();
     in_parallel(&jobs, wanted.threads, |i, value| {
         values[i] = value;
@@ -291,19 +298,22 @@ pub fn report(wanted: &Wanted, peers: &[&dyn PeerModel], mut show: impl FnMut(&L
 
 fn jobs<'a>(i: usize, row: &Row, wanted: &Wanted, peers: &[&'a dyn PeerModel]) -> Vec<Job<'a>> {
     let seeds = wanted.seeds.unwrap_or(row.seeds);
-    let job = |model: &'a dyn PeerModel, seed, duration| Job {
+    let job = |model: &'a dyn PeerModel, seed, times, duration| Job {
         row: i,
         model,
         case: Case { duration, ..Case::new(row.scenario, row.members, wanted.first_seed + seed) },
+        times,
     };
-    let mut jobs: Vec<Job> = (0..seeds).map(|seed| job(&Flagship, seed, row.duration)).collect();
+    let firsts = (0..seeds).step_by(row.per_fleet as usize);
+    let ours = firsts.map(|seed| job(&Flagship, seed, row.per_fleet.min(seeds - seed), row.duration));
+    let mut jobs: Vec<Job> = ours.collect();
     for peer in peers.iter().filter(|peer| peer.supports(row.scenario, row.members)) {
-        jobs.extend((0..row.peer.0.min(seeds)).map(|seed| job(*peer, seed, row.peer.1)));
+        jobs.extend((0..row.peer.0.min(seeds)).map(|seed| job(*peer, seed, 1, row.peer.1)));
     }
     jobs
 }
 
-fn line(i: usize, row: &Row, jobs: &[Job], values: &[Option<f64>]) -> Line {
+fn line(i: usize, row: &Row, jobs: &[Job], values: &[Vec<Option<f64>>]) -> Line {
     let mut ours = Figures { duration: row.duration, ..Figures::default() };
     let mut others: BTreeMap<&'static str, Figures> = BTreeMap::new();
     for (job, value) in jobs.iter().zip(values).filter(|(job, _)| job.row == i) {
@@ -312,13 +322,13 @@ fn line(i: usize, row: &Row, jobs: &[Job], values: &[Option<f64>]) -> Line {
             name => others.entry(name).or_default(),
         };
         figures.duration = job.case.duration;
-        figures.values.push(*value);
+        figures.values.extend(value);
     }
     Line { row: *row, ours, peers: others }
 }
 
 /// Does all jobs, each thread the next one that is left, and hands the results over as they come.
-fn in_parallel(jobs: &[Job], threads: usize, mut done: impl FnMut(usize, Option<f64>)) {
+fn in_parallel(jobs: &[Job], threads: usize, mut done: impl FnMut(usize, Vec<Option<f64>>)) {
     let next = AtomicUsize::new(0);
     let (results, arriving) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -329,7 +339,7 @@ fn in_parallel(jobs: &[Job], threads: usize, mut done: impl FnMut(usize, Option<
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(i) else { return };
                     // Nobody listens any more only if the report itself came to an end.
-                    let _ = results.send((i, job.model.measure(&job.case)));
+                    let _ = results.send((i, job.model.measure_often(&job.case, job.times)));
                 }
             });
         }

@@ -82,6 +82,11 @@ pub trait PeerModel: Sync {
     /// Whether a case of this scenario and size is worth its time. The report leaves the others out and says so.
     fn supports(&self, scenario: Scenario, members: usize) -> bool;
 
+    /// Runs one case so many times, each time in a fleet of its own, or in the same one where it can go on.
+    fn measure_often(&self, case: &Case, times: u64) -> Vec<Option<f64>> {
+        (0..times).map(|more| self.measure(&Case { seed: case.seed + more, ..*case })).collect()
+    }
+
     /// Runs one case: seconds, verdicts or bytes per second, as its scenario says. `None` if what is waited for
     /// (everyone holds it dead, everyone knows everyone) did not come about within ten minutes of virtual time.
     fn measure(&self, case: &Case) -> Option<f64>;
