@@ -326,9 +326,6 @@ impl Membership {
         let in_use = self.table.get(slot).is_some_and(|m| m.link == Some(id));
         if in_use {
             self.detach(slot, end == LinkEnd::Lost, link.dialled.clone());
-            if end == LinkEnd::Lost {
-                self.await_redial(slot, now);
-            }
             immediate = end == LinkEnd::Lost && now >= link.up_at + h;
         }
         match end {
@@ -376,14 +373,6 @@ impl Membership {
             member.lost_via = via;
             member.refused = None;
             member.replica_waits = false;
-        }
-    }
-
-    /// On a way that loses segments a new stream takes its time as well: the next beat is late from now on, not from the
-    /// last one. Nothing waits where refused dials tell that the process is gone, or where a host dies without a word.
-    fn await_redial(&mut self, slot: Slot, now: Instant) {
-        if let Some(member) = self.table.get_mut(slot).filter(|m| !m.freshness.unsteadiness().is_zero()) {
-            member.clock = member.clock.max(now);
         }
     }
 

@@ -199,13 +199,27 @@ impl World {
         }
     }
 
+    /// The acceptor's Hello arrived: the dial led to a link, and the stream's place may be another's before its deadline.
+    pub(super) fn dial_answered(&mut self, slot: u32, from: Host) {
+        if let Some(id) = self.dial_of(slot, from) {
+            self.free_dial(id);
+        }
+    }
+
     /// The stream that carries the acceptor's Hello was lost.
     pub(super) fn dial_lost(&mut self, slot: u32, from: Host) {
-        let waits = |dial: &Dial| dial.stage == Stage::Answering(slot) && dial.from == from;
-        if let Some(slot) = self.dials.iter().position(waits) {
-            let id = DialId { slot: slot as u32, generation: self.dials[slot].generation };
+        if let Some(id) = self.dial_of(slot, from) {
             self.dial_failed(id, ConnectFailure::Unanswered);
         }
+    }
+
+    /// The dial of a running process whose answer is on its way in that stream.
+    fn dial_of(&self, slot: u32, from: Host) -> Option<DialId> {
+        let number = self.members[from].number;
+        let waits =
+            |dial: &Dial| dial.stage == Stage::Answering(slot) && dial.from == from && dial.number == number;
+        let found = self.dials.iter().position(waits)?;
+        Some(DialId { slot: found as u32, generation: self.dials[found].generation })
     }
 
     fn dial_failed(&mut self, id: DialId, failure: ConnectFailure) {

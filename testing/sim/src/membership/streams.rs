@@ -227,6 +227,7 @@ impl World {
             Wire::Hello(hello) => {
                 self.streams[end.slot as usize].ends[usize::from(end.end)].up = true;
                 let (hello, address) = *hello;
+                self.dial_answered(end.slot, host);
                 self.link_up(host, link, hello, Some(address));
             }
             Wire::Frame(message) => {
