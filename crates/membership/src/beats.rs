@@ -183,7 +183,14 @@ impl Membership {
     }
 
     /// A stream's peer, in the epoch of its Hello, lived at that time.
-    fn prove(&mut self, id: LinkId, (slot, epoch): (Slot, Epoch), at: Option<Instant>, beat: bool, now: Instant) {
+    fn prove(
+        &mut self,
+        id: LinkId,
+        (slot, epoch): (Slot, Epoch),
+        at: Option<Instant>,
+        beat: bool,
+        now: Instant,
+    ) {
         let Some(at) = at else {
             self.stats.beats_unproven += 1;
             return;

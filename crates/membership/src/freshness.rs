@@ -91,7 +91,8 @@ const TENTH: Duration = Duration::from_micros(100);
 
 fn tenths(lateness: Duration) -> u16 {
     let lateness = lateness.min(SLACK_CAP);
-    let tenths = lateness.as_secs() * 10_000 + u64::from(lateness.subsec_nanos().div_ceil(TENTH.subsec_nanos()));
+    let tenths =
+        lateness.as_secs() * 10_000 + u64::from(lateness.subsec_nanos().div_ceil(TENTH.subsec_nanos()));
     u16::try_from(tenths).unwrap_or(u16::MAX)
 }
 

@@ -68,6 +68,7 @@ impl Table {
             self.counted += 1;
         }
         self.records.shrink_to_fit();
+        self.states.shrink_to_fit();
         let slots = (first..self.records.len()).map(to_slot);
         let records = &self.records;
         self.rings.extend(slots, |slot| &records[usize::from(slot)].member);

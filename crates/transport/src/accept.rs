@@ -330,10 +330,7 @@ struct LinkService(Arc<Arrival>);
 impl Fleet for LinkService {
     type LinkStream = BoxStream<'static, Result<Frame, Status>>;
 
-    async fn link(
-        &self,
-        request: Request<Streaming<Frame>>,
-    ) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
         if self.0.taken.swap(true, Relaxed) {
             return Err(Status::resource_exhausted("one link per connection"));
         }

@@ -18,11 +18,11 @@ mod stats;
 mod tls;
 mod transport;
 
+pub use flagship_wire::FrameKind;
 pub use limits::{
     CLOSE_LINGER, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LINK_QUEUE, MAX_HANDSHAKES, MAX_LINKS,
     QUEUE_FULL_LIMIT, RELOAD_INTERVAL,
 };
-pub use flagship_wire::FrameKind;
 pub use stats::{FrameCount, HandshakeCount, TransportStats};
 pub use tls::{CertificateInfo, TlsError};
 pub use transport::{

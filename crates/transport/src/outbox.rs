@@ -70,8 +70,7 @@ impl Outbox {
         }
         let overdue = state.full_since.is_some_and(|since| now.duration_since(since) >= QUEUE_FULL_LIMIT);
         if frame.kind() == FrameKind::Beat {
-            let waiting =
-                state.beat.then(|| state.queue.iter_mut().find(|f| f.kind() == FrameKind::Beat));
+            let waiting = state.beat.then(|| state.queue.iter_mut().find(|f| f.kind() == FrameKind::Beat));
             match waiting.flatten() {
                 // It keeps its place: a beat that went ahead of a record would show a view without it.
                 Some(older) => {

@@ -98,11 +98,7 @@ enum Next {
     Ended(Option<Status>),
 }
 
-async fn next(
-    state: &EndpointState,
-    inbound: &mut Streaming<Frame>,
-    sender: Option<&MemberName>,
-) -> Next {
+async fn next(state: &EndpointState, inbound: &mut Streaming<Frame>, sender: Option<&MemberName>) -> Next {
     match inbound.message().await {
         Ok(Some(frame)) => {
             state.shared.counters.frame(false, &frame);

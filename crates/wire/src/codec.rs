@@ -7,9 +7,9 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::beats::{Regular, Written};
+use crate::pb;
 use crate::pb::frame::Kind;
 use crate::pb::membership_message::Kind as MembershipKind;
-use crate::pb;
 
 /// One message on a link: protobuf's, whose bytes it has, but with beats, pings and echoes in the core's words.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,10 +2,10 @@
 
 use flagship_types::{Callsign, CloseCode, Epoch, MemberName, PeerAddress};
 
-use crate::fields::{member, optional_address, text_of};
-use crate::membership::to_message;
 use crate::beats::Regular;
 use crate::codec::Content;
+use crate::fields::{member, optional_address, text_of};
+use crate::membership::to_message;
 use crate::pb::frame::Kind;
 use crate::{DecodeError, Frame, PeerMessage, pb};
 

@@ -216,7 +216,8 @@ fn hello_and_every_close_code_arrive_as_they_were_sent() {
 #[test]
 fn a_code_of_a_newer_build_is_a_refused_frame() {
     let close = pb::Close { code: 4711, sentence: "because".into() };
-    let refused = decode(pb::Frame { kind: Some(pb::frame::Kind::Close(close)) }.into()).unwrap_err().to_string();
+    let refused =
+        decode(pb::Frame { kind: Some(pb::frame::Kind::Close(close)) }.into()).unwrap_err().to_string();
     assert!(refused.contains("close.code") && refused.contains("4711 is not a known value"), "{refused}");
 }
 
@@ -404,7 +405,9 @@ fn statements_and_digests_over_their_limits_name_the_field() {
     };
     let refused = |kind: Kind| {
         let membership = pb::MembershipMessage { kind: Some(kind) };
-        decode(pb::Frame { kind: Some(pb::frame::Kind::Membership(membership)) }.into()).map_err(|e| e.field).err()
+        decode(pb::Frame { kind: Some(pb::frame::Kind::Membership(membership)) }.into())
+            .map_err(|e| e.field)
+            .err()
     };
     let long = |bytes: &[u8], most: usize| [bytes, &vec![0; most + 1 - bytes.len()]].concat();
     let records = |record| Kind::Delta(pb::Delta { records: vec![record], accusations: Vec::new() });
