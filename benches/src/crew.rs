@@ -121,8 +121,9 @@ impl Crew {
         self.seats.iter().for_each(Seat::assert_calm);
     }
 
-    /// The cores alone: what they hold is freed when they are dropped.
-    pub fn into_cores(self) -> (Fleet, Vec<Membership>) {
+    /// The cores alone: what they hold is freed when they are dropped. What they had signed is the fleet's.
+    pub fn into_cores(mut self) -> (Fleet, Vec<Membership>) {
+        self.fleet.keep(self.seats.iter().flat_map(|seat| seat.signed.clone()));
         (self.fleet, self.seats.into_iter().map(|seat| seat.core).collect())
     }
 

@@ -5,7 +5,8 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use flagship_membership::{
-    Input, LinkId, Membership, Message, Output, PeerHello, SignedStatement, State, Statement, observers_of,
+    Input, LinkId, Membership, Message, Output, PeerHello, Record, Signed, SignedStatement, State, Statement,
+    observers_of,
 };
 use flagship_types::{Epoch, Instant, MemberName, PeerAddress, Verified};
 use rand::{Rng, SeedableRng};
@@ -80,6 +81,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) core: Membership,
+    /// What the core had signed: it is the process's, as are the records of the fleet.
+    pub(crate) signed: Vec<Signed<Record>>,
     member: usize,
     ends: Vec<PeerEnd>,
     queue: BinaryHeap<Reverse<Entry>>,
@@ -91,7 +94,7 @@ impl Seat {
     pub(crate) fn new(fleet: &Fleet, member: usize, now: Instant) -> Self {
         let core = fleet.core(member, &[], now);
         let rng = Pcg64::seed_from_u64(member as u64);
-        Self { core, member, ends: Vec::new(), queue: BinaryHeap::new(), number: 0, rng }
+        Self { core, signed: Vec::new(), member, ends: Vec::new(), queue: BinaryHeap::new(), number: 0, rng }
     }
 
     /// What is to be done with the core next, before `end`; what its peers do until then is done.
@@ -194,7 +197,9 @@ impl Seat {
         match output {
             Output::Sign(statement) => {
                 let Statement::Record(record) = *statement else { panic!("a calm fleet accuses nobody") };
-                self.core.handle(Input::Signed(SignedStatement::Record(sign(record))), at);
+                let record = sign(record);
+                self.signed.push(record.clone());
+                self.core.handle(Input::Signed(SignedStatement::Record(record)), at);
             }
             Output::Connect { address } => {
                 let peer = fleet.member_at(&address).expect("only members are dialled");

@@ -82,8 +82,8 @@ pub(crate) const MAX_DEAD_LINKS: usize = 32;
 /// not take its outputs is broken, and its beats are the first to be dropped.
 pub(crate) const MAX_OUTPUTS: usize = 1 << 17;
 
-/// Room for outputs that is kept once a burst is over.
-pub(crate) const KEPT_OUTPUTS: usize = 8;
+/// Room for outputs that is kept once a burst is over: a dozen links can be pinged at once.
+pub(crate) const KEPT_OUTPUTS: usize = 12;
 
 /// What is new about others is passed on in batches: a hundred members that join at once cost ten messages a link.
 pub(crate) const BATCH_INTERVAL: Duration = Duration::from_millis(100);

@@ -74,11 +74,11 @@ impl Membership {
         let known = self.table.record(slot).epoch;
         let Some(member) = self.table.get_mut(slot) else { return };
         if epoch < known {
-            let times = match member.refused_epoch {
-                Some((refused, times)) if refused == epoch => times + 1,
+            let times = match member.refused_epoch.as_deref() {
+                Some((refused, times)) if *refused == epoch => *times + 1,
                 _ => 1,
             };
-            member.refused_epoch = Some((epoch, times));
+            member.refused_epoch = Some(Box::new((epoch, times)));
             if times >= STUBBORN_REFUSALS {
                 return self.win_contest(id, now);
             }

@@ -419,16 +419,16 @@ impl Membership {
             let Some(member) = self.table.get_mut(slot) else { continue };
             if failure == ConnectFailure::Refused {
                 let counts =
-                    !member.replica_waits && member.lost_via.as_ref().is_none_or(|via| via == address);
-                match &mut member.refused {
+                    !member.replica_waits && member.lost_via.as_deref().is_none_or(|via| via == address);
+                match member.refused.as_deref_mut() {
                     _ if !counts => continue,
                     Some((by, times)) if by == address => *times = times.saturating_add(1),
                     Some(_) => {}
-                    None => member.refused = Some((address.clone(), 1)),
+                    None => member.refused = Some(Box::new((address.clone(), 1))),
                 }
                 self.refused_dial(slot, now);
             } else {
-                if member.refused.as_ref().is_some_and(|(by, _)| by == address) {
+                if member.refused.as_deref().is_some_and(|(by, _)| by == address) {
                     member.refused = None;
                 }
                 match failure {

@@ -344,7 +344,8 @@ impl Membership {
             return;
         }
         match message {
-            Message::Beat { .. } | Message::Ping { .. } | Message::Echo(_) => {}
+            // Those that are.
+            Message::Beat { .. } | Message::Ping { .. } | Message::Echo(_) => self.message(id, message, now),
             Message::Query { id: query, subject, epoch, deadline } => {
                 self.queried(id, (query, subject, epoch), deadline, now);
             }

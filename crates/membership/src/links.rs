@@ -56,15 +56,28 @@ pub(crate) struct Link {
     pub(crate) phase: Duration,
     /// Since when nobody here needs it.
     pub(crate) unneeded_since: Option<Instant>,
-    /// When a digest was sent last.
-    pub(crate) digest_at: Option<Instant>,
-    /// How long the next one waits.
-    pub(crate) digest_pause: Duration,
-    /// A digest of so many bits was not answered yet.
-    pub(crate) digest_waits: Option<u8>,
-    /// When the peer's last one was worked out.
-    pub(crate) digest_seen_at: Option<Instant>,
+    /// Once there was one.
+    pub(crate) digests: Option<Box<Digests>>,
     pub(crate) armed: Armed,
+}
+
+/// The digests on a stream.
+#[derive(Debug)]
+pub(crate) struct Digests {
+    /// When one was sent last.
+    pub(crate) sent_at: Option<Instant>,
+    /// How long the next one waits.
+    pub(crate) pause: Duration,
+    /// One of so many bits was not answered yet.
+    pub(crate) waits: Option<u8>,
+    /// When the peer's last one was worked out.
+    pub(crate) seen_at: Option<Instant>,
+}
+
+impl Default for Digests {
+    fn default() -> Self {
+        Self { sent_at: None, pause: DIGEST_INTERVAL, waits: None, seen_at: None }
+    }
 }
 
 impl Link {
@@ -96,10 +109,7 @@ impl Link {
             beats_until: None,
             unneeded_since: None,
             differs_since: None,
-            digest_at: None,
-            digest_pause: DIGEST_INTERVAL,
-            digest_waits: None,
-            digest_seen_at: None,
+            digests: None,
             contested: None,
             armed: Armed::default(),
             touched: false,
@@ -370,7 +380,7 @@ impl Membership {
         if let Some(member) = self.table.get_mut(slot) {
             member.link = None;
             member.lost = lost;
-            member.lost_via = via;
+            member.lost_via = via.map(Box::new);
             member.refused = None;
             member.replica_waits = false;
         }

@@ -14,7 +14,7 @@ use crate::rings::Slot;
 use crate::timers::Armed;
 use crate::{Accusation, Evidence, LinkId, Record, SelfState, Signed, State};
 
-/// What is kept of a member that is linked, observed, or not plainly Alive.
+/// What is kept of a member that is linked, observed, or not plainly Alive. What is rare lies in a box of its own.
 #[derive(Debug)]
 // In this order: what a beat touches lies in as few cache lines as it can.
 #[repr(C)]
@@ -44,7 +44,7 @@ pub(crate) struct Member {
     pub(crate) query: Option<Box<Query>>,
     pub(crate) requery: Option<Box<Requery>>,
     /// The address that refuses connections since the link is gone, and how often it did.
-    pub(crate) refused: Option<(PeerAddress, u32)>,
+    pub(crate) refused: Option<Box<(PeerAddress, u32)>>,
     /// Co-observers that wait for our answer about this member.
     pub(crate) asked_by: BTreeMap<Slot, PendingAnswer>,
     /// When its state changed last.
@@ -58,7 +58,7 @@ pub(crate) struct Member {
     /// The suspicion window counts from here.
     pub(crate) window_from: Instant,
     /// Where that link had been dialled: only this address's refusals count. `None`: the peer had dialled.
-    pub(crate) lost_via: Option<PeerAddress>,
+    pub(crate) lost_via: Option<Box<PeerAddress>>,
     /// It is Suspect by this member's own finding, a majority of those asked agreeing, and not by others' word.
     pub(crate) first_hand: bool,
     /// The window of others' accusations is over; a majority among them makes it Down at once.
@@ -67,7 +67,7 @@ pub(crate) struct Member {
     /// find a way that is just being mended.
     pub(crate) told_late: bool,
     /// The round trip and the slack that its suspicion window was made for.
-    pub(crate) way: (Duration, Duration),
+    pub(crate) way: Option<Box<(Duration, Duration)>>,
     pub(crate) evidence: Option<Evidence>,
     /// When it was pinged last because others asked.
     pub(crate) pinged_for_others: Option<Instant>,
@@ -77,7 +77,7 @@ pub(crate) struct Member {
     /// Its one announced pause of this epoch is used up.
     pub(crate) away_used: bool,
     /// The older epoch of another process with its name that was refused last, and how often in a row.
-    pub(crate) refused_epoch: Option<(Epoch, u32)>,
+    pub(crate) refused_epoch: Option<Box<(Epoch, u32)>>,
     /// An operator said that it will not come back.
     pub(crate) forgotten: bool,
 }
@@ -125,7 +125,7 @@ impl Member {
             first_hand: false,
             window_over: false,
             told_late: false,
-            way: (Duration::ZERO, Duration::ZERO),
+            way: None,
             mute: false,
             evidence: None,
             query: None,

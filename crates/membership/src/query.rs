@@ -270,7 +270,7 @@ impl Membership {
         let count = query.count();
         let (alone, decided) = (count.alone(), count.decided());
         let confirmed_exit =
-            member.lost && member.refused.as_ref().is_some_and(|(_, times)| *times >= EXIT_DIALS);
+            member.lost && member.refused.as_deref().is_some_and(|(_, times)| *times >= EXIT_DIALS);
         // Alone: nobody else can tell. An exit that was seen twice is not waited with (docs/decisions/0001).
         if alone && count.open == 0 && confirmed_exit {
             return self.suspect(slot, Evidence::Exit, true, now);
@@ -327,7 +327,7 @@ impl Membership {
         let Some(member) = self.table.get(slot).filter(|m| may && m.exited() && m.duty.observed) else {
             return;
         };
-        let times = member.refused.as_ref().map_or(0, |(_, times)| *times);
+        let times = member.refused.as_deref().map_or(0, |(_, times)| *times);
         if member.query.is_some() {
             self.conclude(slot, false, now);
         } else if times == EXIT_DIALS || (times < EXIT_DIALS && !alone) {

@@ -141,7 +141,9 @@ impl Membership {
         if same != link.differs_since.is_none() {
             if let Some(link) = self.links.get_mut(&id) {
                 link.differs_since = (!same).then_some(now);
-                link.digest_pause = DIGEST_INTERVAL;
+                if let Some(digests) = &mut link.digests {
+                    digests.pause = DIGEST_INTERVAL;
+                }
             }
             return;
         }
@@ -157,18 +159,17 @@ impl Membership {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.speaks_rings() && !ignored) else {
             return;
         };
-        if link.digest_at.is_some_and(|at| now < at + link.digest_pause) {
+        let digests = link.digests.get_or_insert_default();
+        if digests.sent_at.is_some_and(|at| now < at + digests.pause) {
             return;
         }
-        link.digest_at = Some(now);
-        link.digest_pause = (link.digest_pause * 2).min(DIGEST_INTERVAL_CAP);
+        digests.sent_at = Some(now);
+        digests.pause = (digests.pause * 2).min(DIGEST_INTERVAL_CAP);
         let members = u32::try_from(self.table.counted() / 4).unwrap_or(u32::MAX).max(1);
         let bits = u8::try_from(members.ilog2()).unwrap_or(u8::MAX);
         let bits = bits.clamp(*DIGEST_BITS.start(), *DIGEST_BITS.end());
+        digests.waits = Some(bits);
         let buckets = (0_u16..).zip(self.table.buckets(bits)).collect();
-        if let Some(link) = self.links.get_mut(&id) {
-            link.digest_waits = Some(bits);
-        }
         self.stats.digests_sent += 1;
         self.send(id, Message::Digest { bits, answer: false, buckets });
     }
@@ -188,17 +189,18 @@ impl Membership {
             self.stats.frames_ignored += 1;
             return;
         };
+        let digests = link.digests.get_or_insert_default();
         // A digest costs the most of all: one is worked out a moment, and one answer to each that we sent.
         let expected = match answer {
-            true => link.digest_waits.take() == Some(bits),
-            false => link.digest_seen_at.is_none_or(|at| now >= at + DIGEST_INTERVAL / 2),
+            true => digests.waits.take() == Some(bits),
+            false => digests.seen_at.is_none_or(|at| now >= at + DIGEST_INTERVAL / 2),
         };
         if !expected {
             self.stats.frames_ignored += 1;
             return;
         }
         if !answer {
-            link.digest_seen_at = Some(now);
+            digests.seen_at = Some(now);
         }
         let peer = link.peer;
         let own = self.table.buckets(bits);

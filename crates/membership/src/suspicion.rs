@@ -67,7 +67,7 @@ impl Member {
 
     /// How long a Suspect may refute. An exit that one other saw does not shorten it: it may lie.
     fn window(&self) -> Duration {
-        let (rtt, slack) = self.way;
+        let (rtt, slack) = self.way.as_deref().copied().unwrap_or_default();
         if self.told_late {
             return SLACK_CAP;
         }
@@ -179,7 +179,7 @@ impl Membership {
         if let Some(member) = self.table.get_mut(slot) {
             let own_rtt = member.freshness.measured_rtt().unwrap_or_default();
             let own_slack = if member.is_watched() { member.freshness.slack() } else { slack };
-            member.way = (rtt.max(own_rtt), slack.max(own_slack));
+            member.way = Some(Box::new((rtt.max(own_rtt), slack.max(own_slack))));
         }
     }
 

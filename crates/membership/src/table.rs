@@ -19,13 +19,14 @@ const VIEW_KEYS: (u64, u64) = (0x666c_6167_7368_6970, 0x7669_6577_2d68_6173);
 /// Keys of the hash that puts names into buckets: part of the protocol.
 const BUCKET_KEYS: (u64, u64) = (0x666c_6167_7368_6970, 0x6275_636b_6574_732d);
 
-/// The members. A record is shared by all who hold it, so that a member costs a pointer, a state and its places on
-/// the rings; [`Member`] exists for those that are linked, observed or not plainly Alive.
+/// The members. A record is shared by all who hold it, so that a member costs a pointer and its places on the
+/// rings; [`Member`] exists for those that are linked, observed or not plainly Alive.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// By slot. A slot that is free keeps its last record until it is used again.
     records: Vec<Signed<Record>>,
-    states: Vec<State>,
+    /// Of those that are not Alive: few, as a rule.
+    states: LiteMap<Slot, State>,
     free: Vec<Slot>,
     rings: Rings,
     /// A sorted array: a dozen entries are found in it faster than in a tree.
@@ -44,7 +45,7 @@ impl Table {
     pub(crate) fn new(own: Signed<Record>) -> Self {
         let mut table = Self {
             records: Vec::new(),
-            states: Vec::new(),
+            states: LiteMap::new(),
             free: Vec::new(),
             rings: Rings::default(),
             details: LiteMap::new(),
@@ -64,7 +65,6 @@ impl Table {
         for record in records {
             self.view_sum = self.view_sum.wrapping_add(view_part(&record, State::Alive));
             self.records.push(record);
-            self.states.push(State::Alive);
             self.counted += 1;
         }
         self.records.shrink_to_fit();
@@ -79,19 +79,17 @@ impl Table {
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.records[usize::from(slot)] = record;
-                self.states[usize::from(slot)] = state;
                 slot
             }
             None => {
                 if self.records.len() == self.records.capacity() {
                     self.records.reserve_exact((self.records.len() / 8).max(4));
-                    self.states.reserve_exact((self.states.len() / 8).max(4));
                 }
                 self.records.push(record);
-                self.states.push(state);
                 to_slot(self.records.len() - 1)
             }
         };
+        self.note_state(slot, state);
         let records = &self.records;
         let name = &records[usize::from(slot)].member;
         self.rings.insert(slot, name, |slot| &records[usize::from(slot)].member);
@@ -119,7 +117,14 @@ impl Table {
     }
 
     pub(crate) fn state(&self, slot: Slot) -> State {
-        self.states[usize::from(slot)]
+        self.states.get(&slot).copied().unwrap_or(State::Alive)
+    }
+
+    fn note_state(&mut self, slot: Slot, state: State) {
+        match state {
+            State::Alive => self.states.remove(&slot),
+            _ => self.states.insert(slot, state),
+        };
     }
 
     /// Whether it can observe others: here, as far as is known.
@@ -145,7 +150,7 @@ impl Table {
         self.view_sum = self.view_sum.wrapping_sub(before).wrapping_add(after);
         self.counted += usize::from(state != State::Left);
         self.counted -= usize::from(was != State::Left);
-        self.states[usize::from(slot)] = state;
+        self.note_state(slot, state);
     }
 
     /// All members, this one included, in the order of the first ring.

@@ -1,5 +1,4 @@
-//! foca 2, SWIM with infection-style spreading and suspicion: sans-IO, so that a queue of events drives it. Also
-//! what the benchmark needs to time it.
+//! foca 2, SWIM with infection-style spreading and suspicion: sans-IO, so that a queue of events drives it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,10 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use foca::{
-    Codec, Config, Header, Identity, Member, Message, NoCustomBroadcast, Notification, PostcardCodec,
-    Runtime, Timer,
-};
+use foca::{Config, Identity, Member, NoCustomBroadcast, Notification, PostcardCodec, Runtime, Timer};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
@@ -411,75 +407,5 @@ impl Peer for Foca {
     /// the others among those that it knows.
     fn is_quick(&self, scenario: Scenario, members: usize) -> bool {
         members <= 1000 || scenario == Scenario::SilentCrash
-    }
-}
-
-/// A single member that knows a fleet and is handed one datagram after the other, for the benchmark.
-pub struct FocaBench {
-    node: Node,
-    pings: Vec<Vec<u8>>,
-    acks: Vec<Vec<u8>>,
-    next: usize,
-    sink: Sink,
-}
-
-/// Counts what is sent and drops it, so that only foca's own work is timed.
-#[derive(Default)]
-struct Sink {
-    bytes: usize,
-}
-
-impl Runtime<Id> for Sink {
-    fn notify(&mut self, _: Notification<'_, Id>) {}
-
-    fn send_to(&mut self, _: Id, data: &[u8]) {
-        self.bytes += data.len();
-    }
-
-    fn submit_after(&mut self, _: Timer<Id>, _: Duration) {}
-}
-
-impl FocaBench {
-    /// How many different senders take turns: a member is found by a search whose length depends on it.
-    const SENDERS: usize = 256;
-
-    /// A member that knows `members` others.
-    pub fn new(members: usize, seed: u64) -> Self {
-        let mut rng = Pcg64::seed_from_u64(seed);
-        let own = Id::of(0);
-        let node_rng = Pcg64::seed_from_u64(rng.random());
-        let mut node = Node::new(own, config(members + 1), node_rng, PostcardCodec);
-        introduce(&mut node, members + 1);
-        let senders: Vec<_> = (0..Self::SENDERS).map(|_| Id::of(rng.random_range(1..=members))).collect();
-        let encode = |message: Message<Id>| {
-            let datagram = |src: &Id| {
-                let header = Header { src: *src, src_incarnation: 0, dst: own, message: message.clone() };
-                let mut bytes = Vec::new();
-                PostcardCodec.encode_header(&header, &mut bytes).expect("a vector takes any header");
-                bytes
-            };
-            senders.iter().map(datagram).collect()
-        };
-        let (pings, acks) = (encode(Message::Ping(0)), encode(Message::Ack(0)));
-        Self { node, pings, acks, next: 0, sink: Sink::default() }
-    }
-
-    /// How many others it knows.
-    pub fn known(&self) -> usize {
-        self.node.num_members()
-    }
-
-    /// Handles one ping: decode, look up the sender, encode the ack. Returns the bytes of the answer.
-    pub fn ping(&mut self) -> usize {
-        self.next = (self.next + 1) % self.pings.len();
-        self.sink.bytes = 0;
-        self.node.handle_data(&self.pings[self.next], &mut self.sink).expect("a ping of a known member");
-        self.sink.bytes
-    }
-
-    /// Handles one ack that belongs to no probe under way: decode, look up the sender.
-    pub fn ack(&mut self) {
-        self.next = (self.next + 1) % self.acks.len();
-        self.node.handle_data(&self.acks[self.next], &mut self.sink).expect("an ack of a known member");
     }
 }

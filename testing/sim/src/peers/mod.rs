@@ -14,7 +14,7 @@ use rand_pcg::Pcg64;
 use crate::membership::rows::{self, Case, Scenario};
 
 pub use self::chitchat::Chitchat;
-pub use self::foca::{Foca, FocaBench};
+pub use self::foca::Foca;
 pub use crate::membership::fault::Block;
 
 /// A slow member is blocked this long …

@@ -136,17 +136,6 @@ fn a_slow_member_is_blocked_as_long_as_asked() {
     assert_eq!(blocks.until(1, first), None, "the other is not slow");
 }
 
-#[test]
-fn the_benchmark_handles_what_it_is_given() {
-    let mut bench = FocaBench::new(100, 14);
-    assert_eq!(bench.known(), 100);
-    for _ in 0..1_000 {
-        assert!(bench.ping() > 0, "every ping is answered");
-        bench.ack();
-    }
-    assert_eq!(bench.known(), 100);
-}
-
 /// The report's seam gives what the runs behind it give.
 #[test]
 fn a_case_of_the_report_is_run_under_its_conditions() {
