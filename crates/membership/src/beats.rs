@@ -190,7 +190,9 @@ impl Membership {
             if at <= last {
                 return;
             }
-            if beat && state == State::Alive && member.is_watched() && last >= member.watched_since {
+            // What is forgiven is not learnt from either: a start, or timers of our own that were late.
+            let counts = now >= member.not_late_before && last >= member.watched_since;
+            if beat && state == State::Alive && member.is_watched() && counts {
                 member.freshness.late_by(now.since(last).saturating_sub(h));
             }
         }

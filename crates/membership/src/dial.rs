@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::config::{
-    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY, STANDBY_DIALS,
-    STANDBY_WAIT,
+    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY, SEED_STEP,
+    SEED_STEPS_CAP, STANDBY_DIALS, STANDBY_WAIT,
 };
 
 /// Where an address stands.
@@ -19,11 +19,21 @@ struct Attempt {
     backoff: Duration,
     /// When to dial; `None` while an attempt is under way or while it is not wanted.
     due: Option<Instant>,
-    in_flight: bool,
+    /// When that would be if nothing else made it wait than how earlier attempts went.
+    ready: Instant,
+    /// Since when an attempt is under way.
+    in_flight: Option<Instant>,
     /// The last wait was set by a refusal and holds even if the address is wanted anew.
     not_before: Instant,
     /// Answers of waiting replicas since the last link.
     standbys: u32,
+}
+
+impl Attempt {
+    fn wait_until(&mut self, at: Instant) {
+        self.ready = at;
+        self.due = Some(at);
+    }
 }
 
 /// The table of addresses. Bounded by seeds, members and hints.
@@ -31,6 +41,8 @@ struct Attempt {
 pub(crate) struct Dials {
     /// Seeds, and the member each one led to.
     seeds: BTreeMap<PeerAddress, Option<MemberName>>,
+    /// Which of them is dialled first: another one in each process.
+    first_seed: usize,
     /// Addresses told by peers of members we do not know, and how often they failed.
     hints: BTreeMap<MemberName, (PeerAddress, u32)>,
     attempts: BTreeMap<PeerAddress, Attempt>,
@@ -44,6 +56,7 @@ impl Dials {
         let rng = Pcg64Mcg::seed_from_u64(seed);
         Self {
             seeds: BTreeMap::new(),
+            first_seed: 0,
             hints: BTreeMap::new(),
             attempts: BTreeMap::new(),
             next_due: None,
@@ -63,6 +76,21 @@ impl Dials {
             let led_to = old.remove(&seed).flatten();
             self.seeds.insert(seed, led_to);
         }
+        let draw = usize::try_from(self.rng.next_u32()).unwrap_or_default();
+        self.first_seed = draw % self.seeds.len().max(1);
+    }
+
+    /// Seeds and the member each led to, and how long after the start its turn comes.
+    pub(crate) fn seeds_in_turn(
+        &self,
+    ) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>, Duration)> {
+        let (count, first) = (self.seeds.len(), self.first_seed);
+        let turn = move |place: usize| u32::try_from((place + count - first) % count).unwrap_or(u32::MAX);
+        let wait = move |place| SEED_STEP.saturating_mul(turn(place)).min(SEED_STEPS_CAP);
+        self.seeds
+            .iter()
+            .enumerate()
+            .map(move |(place, (address, led_to))| (address, led_to.as_ref(), wait(place)))
     }
 
     /// Seeds and the member each led to.
@@ -95,34 +123,40 @@ impl Dials {
         self.hints.remove(member).map(|(address, _)| address)
     }
 
-    pub(crate) fn hints(&self) -> impl Iterator<Item = &PeerAddress> {
-        self.hints.values().map(|(address, _)| address)
+    pub(crate) fn hints(&self) -> impl Iterator<Item = (&MemberName, &PeerAddress)> {
+        self.hints.iter().map(|(name, (address, _))| (name, address))
     }
 
-    /// Brings the table in line with what is to be dialled. `kept` are addresses that may be wanted again, whose
-    /// backoff is remembered.
+    /// Brings the table in line with what is to be dialled, and before when not. `kept` are addresses that may be wanted
+    /// again, whose backoff is remembered.
     pub(crate) fn refresh(
         &mut self,
-        wanted: &BTreeSet<PeerAddress>,
+        wanted: &BTreeMap<PeerAddress, Instant>,
         kept: &BTreeSet<PeerAddress>,
         now: Instant,
     ) {
         // Of who is linked only an unusual wait is worth remembering.
         let waits = |attempt: &Attempt| attempt.backoff > DIAL_BASE / 2 || attempt.not_before > now;
         self.attempts.retain(|address, attempt| {
-            attempt.in_flight || wanted.contains(address) || (kept.contains(address) && waits(attempt))
+            attempt.in_flight.is_some()
+                || wanted.contains_key(address)
+                || (kept.contains(address) && waits(attempt))
         });
         for (address, attempt) in &mut self.attempts {
-            if !wanted.contains(address) {
+            if !wanted.contains_key(address) {
                 attempt.due = None;
             }
         }
-        for address in wanted {
+        for (address, earliest) in wanted {
             let attempt = self.attempts.entry(address.clone()).or_default();
-            if attempt.due.is_none() && !attempt.in_flight {
-                let wait = next_backoff(&mut self.rng, attempt);
-                attempt.due = Some((now + wait).max(attempt.not_before));
+            if attempt.in_flight.is_some() {
+                continue;
             }
+            if attempt.due.is_none() {
+                let wait = next_backoff(&mut self.rng, attempt);
+                attempt.ready = (now + wait).max(attempt.not_before);
+            }
+            attempt.due = Some(attempt.ready.max(*earliest));
         }
         self.rearm();
     }
@@ -142,10 +176,12 @@ impl Dials {
         self.rearm();
     }
 
-    /// The attempt led to a link.
-    pub(crate) fn connected(&mut self, address: &PeerAddress, member: &MemberName) {
+    /// The attempt led to a link. Gives how long it took.
+    pub(crate) fn connected(&mut self, address: &PeerAddress, member: &MemberName, now: Instant) -> Duration {
+        let mut took = Duration::ZERO;
         if let Some(attempt) = self.attempts.get_mut(address) {
-            attempt.in_flight = false;
+            took = attempt.in_flight.map_or(took, |since| now.since(since));
+            attempt.in_flight = None;
             attempt.due = None;
             attempt.standbys = 0;
             // Not zero: the address may prove to be another member's and be wanted again at once.
@@ -155,13 +191,15 @@ impl Dials {
             *led_to = Some(member.clone());
         }
         self.rearm();
+        took
     }
 
     /// The attempt led nowhere; it is made again after the next backoff.
     pub(crate) fn failed(&mut self, address: &PeerAddress, now: Instant) {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
-        attempt.in_flight = false;
-        attempt.due = Some(now + next_failed_backoff(&mut self.rng, attempt));
+        attempt.in_flight = None;
+        let wait = next_failed_backoff(&mut self.rng, attempt);
+        attempt.wait_until(now + wait);
         self.rearm();
         self.count_hint(address);
     }
@@ -171,23 +209,23 @@ impl Dials {
     pub(crate) fn standby(&mut self, address: &PeerAddress, now: Instant) {
         let soon = STANDBY_WAIT + self.draw(STANDBY_WAIT);
         let Some(attempt) = self.attempts.get_mut(address) else { return };
-        attempt.in_flight = false;
+        attempt.in_flight = None;
         attempt.standbys = attempt.standbys.saturating_add(1);
         let wait = match attempt.standbys <= STANDBY_DIALS {
             true => soon,
             false => next_failed_backoff(&mut self.rng, attempt),
         };
-        attempt.due = Some(now + wait);
+        attempt.wait_until(now + wait);
         self.rearm();
     }
 
     /// The peer refused us: a long wait.
     pub(crate) fn rejected(&mut self, address: &PeerAddress, own: bool, now: Instant) {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
-        attempt.in_flight = false;
+        attempt.in_flight = None;
         attempt.backoff = DIAL_CAP;
         attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
-        attempt.due = Some(attempt.not_before);
+        attempt.wait_until(attempt.not_before);
         self.rearm();
         self.count_hint(address);
     }
@@ -201,8 +239,9 @@ impl Dials {
 
     /// Moves what is overdue to now.
     pub(crate) fn restart(&mut self, now: Instant) {
-        for due in self.attempts.values_mut().filter_map(|attempt| attempt.due.as_mut()) {
-            *due = (*due).max(now);
+        for attempt in self.attempts.values_mut() {
+            attempt.due = attempt.due.map(|due| due.max(now));
+            attempt.ready = attempt.ready.max(now);
         }
         self.rearm();
     }
@@ -213,7 +252,7 @@ impl Dials {
         let (address, attempt) =
             self.attempts.iter_mut().find(|(_, attempt)| attempt.due.is_some_and(|due| due <= now))?;
         attempt.due = None;
-        attempt.in_flight = true;
+        attempt.in_flight = Some(now);
         let address = address.clone();
         self.rearm();
         Some(address)
@@ -258,6 +297,10 @@ mod tests {
         addresses.iter().cloned().collect()
     }
 
+    fn at_once(addresses: &[PeerAddress]) -> BTreeMap<PeerAddress, Instant> {
+        addresses.iter().map(|address| (address.clone(), Instant::ZERO)).collect()
+    }
+
     #[test]
     fn waits_grow_to_the_cap_and_never_end() {
         let mut dials = Dials::new(7);
@@ -265,7 +308,7 @@ mod tests {
         let mut now = Instant::ZERO;
         let mut waits = Vec::new();
         for _ in 0..200 {
-            dials.refresh(&set(std::slice::from_ref(&a)), &BTreeSet::new(), now);
+            dials.refresh(&at_once(std::slice::from_ref(&a)), &BTreeSet::new(), now);
             let due = dials.next_timeout().unwrap();
             waits.push(due.since(now));
             now = due;
@@ -279,26 +322,57 @@ mod tests {
     }
 
     #[test]
+    fn who_is_to_be_dialled_later_waits_and_not_longer_if_wanted_at_once_then() {
+        let mut dials = Dials::new(7);
+        let (a, now) = (address(1), Instant::ZERO);
+        let later = |seconds: u64| BTreeMap::from([(a.clone(), now + Duration::from_secs(seconds))]);
+        for seconds in [2, 9, 3] {
+            dials.refresh(&later(seconds), &BTreeSet::new(), now);
+            assert_eq!(dials.next_timeout(), Some(now + Duration::from_secs(seconds)));
+        }
+        assert_eq!(dials.take_due(now), None);
+        dials.refresh(&later(0), &BTreeSet::new(), now);
+        assert_eq!(dials.take_due(now), Some(a.clone()));
+    }
+
+    #[test]
+    fn seeds_have_turns_that_begin_with_another_one_in_each_process() {
+        let mut firsts = BTreeSet::new();
+        for process in 0..30 {
+            let mut dials = Dials::new(process);
+            dials.set_seeds((1..=9).map(address).collect());
+            let mut turns: Vec<_> =
+                dials.seeds_in_turn().map(|(address, _, turn)| (turn, address.clone())).collect();
+            turns.sort();
+            assert_eq!(turns[0].0, Duration::ZERO);
+            assert_eq!(turns[1].0, SEED_STEP);
+            assert!(turns.iter().all(|(turn, _)| *turn <= SEED_STEPS_CAP));
+            firsts.insert(turns[0].1.clone());
+        }
+        assert!(firsts.len() > 4, "{firsts:?}");
+    }
+
+    #[test]
     fn a_link_that_lived_is_redialled_at_once_and_one_that_did_not_is_not() {
         let mut dials = Dials::new(7);
-        let (a, wanted) = (address(1), set(&[address(1)]));
-        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        let (a, wanted, kept) = (address(1), at_once(&[address(1)]), set(&[address(1)]));
+        dials.refresh(&wanted, &kept, Instant::ZERO);
         dials.take_due(Instant::ZERO).unwrap();
-        dials.connected(&a, &MemberName::new("a").unwrap());
+        dials.connected(&a, &MemberName::new("a").unwrap(), Instant::ZERO);
         dials.lost(&a, false);
-        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        dials.refresh(&wanted, &kept, Instant::ZERO);
         assert!(dials.next_timeout().unwrap() >= Instant::ZERO + DIAL_BASE);
         dials.lost(&a, true);
-        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        dials.refresh(&wanted, &kept, Instant::ZERO);
         assert_eq!(dials.next_timeout(), Some(Instant::ZERO));
     }
 
     #[test]
     fn a_waiting_replica_is_dialled_again_soon_and_then_as_often_as_anybody() {
         let mut dials = Dials::new(7);
-        let (a, wanted) = (address(1), set(&[address(1)]));
+        let (a, wanted, kept) = (address(1), at_once(&[address(1)]), set(&[address(1)]));
         let mut now = Instant::ZERO;
-        dials.refresh(&wanted, &wanted, now);
+        dials.refresh(&wanted, &kept, now);
         let mut wait = |dials: &mut Dials| {
             dials.take_due(now).unwrap();
             dials.standby(&a, now);
@@ -312,9 +386,9 @@ mod tests {
         assert!(waits[..8].iter().all(|wait| soon.contains(wait)), "{waits:?}");
         assert!(waits[8..].iter().all(|wait| (DIAL_BASE..=DIAL_CAP).contains(wait)), "{waits:?}");
         assert!(waits[40..].iter().sum::<Duration>() > DIAL_CAP * 10, "it backs off: {waits:?}");
-        dials.connected(&a, &MemberName::new("a").unwrap());
+        dials.connected(&a, &MemberName::new("a").unwrap(), Instant::ZERO);
         dials.lost(&a, true);
-        dials.refresh(&wanted, &wanted, now);
+        dials.refresh(&wanted, &kept, now);
         assert!(soon.contains(&{
             dials.take_due(now).unwrap();
             dials.standby(&a, now);
@@ -327,8 +401,8 @@ mod tests {
         let mut dials = Dials::new(7);
         assert!(dials.hint(MemberName::new("x").unwrap(), address(1)));
         for _ in 0..HINT_DIALS {
-            let wanted = dials.hints().cloned().collect();
-            dials.refresh(&wanted, &BTreeSet::new(), Instant::ZERO);
+            let hints: Vec<_> = dials.hints().map(|(_, address)| address.clone()).collect();
+            dials.refresh(&at_once(&hints), &BTreeSet::new(), Instant::ZERO);
             dials.failed(&address(1), Instant::ZERO);
         }
         assert_eq!(dials.hints().count(), 0);

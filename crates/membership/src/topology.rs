@@ -32,6 +32,7 @@ impl Membership {
             self.table.attend(slot, now);
             self.change_duty(slot, new, now);
         }
+        self.spare_new_subjects(now);
         self.dials_dirty = true;
         self.restagger = true;
         self.reweigh_hearsay(now);
