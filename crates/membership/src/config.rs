@@ -163,10 +163,13 @@ pub(crate) const SETTLE_CAP: Duration = Duration::from_secs(30);
 pub(crate) const SWIFT_DIAL: Duration = Duration::from_millis(200);
 /// But not more often than this as long.
 pub(crate) const MAX_STRETCH: u32 = 4;
-/// Between the first dials of two seeds, while none has led to anybody.
-pub(crate) const SEED_STEP: Duration = Duration::from_millis(250);
+/// First contacts that are made at a time while a view grows: a fleet that starts on a few cores gets each handshake
+/// done in its time, instead of all of them too late.
+pub(crate) const PATIENT_DIALS: usize = 2;
+/// Between the first dials of two seeds, while none has led to anybody or failed: as long as one may take to connect.
+pub(crate) const SEED_STEP: Duration = Duration::from_secs(2);
 /// By then all seeds have been dialled.
-pub(crate) const SEED_STEPS_CAP: Duration = Duration::from_secs(1);
+pub(crate) const SEED_STEPS_CAP: Duration = Duration::from_secs(6);
 /// The longest wait between two dials that nobody answered. With the connect timeout of 2 s an address is tried
 /// at least every 4 s, so that a healed cut is found in under 5 s even by one side alone.
 pub(crate) const DIAL_CAP: Duration = Duration::from_secs(2);

@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::config::{
-    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY, SEED_STEP,
-    SEED_STEPS_CAP, STANDBY_DIALS, STANDBY_WAIT,
+    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, PATIENT_DIALS, REJECTED_RETRY,
+    SEED_STEP, SEED_STEPS_CAP, STANDBY_DIALS, STANDBY_WAIT,
 };
 
 /// Where an address stands.
@@ -27,6 +27,8 @@ struct Attempt {
     not_before: Instant,
     /// Answers of waiting replicas since the last link.
     standbys: u32,
+    /// A first contact while the view grows: few of these at a time.
+    patient: bool,
 }
 
 impl Attempt {
@@ -36,13 +38,30 @@ impl Attempt {
     }
 }
 
+/// What is asked of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wanted {
+    /// Not dialled before.
+    pub(crate) earliest: Instant,
+    /// A first contact while the view grows, one of many.
+    pub(crate) patient: bool,
+}
+
+impl Wanted {
+    /// As soon as its backoff allows.
+    pub(crate) fn now(now: Instant) -> Self {
+        Self { earliest: now, patient: false }
+    }
+}
+
 /// The table of addresses. Bounded by seeds, members and hints.
 #[derive(Debug)]
 pub(crate) struct Dials {
     /// Seeds, and the member each one led to.
     seeds: BTreeMap<PeerAddress, Option<MemberName>>,
-    /// Which of them is dialled first: another one in each process.
+    /// Which of them is dialled first, another one in each process, and since when it is its turn.
     first_seed: usize,
+    turn_since: Option<Instant>,
     /// Addresses told by peers of members we do not know, and how often they failed.
     hints: BTreeMap<MemberName, (PeerAddress, u32)>,
     attempts: BTreeMap<PeerAddress, Attempt>,
@@ -57,6 +76,7 @@ impl Dials {
         Self {
             seeds: BTreeMap::new(),
             first_seed: 0,
+            turn_since: None,
             hints: BTreeMap::new(),
             attempts: BTreeMap::new(),
             next_due: None,
@@ -80,22 +100,16 @@ impl Dials {
         self.first_seed = draw % self.seeds.len().max(1);
     }
 
-    /// Seeds and the member each led to, and how long after the start its turn comes.
+    /// Seeds and the member each led to, and when its turn comes in a process that has started then.
     pub(crate) fn seeds_in_turn(
         &self,
-    ) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>, Duration)> {
-        let (count, first) = (self.seeds.len(), self.first_seed);
+        started: Instant,
+    ) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>, Instant)> {
+        let (count, first, since) = (self.seeds.len(), self.first_seed, self.turn_since.unwrap_or(started));
         let turn = move |place: usize| u32::try_from((place + count - first) % count).unwrap_or(u32::MAX);
-        let wait = move |place| SEED_STEP.saturating_mul(turn(place)).min(SEED_STEPS_CAP);
-        self.seeds
-            .iter()
-            .enumerate()
-            .map(move |(place, (address, led_to))| (address, led_to.as_ref(), wait(place)))
-    }
-
-    /// Seeds and the member each led to.
-    pub(crate) fn seeds(&self) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>)> {
-        self.seeds.iter().map(|(address, member)| (address, member.as_ref()))
+        let at = move |place| since + SEED_STEP.saturating_mul(turn(place)).min(SEED_STEPS_CAP);
+        let seeds = self.seeds.iter().enumerate();
+        seeds.map(move |(place, (address, led_to))| (address, led_to.as_ref(), at(place)))
     }
 
     /// Takes a hint where an unknown member may be found. False if there is no room.
@@ -127,11 +141,24 @@ impl Dials {
         self.hints.iter().map(|(name, (address, _))| (name, address))
     }
 
+    /// Seeds and the member each led to.
+    pub(crate) fn seeds(&self) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>)> {
+        self.seeds.iter().map(|(address, member)| (address, member.as_ref()))
+    }
+
+    /// The seed whose turn it is led nowhere: it is the next one's.
+    fn pass_turn(&mut self, address: &PeerAddress, now: Instant) {
+        if self.seeds.keys().nth(self.first_seed) == Some(address) {
+            self.first_seed = (self.first_seed + 1) % self.seeds.len();
+            self.turn_since = Some(now);
+        }
+    }
+
     /// Brings the table in line with what is to be dialled, and before when not. `kept` are addresses that may be wanted
     /// again, whose backoff is remembered.
     pub(crate) fn refresh(
         &mut self,
-        wanted: &BTreeMap<PeerAddress, Instant>,
+        wanted: &BTreeMap<PeerAddress, Wanted>,
         kept: &BTreeSet<PeerAddress>,
         now: Instant,
     ) {
@@ -147,8 +174,9 @@ impl Dials {
                 attempt.due = None;
             }
         }
-        for (address, earliest) in wanted {
+        for (address, Wanted { earliest, patient }) in wanted {
             let attempt = self.attempts.entry(address.clone()).or_default();
+            attempt.patient = *patient;
             if attempt.in_flight.is_some() {
                 continue;
             }
@@ -200,6 +228,7 @@ impl Dials {
         attempt.in_flight = None;
         let wait = next_failed_backoff(&mut self.rng, attempt);
         attempt.wait_until(now + wait);
+        self.pass_turn(address, now);
         self.rearm();
         self.count_hint(address);
     }
@@ -249,8 +278,9 @@ impl Dials {
     /// An address that is to be dialled now; it counts as under way from here on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<PeerAddress> {
         self.next_due.filter(|due| *due <= now)?;
-        let (address, attempt) =
-            self.attempts.iter_mut().find(|(_, attempt)| attempt.due.is_some_and(|due| due <= now))?;
+        let full = self.is_full_of_patient();
+        let due = |attempt: &Attempt| attempt.due.is_some_and(|due| due <= now) && !(full && attempt.patient);
+        let (address, attempt) = self.attempts.iter_mut().find(|(_, attempt)| due(attempt))?;
         attempt.due = None;
         attempt.in_flight = Some(now);
         let address = address.clone();
@@ -263,7 +293,15 @@ impl Dials {
     }
 
     fn rearm(&mut self) {
-        self.next_due = self.attempts.values().filter_map(|attempt| attempt.due).min();
+        // Those that wait for others have no time of their own: the end of another's attempt wakes them.
+        let full = self.is_full_of_patient();
+        let own = self.attempts.values().filter(|attempt| !(full && attempt.patient));
+        self.next_due = own.filter_map(|attempt| attempt.due).min();
+    }
+
+    fn is_full_of_patient(&self) -> bool {
+        let under_way = |attempt: &&Attempt| attempt.patient && attempt.in_flight.is_some();
+        self.attempts.values().filter(under_way).count() >= PATIENT_DIALS
     }
 }
 
@@ -297,8 +335,8 @@ mod tests {
         addresses.iter().cloned().collect()
     }
 
-    fn at_once(addresses: &[PeerAddress]) -> BTreeMap<PeerAddress, Instant> {
-        addresses.iter().map(|address| (address.clone(), Instant::ZERO)).collect()
+    fn at_once(addresses: &[PeerAddress]) -> BTreeMap<PeerAddress, Wanted> {
+        addresses.iter().map(|address| (address.clone(), Wanted::now(Instant::ZERO))).collect()
     }
 
     #[test]
@@ -325,7 +363,8 @@ mod tests {
     fn who_is_to_be_dialled_later_waits_and_not_longer_if_wanted_at_once_then() {
         let mut dials = Dials::new(7);
         let (a, now) = (address(1), Instant::ZERO);
-        let later = |seconds: u64| BTreeMap::from([(a.clone(), now + Duration::from_secs(seconds))]);
+        let at = |seconds: u64| Wanted::now(now + Duration::from_secs(seconds));
+        let later = |seconds: u64| BTreeMap::from([(a.clone(), at(seconds))]);
         for seconds in [2, 9, 3] {
             dials.refresh(&later(seconds), &BTreeSet::new(), now);
             assert_eq!(dials.next_timeout(), Some(now + Duration::from_secs(seconds)));
@@ -341,8 +380,9 @@ mod tests {
         for process in 0..30 {
             let mut dials = Dials::new(process);
             dials.set_seeds((1..=9).map(address).collect());
+            let turns = dials.seeds_in_turn(Instant::ZERO);
             let mut turns: Vec<_> =
-                dials.seeds_in_turn().map(|(address, _, turn)| (turn, address.clone())).collect();
+                turns.map(|(address, _, turn)| (turn.since(Instant::ZERO), address.clone())).collect();
             turns.sort();
             assert_eq!(turns[0].0, Duration::ZERO);
             assert_eq!(turns[1].0, SEED_STEP);
@@ -350,6 +390,44 @@ mod tests {
             firsts.insert(turns[0].1.clone());
         }
         assert!(firsts.len() > 4, "{firsts:?}");
+    }
+
+    #[test]
+    fn the_next_seed_has_its_turn_when_one_has_failed() {
+        let mut dials = Dials::new(7);
+        dials.set_seeds((1..=3).map(address).collect());
+        let first = |dials: &Dials| {
+            let turns = dials.seeds_in_turn(Instant::ZERO);
+            turns.min_by_key(|(_, _, at)| *at).map(|(address, _, at)| (address.clone(), at)).unwrap()
+        };
+        let mut seen = BTreeSet::new();
+        for second in 1..=3 {
+            let ((seed, _), now) = (first(&dials), Instant::ZERO + Duration::from_secs(second));
+            dials.refresh(&at_once(std::slice::from_ref(&seed)), &BTreeSet::new(), now);
+            dials.failed(&seed, now);
+            assert_eq!(first(&dials).1, now);
+            seen.insert(seed);
+        }
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn few_first_contacts_are_made_at_a_time_and_others_do_not_wait_for_them() {
+        let mut dials = Dials::new(7);
+        let now = Instant::ZERO;
+        let many: Vec<_> = (1..=9).map(address).collect();
+        let patient = Wanted { earliest: now, patient: true };
+        let mut wanted: BTreeMap<_, _> = many.iter().map(|address| (address.clone(), patient)).collect();
+        dials.refresh(&wanted, &BTreeSet::new(), now);
+        let take = |dials: &mut Dials| std::iter::from_fn(|| dials.take_due(now)).collect::<Vec<_>>();
+        let first = take(&mut dials);
+        assert_eq!((first.len(), dials.next_timeout()), (PATIENT_DIALS, None));
+        wanted.insert(address(10), Wanted::now(now));
+        dials.refresh(&wanted, &BTreeSet::new(), now);
+        assert_eq!(take(&mut dials), [address(10)]);
+        dials.connected(&first[0], &MemberName::new("a").unwrap(), now);
+        assert_eq!(dials.next_timeout(), Some(now));
+        assert_eq!(take(&mut dials).len(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use flagship_types::{Instant, MemberName};
 use crate::config::{
     FIRST_DIAL_WAIT, GROWTH_CAP, GROWTH_PAUSE, MAX_STRETCH, SETTLE_CAP, SETTLE_TIME, SWIFT_DIAL,
 };
+use crate::dial::Wanted;
 use crate::members::Member;
 use crate::rings::Slot;
 use crate::{Membership, State};
@@ -121,32 +122,31 @@ impl Membership {
         if self.mesh { Instant::ZERO } else { self.growth.settles() }
     }
 
-    /// Before when a member that was never heard is not dialled.
-    pub(crate) fn first_dial_at(&self, slot: Slot, member: &Member, now: Instant) -> Instant {
-        let waits = member.heard_at.is_none() && member.probing_until.is_none();
-        match waits && self.table.state(slot) == State::Alive {
-            true => self.turn_of(self.table.name(slot), member.since, now),
-            false => now,
+    /// When a member may be dialled that has no link.
+    pub(crate) fn dial_of(&self, slot: Slot, member: &Member, now: Instant) -> Wanted {
+        let new = member.heard_at.is_none() && member.probing_until.is_none();
+        match new && self.table.state(slot) == State::Alive {
+            true => self.first_dial_of(self.table.name(slot), member.since, now),
+            false => Wanted::now(now),
         }
     }
 
-    /// Before when a member that is told of is not dialled: the view may be about to change, or it is the other one's
-    /// turn, so that not both make a link of the same pair. Who cannot dial itself is linked after that wait.
-    pub(crate) fn turn_of(&self, name: &MemberName, since: Instant, now: Instant) -> Instant {
+    /// When a member may be dialled that was never heard: the view may be about to change, or it is the other one's turn,
+    /// so that not both make a link of the same pair. Who cannot dial itself is linked after that wait.
+    pub(crate) fn first_dial_of(&self, name: &MemberName, since: Instant, now: Instant) -> Wanted {
         if now >= self.growth.settles() {
-            return now;
+            return Wanted::now(now);
         }
         let from = since.max(self.growth.rests());
-        if self.config.name < *name { from } else { from + FIRST_DIAL_WAIT * self.growth.stretch }
+        let wait =
+            if self.config.name < *name { Duration::ZERO } else { FIRST_DIAL_WAIT * self.growth.stretch };
+        Wanted { earliest: from + wait, patient: true }
     }
 
-    /// Before when a seed is not dialled that has led to nobody yet: one after the other until there is a link, whose
-    /// snapshot may tell of the others.
-    pub(crate) fn seed_dial_at(&self, turn: Duration, linked: bool) -> Instant {
-        match linked {
-            true => self.growth.rests(),
-            false => self.started + turn,
-        }
+    /// When a seed may be dialled that has led to nobody yet: one after the other until there is a link, whose snapshot
+    /// may tell of the others.
+    pub(crate) fn seed_dial_of(&self, turn: Instant, linked: bool) -> Wanted {
+        Wanted::now(if linked { self.growth.rests() } else { turn })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flagship_types::{CloseCode, Epoch, Instant, MemberName, PeerAddress};
 
 use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT, QUERY_EXTRA};
+use crate::dial::Wanted;
 use crate::members::{is_said, placeholder};
 use crate::rings::Slot;
 use crate::table::SELF;
@@ -358,10 +359,10 @@ impl Membership {
     /// Dials whoever has no link and should: who is observed or observes and the like, seeds that led to nobody, hints.
     pub(crate) fn refresh_dials(&mut self, now: Instant) {
         self.dials_dirty = false;
-        let mut wanted: BTreeMap<PeerAddress, Instant> = BTreeMap::new();
-        let mut want = |address: &PeerAddress, at: Instant| {
-            let earliest = wanted.entry(address.clone()).or_insert(at);
-            *earliest = at.min(*earliest);
+        let mut wanted: BTreeMap<PeerAddress, Wanted> = BTreeMap::new();
+        let mut want = |address: &PeerAddress, when: Wanted| {
+            let earliest = wanted.entry(address.clone()).or_insert(when);
+            *earliest = when.min(*earliest);
         };
         let mut kept = BTreeSet::new();
         if self.standing == Standing::Active {
@@ -373,13 +374,13 @@ impl Membership {
                 let given_up =
                     self.has(PlantedBug::DownIsNotDialled) && self.table.state(slot) == State::Down;
                 if self.table.state(slot) != State::Left && member.link.is_none() && !given_up {
-                    let at = self.first_dial_at(slot, member, now);
+                    let at = self.dial_of(slot, member, now);
                     addresses.iter().for_each(|address| want(address, at));
                 }
                 kept.extend(addresses);
             }
             let linked = !self.nobody_is_linked();
-            for (address, led_to, turn) in self.dials.seeds_in_turn() {
+            for (address, led_to, turn) in self.dials.seeds_in_turn(self.started) {
                 let slot = led_to.and_then(|name| self.table.slot(name));
                 let member = slot.and_then(|slot| self.table.get(slot));
                 let dial = match slot {
@@ -390,12 +391,14 @@ impl Membership {
                     }
                 };
                 if dial || !linked {
-                    want(address, self.seed_dial_at(turn, linked));
+                    want(address, self.seed_dial_of(turn, linked));
                 }
                 kept.insert(address.clone());
             }
             if !self.is_full() {
-                self.dials.hints().for_each(|(name, address)| want(address, self.turn_of(name, now, now)));
+                self.dials
+                    .hints()
+                    .for_each(|(name, address)| want(address, self.first_dial_of(name, now, now)));
             }
             if let Some(own) = &self.table.record(SELF).metadata.address {
                 wanted.remove(own);
