@@ -221,7 +221,8 @@ impl Membership {
                 return true;
             }
             if beat && member.is_watched() {
-                if member.beaten && state == State::Alive {
+                // What is forgiven is not learnt from either: a start, or timers of our own that were late.
+                if member.beaten && now >= member.not_late_before && state == State::Alive {
                     member.freshness.late_by(now.since(last).saturating_sub(h));
                 }
                 member.beaten = true;

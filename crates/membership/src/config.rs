@@ -85,7 +85,8 @@ pub(crate) const MAX_OUTPUTS: usize = 1 << 17;
 /// Room for outputs that is kept once a burst is over: a dozen links can be pinged at once.
 pub(crate) const KEPT_OUTPUTS: usize = 12;
 
-/// What is new about others is passed on in batches: a hundred members that join at once cost ten messages a link.
+/// What is new about others is passed on in batches, from half of this to one and a half times it: a hundred members
+/// that join at once cost ten messages a link.
 pub(crate) const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// Statements of one message, so that it fits a frame.
 pub(crate) const MAX_DELTA: usize = 64;
@@ -148,6 +149,30 @@ pub(crate) const MAX_INCARNATION_JUMP: u32 = 1 << 16;
 pub(crate) const MAX_EPOCH_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 /// The first wait between two dials; the next are drawn between this and three times the last.
 pub(crate) const DIAL_BASE: Duration = Duration::from_millis(100);
+/// A view that is told of many members at once is taken for complete when so long nobody new was told: a few batches. Like
+/// the next two this is for machines on which a link comes up at once, and grows with the time that one takes.
+pub(crate) const GROWTH_PAUSE: Duration = Duration::from_millis(500);
+/// The longest that links wait for a view that goes on growing.
+pub(crate) const GROWTH_CAP: Duration = Duration::from_secs(3);
+/// How long the larger name of two that are new to each other leaves the first dial to the smaller one: as long as an
+/// attempt may take to connect.
+pub(crate) const FIRST_DIAL_WAIT: Duration = Duration::from_secs(2);
+/// How long after a view has grown by much its new links are given before their silence counts: hundreds of handshakes
+/// may be under way at once on one machine.
+pub(crate) const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// The longest such time, where this process itself does not keep up.
+pub(crate) const SETTLE_CAP: Duration = Duration::from_secs(30);
+/// What a link takes to come up on an idle machine, at most: where it takes longer all these times are as much longer.
+pub(crate) const SWIFT_DIAL: Duration = Duration::from_millis(200);
+/// But not more often than this as long.
+pub(crate) const MAX_STRETCH: u32 = 4;
+/// First contacts that are made at a time while a view grows: a fleet that starts on a few cores gets each handshake
+/// done in its time, instead of all of them too late.
+pub(crate) const PATIENT_DIALS: usize = 2;
+/// Between the first dials of two seeds, while none has led to anybody or failed: as long as one may take to connect.
+pub(crate) const SEED_STEP: Duration = Duration::from_secs(2);
+/// By then all seeds have been dialled.
+pub(crate) const SEED_STEPS_CAP: Duration = Duration::from_secs(6);
 /// The longest wait between two dials that nobody answered. With the connect timeout of 2 s an address is tried
 /// at least every 4 s, so that a healed cut is found in under 5 s even by one side alone.
 pub(crate) const DIAL_CAP: Duration = Duration::from_secs(2);

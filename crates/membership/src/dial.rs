@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::config::{
-    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, REJECTED_RETRY, STANDBY_DIALS,
-    STANDBY_WAIT,
+    DIAL_BASE, DIAL_CAP, HINT_DIALS, MAX_HINTS, MAX_SEEDS, OWN_ADDRESS_RETRY, PATIENT_DIALS, REJECTED_RETRY,
+    SEED_STEP, SEED_STEPS_CAP, STANDBY_DIALS, STANDBY_WAIT,
 };
 
 /// Where an address stands.
@@ -19,11 +19,39 @@ struct Attempt {
     backoff: Duration,
     /// When to dial; `None` while an attempt is under way or while it is not wanted.
     due: Option<Instant>,
-    in_flight: bool,
+    /// When that would be if nothing else made it wait than how earlier attempts went.
+    ready: Instant,
+    /// Since when an attempt is under way.
+    in_flight: Option<Instant>,
     /// The last wait was set by a refusal and holds even if the address is wanted anew.
     not_before: Instant,
     /// Answers of waiting replicas since the last link.
     standbys: u32,
+    /// A first contact while the view grows: few of these at a time.
+    patient: bool,
+}
+
+impl Attempt {
+    fn wait_until(&mut self, at: Instant) {
+        self.ready = at;
+        self.due = Some(at);
+    }
+}
+
+/// What is asked of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wanted {
+    /// Not dialled before.
+    pub(crate) earliest: Instant,
+    /// A first contact while the view grows, one of many.
+    pub(crate) patient: bool,
+}
+
+impl Wanted {
+    /// As soon as its backoff allows.
+    pub(crate) fn now(now: Instant) -> Self {
+        Self { earliest: now, patient: false }
+    }
 }
 
 /// The table of addresses. Bounded by seeds, members and hints.
@@ -31,6 +59,9 @@ struct Attempt {
 pub(crate) struct Dials {
     /// Seeds, and the member each one led to.
     seeds: BTreeMap<PeerAddress, Option<MemberName>>,
+    /// Which of them is dialled first, another one in each process, and since when it is its turn.
+    first_seed: usize,
+    turn_since: Option<Instant>,
     /// Addresses told by peers of members we do not know, and how often they failed.
     hints: BTreeMap<MemberName, (PeerAddress, u32)>,
     attempts: BTreeMap<PeerAddress, Attempt>,
@@ -44,6 +75,8 @@ impl Dials {
         let rng = Pcg64Mcg::seed_from_u64(seed);
         Self {
             seeds: BTreeMap::new(),
+            first_seed: 0,
+            turn_since: None,
             hints: BTreeMap::new(),
             attempts: BTreeMap::new(),
             next_due: None,
@@ -63,11 +96,20 @@ impl Dials {
             let led_to = old.remove(&seed).flatten();
             self.seeds.insert(seed, led_to);
         }
+        let draw = usize::try_from(self.rng.next_u32()).unwrap_or_default();
+        self.first_seed = draw % self.seeds.len().max(1);
     }
 
-    /// Seeds and the member each led to.
-    pub(crate) fn seeds(&self) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>)> {
-        self.seeds.iter().map(|(address, member)| (address, member.as_ref()))
+    /// Seeds and the member each led to, and when its turn comes in a process that has started then.
+    pub(crate) fn seeds_in_turn(
+        &self,
+        started: Instant,
+    ) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>, Instant)> {
+        let (count, first, since) = (self.seeds.len(), self.first_seed, self.turn_since.unwrap_or(started));
+        let turn = move |place: usize| u32::try_from((place + count - first) % count).unwrap_or(u32::MAX);
+        let at = move |place| since + SEED_STEP.saturating_mul(turn(place)).min(SEED_STEPS_CAP);
+        let seeds = self.seeds.iter().enumerate();
+        seeds.map(move |(place, (address, led_to))| (address, led_to.as_ref(), at(place)))
     }
 
     /// Takes a hint where an unknown member may be found. False if there is no room.
@@ -95,34 +137,54 @@ impl Dials {
         self.hints.remove(member).map(|(address, _)| address)
     }
 
-    pub(crate) fn hints(&self) -> impl Iterator<Item = &PeerAddress> {
-        self.hints.values().map(|(address, _)| address)
+    pub(crate) fn hints(&self) -> impl Iterator<Item = (&MemberName, &PeerAddress)> {
+        self.hints.iter().map(|(name, (address, _))| (name, address))
     }
 
-    /// Brings the table in line with what is to be dialled. `kept` are addresses that may be wanted again, whose
-    /// backoff is remembered.
+    /// Seeds and the member each led to.
+    pub(crate) fn seeds(&self) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>)> {
+        self.seeds.iter().map(|(address, member)| (address, member.as_ref()))
+    }
+
+    /// The seed whose turn it is led nowhere: it is the next one's.
+    fn pass_turn(&mut self, address: &PeerAddress, now: Instant) {
+        if self.seeds.keys().nth(self.first_seed) == Some(address) {
+            self.first_seed = (self.first_seed + 1) % self.seeds.len();
+            self.turn_since = Some(now);
+        }
+    }
+
+    /// Brings the table in line with what is to be dialled, and before when not. `kept` are addresses that may be wanted
+    /// again, whose backoff is remembered.
     pub(crate) fn refresh(
         &mut self,
-        wanted: &BTreeSet<PeerAddress>,
+        wanted: &BTreeMap<PeerAddress, Wanted>,
         kept: &BTreeSet<PeerAddress>,
         now: Instant,
     ) {
         // Of who is linked only an unusual wait is worth remembering.
         let waits = |attempt: &Attempt| attempt.backoff > DIAL_BASE / 2 || attempt.not_before > now;
         self.attempts.retain(|address, attempt| {
-            attempt.in_flight || wanted.contains(address) || (kept.contains(address) && waits(attempt))
+            attempt.in_flight.is_some()
+                || wanted.contains_key(address)
+                || (kept.contains(address) && waits(attempt))
         });
         for (address, attempt) in &mut self.attempts {
-            if !wanted.contains(address) {
+            if !wanted.contains_key(address) {
                 attempt.due = None;
             }
         }
-        for address in wanted {
+        for (address, Wanted { earliest, patient }) in wanted {
             let attempt = self.attempts.entry(address.clone()).or_default();
-            if attempt.due.is_none() && !attempt.in_flight {
-                let wait = next_backoff(&mut self.rng, attempt);
-                attempt.due = Some((now + wait).max(attempt.not_before));
+            attempt.patient = *patient;
+            if attempt.in_flight.is_some() {
+                continue;
             }
+            if attempt.due.is_none() {
+                let wait = next_backoff(&mut self.rng, attempt);
+                attempt.ready = (now + wait).max(attempt.not_before);
+            }
+            attempt.due = Some(attempt.ready.max(*earliest));
         }
         self.rearm();
     }
@@ -142,10 +204,12 @@ impl Dials {
         self.rearm();
     }
 
-    /// The attempt led to a link.
-    pub(crate) fn connected(&mut self, address: &PeerAddress, member: &MemberName) {
+    /// The attempt led to a link. Gives how long it took.
+    pub(crate) fn connected(&mut self, address: &PeerAddress, member: &MemberName, now: Instant) -> Duration {
+        let mut took = Duration::ZERO;
         if let Some(attempt) = self.attempts.get_mut(address) {
-            attempt.in_flight = false;
+            took = attempt.in_flight.map_or(took, |since| now.since(since));
+            attempt.in_flight = None;
             attempt.due = None;
             attempt.standbys = 0;
             // Not zero: the address may prove to be another member's and be wanted again at once.
@@ -155,13 +219,16 @@ impl Dials {
             *led_to = Some(member.clone());
         }
         self.rearm();
+        took
     }
 
     /// The attempt led nowhere; it is made again after the next backoff.
     pub(crate) fn failed(&mut self, address: &PeerAddress, now: Instant) {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
-        attempt.in_flight = false;
-        attempt.due = Some(now + next_failed_backoff(&mut self.rng, attempt));
+        attempt.in_flight = None;
+        let wait = next_failed_backoff(&mut self.rng, attempt);
+        attempt.wait_until(now + wait);
+        self.pass_turn(address, now);
         self.rearm();
         self.count_hint(address);
     }
@@ -171,23 +238,23 @@ impl Dials {
     pub(crate) fn standby(&mut self, address: &PeerAddress, now: Instant) {
         let soon = STANDBY_WAIT + self.draw(STANDBY_WAIT);
         let Some(attempt) = self.attempts.get_mut(address) else { return };
-        attempt.in_flight = false;
+        attempt.in_flight = None;
         attempt.standbys = attempt.standbys.saturating_add(1);
         let wait = match attempt.standbys <= STANDBY_DIALS {
             true => soon,
             false => next_failed_backoff(&mut self.rng, attempt),
         };
-        attempt.due = Some(now + wait);
+        attempt.wait_until(now + wait);
         self.rearm();
     }
 
     /// The peer refused us: a long wait.
     pub(crate) fn rejected(&mut self, address: &PeerAddress, own: bool, now: Instant) {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
-        attempt.in_flight = false;
+        attempt.in_flight = None;
         attempt.backoff = DIAL_CAP;
         attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
-        attempt.due = Some(attempt.not_before);
+        attempt.wait_until(attempt.not_before);
         self.rearm();
         self.count_hint(address);
     }
@@ -201,8 +268,9 @@ impl Dials {
 
     /// Moves what is overdue to now.
     pub(crate) fn restart(&mut self, now: Instant) {
-        for due in self.attempts.values_mut().filter_map(|attempt| attempt.due.as_mut()) {
-            *due = (*due).max(now);
+        for attempt in self.attempts.values_mut() {
+            attempt.due = attempt.due.map(|due| due.max(now));
+            attempt.ready = attempt.ready.max(now);
         }
         self.rearm();
     }
@@ -210,10 +278,11 @@ impl Dials {
     /// An address that is to be dialled now; it counts as under way from here on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<PeerAddress> {
         self.next_due.filter(|due| *due <= now)?;
-        let (address, attempt) =
-            self.attempts.iter_mut().find(|(_, attempt)| attempt.due.is_some_and(|due| due <= now))?;
+        let full = self.is_full_of_patient();
+        let due = |attempt: &Attempt| attempt.due.is_some_and(|due| due <= now) && !(full && attempt.patient);
+        let (address, attempt) = self.attempts.iter_mut().find(|(_, attempt)| due(attempt))?;
         attempt.due = None;
-        attempt.in_flight = true;
+        attempt.in_flight = Some(now);
         let address = address.clone();
         self.rearm();
         Some(address)
@@ -224,7 +293,15 @@ impl Dials {
     }
 
     fn rearm(&mut self) {
-        self.next_due = self.attempts.values().filter_map(|attempt| attempt.due).min();
+        // Those that wait for others have no time of their own: the end of another's attempt wakes them.
+        let full = self.is_full_of_patient();
+        let own = self.attempts.values().filter(|attempt| !(full && attempt.patient));
+        self.next_due = own.filter_map(|attempt| attempt.due).min();
+    }
+
+    fn is_full_of_patient(&self) -> bool {
+        let under_way = |attempt: &&Attempt| attempt.patient && attempt.in_flight.is_some();
+        self.attempts.values().filter(under_way).count() >= PATIENT_DIALS
     }
 }
 
@@ -258,6 +335,10 @@ mod tests {
         addresses.iter().cloned().collect()
     }
 
+    fn at_once(addresses: &[PeerAddress]) -> BTreeMap<PeerAddress, Wanted> {
+        addresses.iter().map(|address| (address.clone(), Wanted::now(Instant::ZERO))).collect()
+    }
+
     #[test]
     fn waits_grow_to_the_cap_and_never_end() {
         let mut dials = Dials::new(7);
@@ -265,7 +346,7 @@ mod tests {
         let mut now = Instant::ZERO;
         let mut waits = Vec::new();
         for _ in 0..200 {
-            dials.refresh(&set(std::slice::from_ref(&a)), &BTreeSet::new(), now);
+            dials.refresh(&at_once(std::slice::from_ref(&a)), &BTreeSet::new(), now);
             let due = dials.next_timeout().unwrap();
             waits.push(due.since(now));
             now = due;
@@ -279,26 +360,97 @@ mod tests {
     }
 
     #[test]
+    fn who_is_to_be_dialled_later_waits_and_not_longer_if_wanted_at_once_then() {
+        let mut dials = Dials::new(7);
+        let (a, now) = (address(1), Instant::ZERO);
+        let at = |seconds: u64| Wanted::now(now + Duration::from_secs(seconds));
+        let later = |seconds: u64| BTreeMap::from([(a.clone(), at(seconds))]);
+        for seconds in [2, 9, 3] {
+            dials.refresh(&later(seconds), &BTreeSet::new(), now);
+            assert_eq!(dials.next_timeout(), Some(now + Duration::from_secs(seconds)));
+        }
+        assert_eq!(dials.take_due(now), None);
+        dials.refresh(&later(0), &BTreeSet::new(), now);
+        assert_eq!(dials.take_due(now), Some(a.clone()));
+    }
+
+    #[test]
+    fn seeds_have_turns_that_begin_with_another_one_in_each_process() {
+        let mut firsts = BTreeSet::new();
+        for process in 0..30 {
+            let mut dials = Dials::new(process);
+            dials.set_seeds((1..=9).map(address).collect());
+            let turns = dials.seeds_in_turn(Instant::ZERO);
+            let mut turns: Vec<_> =
+                turns.map(|(address, _, turn)| (turn.since(Instant::ZERO), address.clone())).collect();
+            turns.sort();
+            assert_eq!(turns[0].0, Duration::ZERO);
+            assert_eq!(turns[1].0, SEED_STEP);
+            assert!(turns.iter().all(|(turn, _)| *turn <= SEED_STEPS_CAP));
+            firsts.insert(turns[0].1.clone());
+        }
+        assert!(firsts.len() > 4, "{firsts:?}");
+    }
+
+    #[test]
+    fn the_next_seed_has_its_turn_when_one_has_failed() {
+        let mut dials = Dials::new(7);
+        dials.set_seeds((1..=3).map(address).collect());
+        let first = |dials: &Dials| {
+            let turns = dials.seeds_in_turn(Instant::ZERO);
+            turns.min_by_key(|(_, _, at)| *at).map(|(address, _, at)| (address.clone(), at)).unwrap()
+        };
+        let mut seen = BTreeSet::new();
+        for second in 1..=3 {
+            let ((seed, _), now) = (first(&dials), Instant::ZERO + Duration::from_secs(second));
+            dials.refresh(&at_once(std::slice::from_ref(&seed)), &BTreeSet::new(), now);
+            dials.failed(&seed, now);
+            assert_eq!(first(&dials).1, now);
+            seen.insert(seed);
+        }
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn few_first_contacts_are_made_at_a_time_and_others_do_not_wait_for_them() {
+        let mut dials = Dials::new(7);
+        let now = Instant::ZERO;
+        let many: Vec<_> = (1..=9).map(address).collect();
+        let patient = Wanted { earliest: now, patient: true };
+        let mut wanted: BTreeMap<_, _> = many.iter().map(|address| (address.clone(), patient)).collect();
+        dials.refresh(&wanted, &BTreeSet::new(), now);
+        let take = |dials: &mut Dials| std::iter::from_fn(|| dials.take_due(now)).collect::<Vec<_>>();
+        let first = take(&mut dials);
+        assert_eq!((first.len(), dials.next_timeout()), (PATIENT_DIALS, None));
+        wanted.insert(address(10), Wanted::now(now));
+        dials.refresh(&wanted, &BTreeSet::new(), now);
+        assert_eq!(take(&mut dials), [address(10)]);
+        dials.connected(&first[0], &MemberName::new("a").unwrap(), now);
+        assert_eq!(dials.next_timeout(), Some(now));
+        assert_eq!(take(&mut dials).len(), 1);
+    }
+
+    #[test]
     fn a_link_that_lived_is_redialled_at_once_and_one_that_did_not_is_not() {
         let mut dials = Dials::new(7);
-        let (a, wanted) = (address(1), set(&[address(1)]));
-        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        let (a, wanted, kept) = (address(1), at_once(&[address(1)]), set(&[address(1)]));
+        dials.refresh(&wanted, &kept, Instant::ZERO);
         dials.take_due(Instant::ZERO).unwrap();
-        dials.connected(&a, &MemberName::new("a").unwrap());
+        dials.connected(&a, &MemberName::new("a").unwrap(), Instant::ZERO);
         dials.lost(&a, false);
-        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        dials.refresh(&wanted, &kept, Instant::ZERO);
         assert!(dials.next_timeout().unwrap() >= Instant::ZERO + DIAL_BASE);
         dials.lost(&a, true);
-        dials.refresh(&wanted, &wanted, Instant::ZERO);
+        dials.refresh(&wanted, &kept, Instant::ZERO);
         assert_eq!(dials.next_timeout(), Some(Instant::ZERO));
     }
 
     #[test]
     fn a_waiting_replica_is_dialled_again_soon_and_then_as_often_as_anybody() {
         let mut dials = Dials::new(7);
-        let (a, wanted) = (address(1), set(&[address(1)]));
+        let (a, wanted, kept) = (address(1), at_once(&[address(1)]), set(&[address(1)]));
         let mut now = Instant::ZERO;
-        dials.refresh(&wanted, &wanted, now);
+        dials.refresh(&wanted, &kept, now);
         let mut wait = |dials: &mut Dials| {
             dials.take_due(now).unwrap();
             dials.standby(&a, now);
@@ -312,9 +464,9 @@ mod tests {
         assert!(waits[..8].iter().all(|wait| soon.contains(wait)), "{waits:?}");
         assert!(waits[8..].iter().all(|wait| (DIAL_BASE..=DIAL_CAP).contains(wait)), "{waits:?}");
         assert!(waits[40..].iter().sum::<Duration>() > DIAL_CAP * 10, "it backs off: {waits:?}");
-        dials.connected(&a, &MemberName::new("a").unwrap());
+        dials.connected(&a, &MemberName::new("a").unwrap(), Instant::ZERO);
         dials.lost(&a, true);
-        dials.refresh(&wanted, &wanted, now);
+        dials.refresh(&wanted, &kept, now);
         assert!(soon.contains(&{
             dials.take_due(now).unwrap();
             dials.standby(&a, now);
@@ -327,8 +479,8 @@ mod tests {
         let mut dials = Dials::new(7);
         assert!(dials.hint(MemberName::new("x").unwrap(), address(1)));
         for _ in 0..HINT_DIALS {
-            let wanted = dials.hints().cloned().collect();
-            dials.refresh(&wanted, &BTreeSet::new(), Instant::ZERO);
+            let hints: Vec<_> = dials.hints().map(|(_, address)| address.clone()).collect();
+            dials.refresh(&at_once(&hints), &BTreeSet::new(), Instant::ZERO);
             dials.failed(&address(1), Instant::ZERO);
         }
         assert_eq!(dials.hints().count(), 0);

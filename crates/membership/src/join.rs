@@ -1,10 +1,11 @@
 //! Records and addresses: who joins, returns, leaves, and where the others are dialled (rules 6, 7, 9, 10).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flagship_types::{CloseCode, Epoch, Instant, MemberName, PeerAddress};
 
 use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT, QUERY_EXTRA};
+use crate::dial::Wanted;
 use crate::members::{is_said, placeholder};
 use crate::rings::Slot;
 use crate::table::SELF;
@@ -19,6 +20,7 @@ impl Membership {
         let address = self.dials.forget_hint(&hello.member);
         let slot = self.table.insert(placeholder(hello.member.clone(), hello.epoch, address), State::Alive);
         self.table.attend(slot, now);
+        self.view_grew(now);
         self.duties_dirty = true;
         slot
     }
@@ -113,7 +115,9 @@ impl Membership {
                 self.dials.forget_hint(&name);
                 self.duties_dirty = true;
                 self.dials_dirty = true;
-                self.table.insert(placeholder(name, record.epoch, None), State::Alive)
+                let slot = self.table.insert(placeholder(name, record.epoch, None), State::Alive);
+                self.view_grew(now);
+                slot
             }
         };
         let known = self.table.record(slot).epoch;
@@ -137,6 +141,7 @@ impl Membership {
         }
         // Said again; but a copy that can be passed on is worth more than one that cannot.
         if new == old && (record.proof().is_none() || known.proof().is_some()) {
+            self.told_again(slot, from);
             return true;
         }
         let jump = record.incarnation.0.saturating_sub(known.incarnation.0) > MAX_INCARNATION_JUMP;
@@ -354,7 +359,11 @@ impl Membership {
     /// Dials whoever has no link and should: who is observed or observes and the like, seeds that led to nobody, hints.
     pub(crate) fn refresh_dials(&mut self, now: Instant) {
         self.dials_dirty = false;
-        let mut wanted = BTreeSet::new();
+        let mut wanted: BTreeMap<PeerAddress, Wanted> = BTreeMap::new();
+        let mut want = |address: &PeerAddress, when: Wanted| {
+            let earliest = wanted.entry(address.clone()).or_insert(when);
+            *earliest = when.min(*earliest);
+        };
         let mut kept = BTreeSet::new();
         if self.standing == Standing::Active {
             for (slot, member) in self.table.details() {
@@ -365,32 +374,43 @@ impl Membership {
                 let given_up =
                     self.has(PlantedBug::DownIsNotDialled) && self.table.state(slot) == State::Down;
                 if self.table.state(slot) != State::Left && member.link.is_none() && !given_up {
-                    wanted.extend(addresses.iter().cloned());
+                    let at = self.dial_of(slot, member, now);
+                    addresses.iter().for_each(|address| want(address, at));
                 }
                 kept.extend(addresses);
             }
-            for (address, led_to) in self.dials.seeds() {
+            let linked = !self.nobody_is_linked();
+            for (address, led_to, turn) in self.dials.seeds_in_turn(self.started) {
                 let slot = led_to.and_then(|name| self.table.slot(name));
                 let member = slot.and_then(|slot| self.table.get(slot));
                 let dial = match slot {
-                    None => true,
+                    // Whoever lives there according to others is found already.
+                    None => !(linked && self.lives_at(address)),
                     Some(slot) => {
                         self.table.state(slot) == State::Left && !member.is_some_and(|m| m.forgotten)
                     }
                 };
-                if dial || self.nobody_is_linked() {
-                    wanted.insert(address.clone());
+                if dial || !linked {
+                    want(address, self.seed_dial_of(turn, linked));
                 }
                 kept.insert(address.clone());
             }
             if !self.is_full() {
-                wanted.extend(self.dials.hints().cloned());
+                self.dials
+                    .hints()
+                    .for_each(|(name, address)| want(address, self.first_dial_of(name, now, now)));
             }
             if let Some(own) = &self.table.record(SELF).metadata.address {
                 wanted.remove(own);
             }
         }
         self.dials.refresh(&wanted, &kept, now);
+    }
+
+    /// Whether a member that is not Down says that it is found there.
+    fn lives_at(&self, address: &PeerAddress) -> bool {
+        let alive = self.table.slots().filter(|slot| *slot != SELF && self.table.is_live(*slot));
+        alive.map(|slot| &self.table.record(slot).metadata.address).any(|its| its.as_ref() == Some(address))
     }
 
     fn nobody_is_linked(&self) -> bool {

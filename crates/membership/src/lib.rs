@@ -8,6 +8,7 @@ mod config;
 mod contest;
 mod dial;
 mod freshness;
+mod growth;
 mod identity;
 mod io;
 mod join;
@@ -33,6 +34,7 @@ use litemap::LiteMap;
 pub use config::{Config, KnownMember, MAX_MEMBERS};
 use config::{KEPT_OUTPUTS, MAX_OUTPUTS};
 use dial::Dials;
+use growth::Growth;
 use identity::Standing;
 pub use io::{
     Accusation, ConnectFailure, Echo, Event, Evidence, Input, LinkEnd, LinkId, Message, Output, PeerHello,
@@ -80,6 +82,7 @@ pub struct Membership {
     required: BTreeSet<MemberName>,
     timers: Timers,
     dials: Dials,
+    growth: Growth,
     batch: Batch,
     dials_dirty: bool,
     duties_dirty: bool,
@@ -122,6 +125,7 @@ impl Membership {
             required: BTreeSet::new(),
             timers: Timers::default(),
             dials,
+            growth: Growth::new(now),
             batch: Batch::default(),
             dials_dirty: true,
             duties_dirty: true,
@@ -392,6 +396,8 @@ impl Membership {
         }
         let recently = self.widened_at.is_some_and(|at| now < at + self.config.silence_floor);
         self.stats.own_timers_late += 1;
+        self.growth_is_slow(now);
+        self.spare_new_subjects(now);
         if late > h {
             self.stats.pauses += 1;
         } else if recently {

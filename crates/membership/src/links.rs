@@ -160,7 +160,8 @@ impl Membership {
             return;
         }
         if let Some(address) = &dialled {
-            self.dials.connected(address, &hello.member);
+            let took = self.dials.connected(address, &hello.member, now);
+            self.dial_took(took);
             self.dials_dirty = true;
         }
         if hello.member == self.config.name && self.standing == Standing::Active {
@@ -429,14 +430,13 @@ impl Membership {
     /// When a stream is given up: where beats go, at the pace of beats; else at that of the pings.
     fn stale_at(&self, link: &Link) -> Instant {
         let h = self.config.beat_interval;
-        if link.is_beating() {
-            return link.fresh_at + (h + SLACK_CAP).max(STALE_FLOOR);
-        }
         let quiet = h * QUIET_BEATS;
-        match link.dialled {
+        let stale = match link.dialled {
+            _ if link.is_beating() => link.fresh_at + (h + SLACK_CAP).max(STALE_FLOOR),
             Some(_) => link.fresh_at + quiet + STALE_FLOOR,
             None => link.received_at + quiet + STALE_FLOOR * 2,
-        }
+        };
+        stale.max(self.links_settle_at())
     }
 
     /// When a stream that nobody needs is closed, by the side that dialled it.

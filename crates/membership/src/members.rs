@@ -26,7 +26,9 @@ pub(crate) struct Member {
     pub(crate) heard_at: Option<Instant>,
     /// Lateness counts from here: the newest proof, or what stands in for it (the start of the observation).
     pub(crate) clock: Instant,
-    /// A beat came since it is observed here: the gap before the first says nothing of the way.
+    /// Since when it is observed here.
+    pub(crate) observed_since: Instant,
+    /// A beat came since then: the gap before the first says nothing of the way.
     pub(crate) beaten: bool,
     /// Nothing is late before this, whatever the clock says.
     pub(crate) not_late_before: Instant,
@@ -111,6 +113,7 @@ impl Member {
             address: None,
             link: None,
             duty: Duty::default(),
+            observed_since: now,
             beaten: false,
             probing_until: None,
             heard_at: None,

@@ -12,11 +12,11 @@ use crate::rings::Slot;
 use crate::table::{SELF, bucket};
 use crate::{Accusation, LinkId, Membership, Message, PlantedBug, Record, SelfState, Signed, State};
 
-/// Records that wait to be passed on, and the link that each came on.
+/// Records that wait to be passed on.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// One per member, the newest.
-    records: std::collections::BTreeMap<Slot, (LinkId, Signed<Record>)>,
+    /// One per member, the newest, and the links that it came on: who told it needs not be told.
+    records: std::collections::BTreeMap<Slot, (Vec<LinkId>, Signed<Record>)>,
     pub(crate) due: Option<Instant>,
 }
 
@@ -75,8 +75,21 @@ impl Membership {
             let onward = |id, link: &Link| id != from && link.peer != slot && link.speaks_rings();
             return self.send_on(onward, &Message::Record(record));
         }
-        self.batch.records.insert(slot, (from, record));
-        self.batch.due.get_or_insert(now + BATCH_INTERVAL);
+        self.batch.records.insert(slot, (vec![from], record));
+        if self.batch.due.is_none() {
+            // Neighbours that all were told at the same time do not tell each other at the same time.
+            let pause = BATCH_INTERVAL / 2 + self.dials.draw(BATCH_INTERVAL);
+            self.batch.due = Some(now + pause);
+        }
+    }
+
+    /// Another one told what is known already: it needs not be told.
+    pub(crate) fn told_again(&mut self, slot: Slot, from: LinkId) {
+        if let Some((tellers, _)) = self.batch.records.get_mut(&slot)
+            && !tellers.contains(&from)
+        {
+            tellers.push(from);
+        }
     }
 
     /// The batch's time has come.
@@ -89,7 +102,7 @@ impl Membership {
             .map(|(id, link)| (id, link.peer))
             .collect();
         for (id, peer) in links {
-            let news = records.iter().filter(|(slot, (from, _))| **slot != peer && *from != id);
+            let news = records.iter().filter(|(slot, (tellers, _))| **slot != peer && !tellers.contains(&id));
             let news = news.map(|(_, (_, record))| record.clone()).collect();
             self.send_delta(id, news, Vec::new());
         }

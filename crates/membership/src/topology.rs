@@ -32,6 +32,7 @@ impl Membership {
             self.table.attend(slot, now);
             self.change_duty(slot, new, now);
         }
+        self.spare_new_subjects(now);
         self.dials_dirty = true;
         self.restagger = true;
         self.reweigh_hearsay(now);
@@ -103,6 +104,7 @@ impl Membership {
             }
             let after_pause = resumed.map_or(now, |at| at + h + member.freshness.slack());
             member.not_late_before = member.not_late_before.max(now + probe).max(after_pause);
+            member.observed_since = now;
             member.beaten = false;
             if let Some(link) = link {
                 self.ping(link, now);

@@ -1,12 +1,14 @@
 //! Whose certificates are believed.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use rustls::{OtherError, SignatureScheme};
+use sha2::{Digest, Sha256};
 use webpki::{
     CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
@@ -20,6 +22,9 @@ pub(crate) const SCHEMES: [SignatureScheme; 3] = [
     SignatureScheme::ED25519,
     SignatureScheme::ECDSA_NISTP384_SHA384,
 ];
+
+/// Certificates remembered as issued by our authorities: each member's for both ends, and the next ones of all.
+const MAX_ISSUED: usize = 65_536;
 
 /// Which end of a connection a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,9 @@ pub(crate) struct Trust {
     revoked: Vec<CertRevocationList<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
     grace: Duration,
+    /// Leaves that an authority itself has issued, by digest and usage. With nothing but the clock left to judge they
+    /// need no second look at their signatures: links and statements show the same leaf again and again.
+    issued: Mutex<HashSet<[u8; 32]>>,
 }
 
 impl Trust {
@@ -57,7 +65,7 @@ impl Trust {
             .map(|der| OwnedCertRevocationList::from_der(der).map(CertRevocationList::from))
             .collect::<Result<_, _>>()
             .map_err(|e| ("crl.pem", format!("holds a revocation list that cannot be read: {e}")))?;
-        Ok(Self { anchors, revoked, algorithms, grace })
+        Ok(Self { anchors, revoked, algorithms, grace, issued: Mutex::default() })
     }
 
     /// Judges a peer's chain. A certificate that expired less than the grace ago still passes.
@@ -84,7 +92,33 @@ impl Trust {
         let last = last_valid_moment(facts);
         let grace_ends = last.as_secs().saturating_add(self.grace.as_secs());
         let at = if now.as_secs() > last.as_secs() && now.as_secs() <= grace_ends { last } else { now };
-        self.verify_at(leaf, intermediates, usage, at)
+        self.judge(leaf, facts, intermediates, usage, at)
+    }
+
+    /// [`Self::verify_at`], remembered where the leaf's own validity is all that the time decides.
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        facts: &Leaf,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        at: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let valid = seconds(facts.not_before)..=seconds(facts.not_after);
+        let key = (intermediates.is_empty() && valid.contains(&at.as_secs())).then(|| digest(leaf, usage));
+        let issued = || self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        if key.is_some_and(|key| issued().contains(&key)) {
+            return Ok(());
+        }
+        self.verify_at(leaf, intermediates, usage, at)?;
+        if let Some(key) = key {
+            let mut issued = issued();
+            if issued.len() >= MAX_ISSUED {
+                issued.clear();
+            }
+            issued.insert(key);
+        }
+        Ok(())
     }
 
     /// Whether the key of this certificate made that signature.
@@ -102,7 +136,7 @@ impl Trust {
         let at = UnixTime::since_unix_epoch(Duration::from_secs(
             now.as_secs().min(last_valid_moment(&facts).as_secs()),
         ));
-        self.verify_at(leaf, intermediates, usage, at).is_ok()
+        self.judge(leaf, &facts, intermediates, usage, at).is_ok()
     }
 
     /// Judges a chain as if it were that time.
@@ -133,8 +167,19 @@ impl Trust {
 }
 
 fn last_valid_moment(leaf: &Leaf) -> UnixTime {
-    let since_epoch = leaf.not_after.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    UnixTime::since_unix_epoch(since_epoch)
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds(leaf.not_after)))
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn digest(leaf: &CertificateDer<'_>, usage: Usage) -> [u8; 32] {
+    let end: &[u8] = match usage {
+        Usage::Client => b"client",
+        Usage::Server => b"server",
+    };
+    Sha256::new().chain_update(end).chain_update(leaf).finalize().into()
 }
 
 /// The error decides which TLS alert the peer gets, and so what it can say.

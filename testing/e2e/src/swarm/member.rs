@@ -187,6 +187,12 @@ impl Member {
         self.node.snapshot().role == Role::Leader
     }
 
+    /// Attempts to open a link: whether it dialled, what came of it, and how often.
+    pub(super) fn attempts(&self) -> Vec<(bool, &'static str, u64)> {
+        let attempts = self.transport.stats().handshakes;
+        attempts.into_iter().map(|count| (count.dialled, count.result, count.count)).collect()
+    }
+
     pub(super) fn carried(&self) -> Carried {
         let stats = self.transport.stats();
         let sent = || stats.frames.iter().filter(|count| count.sent);

@@ -6,6 +6,7 @@ mod process;
 mod report;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -94,6 +95,7 @@ pub async fn run(options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let resident = Usage::now()?.resident;
     let links = swarm.carried().links;
     let leaders = swarm.leaders();
+    progress(&format!("rested ({})", swarm.told_apart()));
     let mut exits = Vec::new();
     let mut silences = Vec::new();
     for _ in 0..options.losses {
@@ -275,15 +277,27 @@ impl Swarm {
         Ok(())
     }
 
-    /// What the cores did so far, all together: a boot that takes long says why.
+    /// What the cores and their links did so far, all together: a boot that takes long says why.
     fn told_apart(&self) -> String {
         let sum = |of: fn(&Stats) -> u64| self.all().map(|member| of(&member.stats())).sum::<u64>();
+        let mut attempts = BTreeMap::new();
+        for (dialled, result, count) in self.all().flat_map(Member::attempts) {
+            *attempts.entry((dialled, result)).or_insert(0) += count;
+        }
+        let attempts = attempts.into_iter().map(|((dialled, result), count)| {
+            let way = if dialled { "dialled" } else { "accepted" };
+            format!("{way} {result} {count}")
+        });
         format!(
-            "dials {}, suspicions {}, refutations {}, downs {}, stale links {}, duplicates {}, unneeded {}, digests {}",
+            "{}; dials {}, suspicions {}, refutations {}, downs {}, own timers late {}, pauses {}, stale links {}, \
+             duplicates {}, unneeded {}, digests {}",
+            attempts.collect::<Vec<_>>().join(", "),
             sum(|s| s.dials),
             sum(|s| s.suspicions),
             sum(|s| s.refutations),
             sum(|s| s.downs),
+            sum(|s| s.own_timers_late),
+            sum(|s| s.pauses),
             sum(|s| s.links_stale),
             sum(|s| s.links_duplicate),
             sum(|s| s.links_unneeded),
