@@ -295,8 +295,9 @@ impl Membership {
             && (statement.incarnation == record.incarnation || self.has(PlantedBug::WindowNotRestarted));
         // Of whom nothing was heard in this epoch it is not known which accusations it has refuted.
         // And an unsigned word cannot be passed on, so the subject might never hear of it: only a build that knows no
-        // signatures is believed without.
-        let unsigned = by_peer && self.links.get(&from).is_some_and(|link| !link.speaks_rings());
+        // signatures is believed without, and only of a member whom we can tell ourselves.
+        let linked = self.table.get(slot).is_some_and(|member| member.link.is_some());
+        let unsigned = by_peer && linked && self.links.get(&from).is_some_and(|link| !link.speaks_rings());
         let believed = is_said(record) && (statement.proof().is_some() || unsigned);
         if !same || !believed || by == slot || by == SELF {
             return;
