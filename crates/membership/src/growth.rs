@@ -111,7 +111,7 @@ impl Membership {
             return;
         }
         for (_, member) in self.table.details_mut() {
-            if member.duty.observed && member.watched_since >= since && member.not_late_before < until {
+            if member.duty.observed && member.observed_since >= since && member.not_late_before < until {
                 member.not_late_before = until;
             }
         }

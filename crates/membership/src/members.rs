@@ -26,6 +26,8 @@ pub(crate) struct Member {
     pub(crate) duty: Duty,
     /// Since when it is observed here: the gap before its first beat says nothing of the way.
     pub(crate) watched_since: Instant,
+    /// Since when it is observed here; before that its beats had not been asked for.
+    pub(crate) observed_since: Instant,
     /// Somebody asked about it, so it is tried to be reached until then although no duty asks for it.
     pub(crate) probing_until: Option<Instant>,
     /// The newest proof of life.
@@ -105,6 +107,7 @@ impl Member {
             link: None,
             duty: Duty::default(),
             watched_since: now,
+            observed_since: now,
             probing_until: None,
             heard_at: None,
             clock: now,
