@@ -41,7 +41,7 @@ impl Membership {
     }
 
     /// Says the own record anew, under a new version. It goes to everyone once it is signed.
-    fn spread_record(&mut self) {
+    pub(crate) fn spread_record(&mut self) {
         let metadata = self.table.record(SELF).metadata.clone();
         self.declare(metadata);
     }

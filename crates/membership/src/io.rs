@@ -53,6 +53,9 @@ pub enum Input {
     SetRequired(BTreeSet<MemberName>),
     /// The answer to [`Output::Sign`].
     Signed(SignedStatement),
+    /// This member signs with another certificate from now on: what it says of itself is said anew, so that no record
+    /// rests on a certificate, or on an authority, that is about to go.
+    Renewed,
     /// Tells everyone that this member leaves for good.
     Leave,
     /// Tells everyone that this member will be gone for up to `grace`.

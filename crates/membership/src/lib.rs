@@ -190,6 +190,7 @@ impl Membership {
             }
             Input::Signed(SignedStatement::Record(record)) => self.declared(record),
             Input::Signed(SignedStatement::Accusation(accusation)) => self.accuse(accusation, now),
+            Input::Renewed => self.spread_record(),
             Input::Leave => self.leave(),
             Input::Away { grace } => self.go_away(grace),
             Input::Forget(name) => self.forget(&name, now),

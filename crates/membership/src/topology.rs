@@ -102,9 +102,9 @@ impl Membership {
                 let patience = h + member.freshness.slack();
                 member.clock = (now + probe) - patience;
             }
+            member.observed_since = now;
             let after_pause = resumed.map_or(now, |at| at + h + member.freshness.slack());
             member.not_late_before = member.not_late_before.max(now + probe).max(after_pause);
-            member.observed_since = now;
             member.beaten = false;
             if let Some(link) = link {
                 self.ping(link, now);

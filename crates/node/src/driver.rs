@@ -134,7 +134,10 @@ impl Driver {
                 warn!(reason = refusal.reason.as_str(), "{}", refusal.sentence);
             }
             // Told as events, whose reader logs them.
-            LinkEvent::Refused(_) | LinkEvent::Warning(_) | LinkEvent::Message { .. } => {}
+            LinkEvent::Refused(_)
+            | LinkEvent::Warning(_)
+            | LinkEvent::Renewed
+            | LinkEvent::Message { .. } => {}
         }
         self.machine.link_event(event, now);
     }

@@ -151,6 +151,7 @@ impl Machine {
                 self.membership.handle(Input::ConnectFailed { address, failure }, now);
             }
             LinkEvent::Message { link, message } => self.message(link, message, now),
+            LinkEvent::Renewed => self.membership.handle(Input::Renewed, now),
             LinkEvent::Refused(refusal) => self.emit(NodeEvent::LinkRefused(refusal)),
             LinkEvent::Warning(warning) => self.emit(NodeEvent::LinkWarning(warning)),
         }

@@ -198,3 +198,20 @@ fn membership_is_told_whom_election_needs() {
     meet(&mut machine, "sheffield", 1, now);
     assert!(machine.required.is_empty());
 }
+
+#[test]
+fn a_new_certificate_signs_anew_what_is_said_already() {
+    let now = Instant::ZERO;
+    let mut machine = founder(now);
+    let own =
+        |machine: &Machine| machine.membership().members().next().map(|view| (view.epoch, view.incarnation));
+    let (signed, before) = (Arc::new(std::sync::Mutex::new(0)), own(&machine));
+    let count = signed.clone();
+    machine.signer = Arc::new(move |_: &Statement| {
+        *count.lock().unwrap() += 1;
+        None
+    });
+    machine.link_event(LinkEvent::Renewed, now);
+    assert_eq!(*signed.lock().unwrap(), 1);
+    assert_eq!(own(&machine), before, "it is the same process, which refutes nothing");
+}

@@ -88,6 +88,8 @@ pub enum LinkEvent {
     /// Somebody was refused, by us or by them, and people should know: logs, a metric and, unless it is
     /// [`RefusalReason::Anonymous`], an Event.
     Refused(LinkRefusal),
+    /// This member's own certificate was replaced: what it signs from now on is signed with the new one.
+    Renewed,
     /// Something about certificates needs a person soon, though links work: logs, a metric and an Event.
     Warning(LinkWarning),
 }

@@ -1,10 +1,11 @@
 //! Certificates that change while links are up.
 
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use flagship_node::LinkEvent;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -29,23 +30,39 @@ pub(crate) async fn watch(state: Weak<EndpointState>, closed: CancellationToken,
     }
 }
 
+/// Files that have just changed are read again after this: one that is being written may be cut off where it still makes
+/// sense, a ca.crt after the first of two authorities, and the links of the other one's members would go.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+
 async fn look(state: &Arc<EndpointState>, files: &mut TlsFiles) {
-    let directory = TlsDirectory(state.shared.options.tls_dir.clone());
-    let (callsign, member) = (state.callsign.clone(), state.member.clone());
-    let read = spawn_blocking(move || directory.read(&callsign, &member)).await;
-    match read {
+    match read(state).await {
         Ok(Ok(new)) if new == *files => {}
-        Ok(Ok(new)) => match load(state, &new) {
-            Ok(material) => {
-                *files = new;
-                adopt(state, material);
+        Ok(Ok(new)) => {
+            sleep(SETTLE_TIME).await;
+            match read(state).await {
+                Ok(Ok(again)) if again == new => {}
+                // Still changing: the next look finds what comes of it.
+                Ok(Ok(_)) | Err(_) => return,
+                Ok(Err(e)) => return kept(state, &e),
             }
-            Err(e) => kept(state, &e),
-        },
+            match load(state, &new) {
+                Ok(material) => {
+                    *files = new;
+                    adopt(state, material).await;
+                }
+                Err(e) => kept(state, &e),
+            }
+        }
         Ok(Err(e)) => kept(state, &e),
         // The runtime is shutting down.
         Err(_) => {}
     }
+}
+
+async fn read(state: &EndpointState) -> Result<Result<TlsFiles, TlsError>, JoinError> {
+    let directory = TlsDirectory(state.shared.options.tls_dir.clone());
+    let (callsign, member) = (state.callsign.clone(), state.member.clone());
+    spawn_blocking(move || directory.read(&callsign, &member)).await
 }
 
 fn load(state: &EndpointState, files: &TlsFiles) -> Result<TlsMaterial, TlsError> {
@@ -53,7 +70,8 @@ fn load(state: &EndpointState, files: &TlsFiles) -> Result<TlsMaterial, TlsError
     TlsMaterial::new(files, &state.callsign, &state.member, grace, SystemTime::now())
 }
 
-fn adopt(state: &EndpointState, material: TlsMaterial) {
+async fn adopt(state: &EndpointState, material: TlsMaterial) {
+    let renewed = material.info.fingerprint != state.tls.load().info.fingerprint;
     let fingerprint = &material.info.fingerprint;
     info!(callsign = %state.callsign, member = %state.member, fingerprint, authorities = material.info.authorities,
         "certificates reloaded");
@@ -62,6 +80,10 @@ fn adopt(state: &EndpointState, material: TlsMaterial) {
     }
     state.tls.store(Arc::new(material));
     state.drop_untrusted();
+    if renewed {
+        // If the node is gone nobody wants to know.
+        let _ = state.events.send(LinkEvent::Renewed).await;
+    }
 }
 
 /// Also met in the middle of a change of files; then the next look succeeds.

@@ -35,7 +35,8 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     let (link, _) = a.link_to(&mut b).await;
     let before = fingerprint(&a);
     fleet.certify("newyork");
-    tokio::time::sleep(SEEN).await;
+    let told = a.any_event().await;
+    assert!(matches!(told, flagship_node::LinkEvent::Renewed), "{told:?}");
     assert_ne!(fingerprint(&a), before);
     exchange(&mut a, &mut b, link).await;
     let (link, _) = a.link_to(&mut b).await;
@@ -55,6 +56,34 @@ async fn broken_files_leave_the_old_certificate_in_use() {
     tokio::time::sleep(SEEN).await;
     assert_eq!(fingerprint(&a), before);
     a.link_to(&mut b).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_not_taken_for_whole() {
+    let (old, new) = (Fleet::new("federation"), Fleet::new("federation"));
+    let a = old.start("newyork").await;
+    let file = old.dir.path().join("newyork/ca.crt");
+    let both = format!("{}{}", old.authority.certificate(), new.authority.certificate());
+    // Cut off after the first authority again and again: at every look it seems to have changed, and never rests.
+    let writing = tokio::spawn({
+        let (file, first, both) = (file.clone(), old.authority.certificate().to_owned(), both.clone());
+        async move {
+            for round in 0_u32.. {
+                // A comment that differs, so that two looks never see the same.
+                fs::write(&file, format!("{first}# {round}\n")).unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                fs::write(&file, format!("{both}# {round}\n")).unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    });
+    tokio::time::sleep(SEEN).await;
+    assert_eq!(a.transport.certificates()[0].authorities, 1, "nothing of it was taken");
+    writing.abort();
+    let _ = writing.await;
+    fs::write(&file, &both).unwrap();
+    tokio::time::sleep(SEEN).await;
+    assert_eq!(a.transport.certificates()[0].authorities, 2);
 }
 
 #[tokio::test]

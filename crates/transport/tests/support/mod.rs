@@ -126,7 +126,17 @@ impl Node {
         PeerAddress::parse(&self.attachment.local.to_string(), 1).unwrap()
     }
 
+    /// The next event, but for those of this member's own certificate, which go beside the links.
     pub(crate) async fn event(&mut self) -> LinkEvent {
+        loop {
+            match self.any_event().await {
+                LinkEvent::Renewed => {}
+                event => return event,
+            }
+        }
+    }
+
+    pub(crate) async fn any_event(&mut self) -> LinkEvent {
         timeout(PATIENCE, self.attachment.events.recv()).await.expect("an event in time").expect("attached")
     }
 
