@@ -46,8 +46,11 @@ impl Log {
         let counts = |alarm: &&Alarm| {
             alarm.at >= since && !lost.contains(&alarm.about) && !lost.contains(&alarm.observer)
         };
-        let sentence =
-            |alarm: &Alarm| format!("{} took {} for {}", alarm.observer, alarm.about, alarm.state.as_str());
+        let sentence = |alarm: &Alarm| {
+            let after = alarm.at.duration_since(since).as_secs_f64();
+            let (observer, about, state) = (&alarm.observer, &alarm.about, alarm.state.as_str());
+            format!("{observer} took {about} for {state} after {after:.2} s")
+        };
         alarms.iter().filter(counts).map(sentence).collect()
     }
 
