@@ -16,6 +16,16 @@ use crate::handle::{NodeEvent, NodeSpec};
 use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, Signer, WritePermit};
 use crate::signing::sign;
 
+/// How long what all members of a fleet have to say at the same time is spread over, for each of them: who leads is news
+/// to all, and each that says so is told to all. Those that may lead say it at once, the others have time.
+const TELLING_TIME: Duration = Duration::from_millis(50);
+
+/// The longest such time.
+const TELLING_CAP: Duration = Duration::from_secs(30);
+
+/// In a fleet of so few there is nothing to spread.
+const FEW: usize = 8;
+
 /// What a member starts with.
 #[derive(Debug, Clone)]
 pub struct MachineConfig {
@@ -82,6 +92,10 @@ pub struct Machine {
     /// Whether anything worth showing changed since it was last asked.
     dirty: bool,
     outputs: VecDeque<MachineOutput>,
+    /// When news of who leads are told by a member that cannot.
+    tell_at: Option<Instant>,
+    /// This member's place among those that tell, of 256.
+    place: u8,
 }
 
 impl Machine {
@@ -132,6 +146,9 @@ impl Machine {
             interrupted: false,
             dirty: true,
             outputs: VecDeque::new(),
+            tell_at: None,
+            // A multiplication that mixes, as neighbours may have neighbouring seeds.
+            place: config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0],
         };
         machine.membership.handle(membership::Input::SetSeeds(config.spec.seeds), now);
         machine.settle(now);
@@ -251,6 +268,9 @@ impl Machine {
     /// The deadline came.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.membership.handle_timeout(now);
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.publish(now);
+        }
         self.settle(now);
         self.needs_changed |= self.election.next_timeout().is_some_and(|at| at <= now);
         self.election.handle_timeout(now);
@@ -259,7 +279,8 @@ impl Machine {
 
     /// When [`Machine::handle_timeout`] has to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.membership.next_timeout(), self.election.next_timeout()].into_iter().flatten().min()
+        let due = [self.membership.next_timeout(), self.election.next_timeout(), self.tell_at];
+        due.into_iter().flatten().min()
     }
 
     /// What is to be done next.
@@ -438,14 +459,27 @@ impl Machine {
                 self.metadata.leader = standing.leader;
                 self.metadata.config = standing.config;
                 self.metadata.interrupted = standing.interrupted;
-                self.publish(now);
+                self.publish_in_turn(now);
             }
             Output::Event(event) => self.emit(NodeEvent::Election(event)),
         }
     }
 
+    /// Tells what the election says of this member: at once if it may lead, else when its turn comes.
+    fn publish_in_turn(&mut self, now: Instant) {
+        let members = self.membership.size();
+        if self.metadata.candidate || members <= FEW {
+            return self.publish(now);
+        }
+        self.dirty = true;
+        let times = u32::try_from(members).unwrap_or(u32::MAX);
+        let turn = TELLING_TIME.saturating_mul(times).min(TELLING_CAP) * u32::from(self.place) / 256;
+        self.tell_at.get_or_insert(now + turn);
+    }
+
     fn publish(&mut self, now: Instant) {
         self.dirty = true;
+        self.tell_at = None;
         self.membership.handle(membership::Input::SetMetadata(self.metadata.clone()), now);
     }
 

@@ -215,3 +215,31 @@ fn a_new_certificate_signs_anew_what_is_said_already() {
     assert_eq!(*signed.lock().unwrap(), 1);
     assert_eq!(own(&machine), before, "it is the same process, which refutes nothing");
 }
+
+#[test]
+fn in_a_large_fleet_who_cannot_lead_tells_who_leads_in_turn_and_the_others_at_once() {
+    let now = Instant::ZERO;
+    let known = |count: usize| -> Vec<KnownMember> {
+        let name = |i| MemberName::new(&format!("m{i}")).unwrap();
+        (0..count)
+            .map(|i| KnownMember { name: name(i), epoch: Epoch(1), address: None, record: None })
+            .collect()
+    };
+    let told = |machine: &Machine| {
+        let mut members = machine.membership().members();
+        members.next().and_then(|own| own.metadata.map(|metadata| metadata.term))
+    };
+    for (candidate, others, seed) in [(true, 99, 200), (false, 7, 200), (false, 99, 200)] {
+        let mut config = MachineConfig { known: known(others), seed, ..founder_config() };
+        config.spec.election.candidate = candidate;
+        let mut machine = Machine::new(config, Arc::new(unsigned), now);
+        machine.metadata.term = Term(7);
+        machine.publish_in_turn(now);
+        let waits = !candidate && others == 99;
+        assert_eq!(told(&machine) != Some(Term(7)), waits, "{candidate} {others}");
+        let until = now + TELLING_TIME * 100;
+        assert_eq!(machine.tell_at.is_some_and(|at| at > now && at < until), waits);
+        machine.handle_timeout(until);
+        assert_eq!((told(&machine), machine.tell_at), (Some(Term(7)), None));
+    }
+}
