@@ -174,7 +174,8 @@ impl Checks {
             && let Some(subject) = names.host(subject)
         {
             // With room for a slow clock.
-            self.ballots.asked((from, to), subject, *id, now + nanos(*deadline) * 107 / 100 + ms(1));
+            let until = now + nanos(*deadline) * 107 / 100 + ms(1);
+            self.ballots.asked((from, to), subject, *id, (now, until));
         }
     }
 
