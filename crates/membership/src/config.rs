@@ -78,6 +78,9 @@ pub(crate) const ACCUSER_REACH: usize = MAX_ASKED;
 pub(crate) const QUORUM: usize = 2;
 /// Members without a sign of life that are dialled for healing, where this one is responsible for more.
 pub(crate) const MAX_DEAD_LINKS: usize = 32;
+/// Members that are watched at a time in place of observers that are Suspect: somebody who accuses everybody does not
+/// make everybody dial everybody.
+pub(crate) const MAX_STAND_INS: usize = 16;
 /// Outputs that wait to be taken. A member that everybody joins by speaks to all of them at once; a driver that does
 /// not take its outputs is broken, and its beats are the first to be dropped.
 pub(crate) const MAX_OUTPUTS: usize = 1 << 17;

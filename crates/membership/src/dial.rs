@@ -107,7 +107,7 @@ impl Dials {
     ) -> impl Iterator<Item = (&PeerAddress, Option<&MemberName>, Instant)> {
         let (count, first, since) = (self.seeds.len(), self.first_seed, self.turn_since.unwrap_or(started));
         let turn = move |place: usize| u32::try_from((place + count - first) % count).unwrap_or(u32::MAX);
-        let at = move |place| since + SEED_STEP.saturating_mul(turn(place)).min(SEED_STEPS_CAP);
+        let at = move |place| (since + SEED_STEP.saturating_mul(turn(place))).min(started + SEED_STEPS_CAP);
         let seeds = self.seeds.iter().enumerate();
         seeds.map(move |(place, (address, led_to))| (address, led_to.as_ref(), at(place)))
     }
@@ -148,10 +148,18 @@ impl Dials {
 
     /// The seed whose turn it is led nowhere: it is the next one's.
     fn pass_turn(&mut self, address: &PeerAddress, now: Instant) {
-        if self.seeds.keys().nth(self.first_seed) == Some(address) {
-            self.first_seed = (self.first_seed + 1) % self.seeds.len();
+        if self.skip(address) {
             self.turn_since = Some(now);
         }
+    }
+
+    /// A seed that is not dialled, as it is our own address, has no turn. Whether it would have been its turn.
+    pub(crate) fn skip(&mut self, address: &PeerAddress) -> bool {
+        let is_first = self.seeds.keys().nth(self.first_seed) == Some(address);
+        if is_first {
+            self.first_seed = (self.first_seed + 1) % self.seeds.len();
+        }
+        is_first
     }
 
     /// Brings the table in line with what is to be dialled, and before when not. `kept` are addresses that may be wanted
@@ -245,6 +253,7 @@ impl Dials {
             false => next_failed_backoff(&mut self.rng, attempt),
         };
         attempt.wait_until(now + wait);
+        self.pass_turn(address, now);
         self.rearm();
     }
 
@@ -255,6 +264,7 @@ impl Dials {
         attempt.backoff = DIAL_CAP;
         attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
         attempt.wait_until(attempt.not_before);
+        self.pass_turn(address, now);
         self.rearm();
         self.count_hint(address);
     }

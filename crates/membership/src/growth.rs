@@ -23,8 +23,8 @@ pub(crate) struct Growth {
     /// When that run began, and when its last one was told.
     began: Instant,
     last: Instant,
-    /// Of the last run that changed much: when it began, and when the last one was told.
-    much: Option<(Instant, Instant)>,
+    /// When the last one was told of the last run that changed much.
+    much: Option<Instant>,
     /// When the first of all runs began after which there was no rest.
     unsettled_since: Instant,
     /// When this process was slow last after that.
@@ -34,10 +34,10 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// A view that has not grown yet.
-    pub(crate) fn new(now: Instant) -> Self {
+    /// A view of so many members that has not grown yet.
+    pub(crate) fn new(members: usize, now: Instant) -> Self {
         Self {
-            before: 0,
+            before: members,
             began: now,
             last: now,
             much: None,
@@ -49,7 +49,9 @@ impl Growth {
 
     /// One more member; `members` with it.
     fn note(&mut self, members: usize, now: Instant) {
-        if now >= self.last + GROWTH_PAUSE * self.stretch {
+        let rested = now >= self.last + GROWTH_PAUSE * self.stretch;
+        // Newcomers one by one are no growth by much, however long they come.
+        if rested || now >= self.began + GROWTH_CAP * self.stretch {
             (self.before, self.began) = (members.saturating_sub(1), now);
             self.stretch = 1;
         }
@@ -60,7 +62,7 @@ impl Growth {
             if now >= self.settles() {
                 self.unsettled_since = self.began;
             }
-            self.much = Some((self.began, now));
+            self.much = Some(now);
         }
     }
 
@@ -73,14 +75,14 @@ impl Growth {
 
     /// Until when links wait for the view to come to rest.
     fn rests(&self) -> Instant {
-        let Some((began, last)) = self.much else { return Instant::ZERO };
-        (last + GROWTH_PAUSE * self.stretch).min(began + GROWTH_CAP * self.stretch)
+        let Some(last) = self.much else { return Instant::ZERO };
+        (last + GROWTH_PAUSE * self.stretch).min(self.unsettled_since + GROWTH_CAP * self.stretch)
     }
 
     /// Until when links that are new are given time: until this process has kept up with them for a while.
     fn settles(&self) -> Instant {
-        let Some((_, last)) = self.much else { return Instant::ZERO };
-        (last.max(self.slow) + SETTLE_TIME).min(last + SETTLE_CAP)
+        let Some(last) = self.much else { return Instant::ZERO };
+        (last.max(self.slow) + SETTLE_TIME).min(self.unsettled_since + SETTLE_CAP)
     }
 }
 
@@ -138,8 +140,12 @@ impl Membership {
             return Wanted::now(now);
         }
         let from = since.max(self.growth.rests());
-        let wait =
-            if self.config.name < *name { Duration::ZERO } else { FIRST_DIAL_WAIT * self.growth.stretch };
+        let wait = match self.config.name < *name {
+            true => Duration::ZERO,
+            // Few handshakes are made in a mesh, so that little is lost by one too many.
+            false if self.mesh => FIRST_DIAL_WAIT / 4,
+            false => FIRST_DIAL_WAIT * self.growth.stretch,
+        };
         Wanted { earliest: from + wait, patient: true }
     }
 
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_view_rests_when_nobody_new_was_told_for_a_while_and_at_the_cap_at_the_latest() {
-        let mut growth = Growth::new(at(0));
+        let mut growth = Growth::new(0, at(0));
         for (members, ms) in (2..).zip([100, 150, 200, 350]) {
             growth.note(members, at(ms));
         }
@@ -174,8 +180,28 @@ mod tests {
     }
 
     #[test]
+    fn newcomers_without_end_do_not_make_anybody_wait_without_end() {
+        let mut growth = Growth::new(100, at(0));
+        for (members, second) in (101..).zip(1..1_000) {
+            growth.stretch = MAX_STRETCH;
+            growth.note(members, at(second * 1_900));
+        }
+        assert_eq!(
+            (growth.rests(), growth.settles()),
+            (Instant::ZERO, Instant::ZERO),
+            "one every 2 s is not much"
+        );
+        let mut growth = Growth::new(2, at(0));
+        for members in 3..10_000_u64 {
+            growth.note(usize::try_from(members).unwrap(), at(members * 100));
+            assert!(growth.settles() <= growth.unsettled_since + SETTLE_CAP);
+        }
+        assert!(growth.settles() < at(100_000), "ten more each second are not much for hundreds");
+    }
+
+    #[test]
     fn where_links_take_long_the_view_gets_more_time() {
-        let mut growth = Growth::new(at(0));
+        let mut growth = Growth::new(0, at(0));
         growth.note(2, at(100));
         for (took, times) in [(20, 1), (450, 2), (20, 2), (60_000, MAX_STRETCH)] {
             growth.took(Duration::from_millis(took));
@@ -185,7 +211,7 @@ mod tests {
 
     #[test]
     fn one_that_joins_many_makes_nobody_wait() {
-        let mut growth = Growth::new(at(0));
+        let mut growth = Growth::new(0, at(0));
         growth.note(100, at(100));
         let begun = (at(100) + GROWTH_PAUSE, at(100) + SETTLE_TIME);
         growth.note(101, at(60_000));

@@ -380,6 +380,9 @@ impl Membership {
                 kept.extend(addresses);
             }
             let linked = !self.nobody_is_linked();
+            if let Some(own) = &self.table.record(SELF).metadata.address {
+                self.dials.skip(own);
+            }
             for (address, led_to, turn) in self.dials.seeds_in_turn(self.started) {
                 let slot = led_to.and_then(|name| self.table.slot(name));
                 let member = slot.and_then(|slot| self.table.get(slot));
@@ -398,7 +401,7 @@ impl Membership {
             if !self.is_full() {
                 self.dials
                     .hints()
-                    .for_each(|(name, address)| want(address, self.first_dial_of(name, now, now)));
+                    .for_each(|(name, address)| want(address, self.first_dial_of(name, Instant::ZERO, now)));
             }
             if let Some(own) = &self.table.record(SELF).metadata.address {
                 wanted.remove(own);

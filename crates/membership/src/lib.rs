@@ -125,7 +125,7 @@ impl Membership {
             required: BTreeSet::new(),
             timers: Timers::default(),
             dials,
-            growth: Growth::new(now),
+            growth: Growth::new(1, now),
             batch: Batch::default(),
             dials_dirty: true,
             duties_dirty: true,
@@ -143,6 +143,7 @@ impl Membership {
         };
         core.declare(metadata);
         core.table.extend(core.first_view(known));
+        core.growth = Growth::new(core.table.counted(), now);
         core.settle(now);
         core
     }

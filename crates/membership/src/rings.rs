@@ -161,14 +161,17 @@ impl Rings {
             let place = place.min(order.len());
             let before =
                 order[..place].iter().rev().chain(order[(place + 1).min(order.len())..].iter().rev());
-            // However many in a row are dead: the last survivor of many observes them all in the end.
-            let mut passed = 0;
+            // However many in a row are dead: the last survivor of many observes them all in the end. But no more of
+            // those that are only said to be: somebody may say so of everybody.
+            let (mut passed, mut doubted) = (0, 0);
             for (distance, slot) in before.enumerate() {
-                passed += usize::from(sound(*slot));
-                if live(*slot) || distance < MAX_LOOK_BACK {
+                let (is_live, is_sound) = (live(*slot), sound(*slot));
+                passed += usize::from(is_sound);
+                doubted += usize::from(is_live && !is_sound);
+                if is_live || distance < MAX_LOOK_BACK {
                     found.push(*slot);
                 }
-                if passed >= REACH {
+                if passed >= REACH || doubted >= MAX_LOOK_BACK {
                     break;
                 }
             }

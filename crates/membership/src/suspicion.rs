@@ -163,14 +163,16 @@ impl Membership {
     }
 
     /// Since when others accuse it in such a number that we would hold it Down on their word alone. A refutation had that
-    /// long to arrive here: who is the last to miss the member need not wait anew.
+    /// long to arrive here: who is the last to miss the member need not wait anew. Not from before we heard it last, as
+    /// it may not have known of them then.
     fn accused_since(&self, slot: Slot) -> Option<Instant> {
         if self.accusers_that_count(slot) < QUORUM {
             return None;
         }
-        let mut times: Vec<Instant> = self.table.get(slot)?.accusers.values().map(|a| a.at).collect();
+        let member = self.table.get(slot)?;
+        let mut times: Vec<Instant> = member.accusers.values().map(|a| a.at).collect();
         times.sort_unstable();
-        times.get(QUORUM - 1).copied()
+        Some(times.get(QUORUM - 1)?.max(&member.heard_at?).to_owned())
     }
 
     /// How far accusation and refutation have to go: over the way to the subject, or as far as others are.

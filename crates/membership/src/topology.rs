@@ -7,7 +7,7 @@ use std::time::Duration;
 use flagship_types::{Instant, PeerAddress};
 
 use crate::config::{
-    MAX_DEAD_LINKS, MAX_REQUIRED, MESH_MAX, MESH_MIN, PROBE_FLOOR, RELEASE_BEATS, RTT_PRIOR,
+    MAX_DEAD_LINKS, MAX_REQUIRED, MAX_STAND_INS, MESH_MAX, MESH_MIN, PROBE_FLOOR, RELEASE_BEATS, RTT_PRIOR,
 };
 use crate::members::Duty;
 use crate::rings::Slot;
@@ -44,7 +44,7 @@ impl Membership {
             let duty = duties.entry(*observer).or_default();
             (duty.observes, duty.linked) = (true, true);
         }
-        let mut dead = 0;
+        let (mut dead, mut stand_ins) = (0, 0);
         for subject in self.table.candidates() {
             let state = self.table.state(subject);
             if subject == SELF || state == State::Left {
@@ -52,8 +52,14 @@ impl Membership {
             }
             // Observers that are Suspect may be gone with the subject: whoever comes after them begins to watch. Else
             // members that died together could stay each other's observers for ever.
-            let chosen = [self.table.observers(subject), self.table.stand_ins(subject)];
-            let Some(observers) = chosen.into_iter().find(|chosen| chosen.contains(SELF)) else { continue };
+            let mut observers = self.table.observers(subject);
+            if !observers.contains(SELF) && stand_ins < MAX_STAND_INS {
+                observers = self.table.stand_ins(subject);
+                stand_ins += usize::from(observers.contains(SELF));
+            }
+            if !observers.contains(SELF) {
+                continue;
+            }
             if state == State::Down {
                 // Kept in sight for healing, as far as there is room.
                 dead += 1;

@@ -453,22 +453,27 @@ impl Machine {
                 }
             }
             Output::Publish(standing) => {
+                // Who acts, or was interrupted, says so at once.
+                let quiet = |role| matches!(role, Role::Joining | Role::Standby);
+                let waits = quiet(standing.role)
+                    && quiet(self.metadata.role)
+                    && standing.interrupted == self.metadata.interrupted;
                 self.interrupted = standing.interrupted;
                 self.metadata.role = standing.role;
                 self.metadata.term = standing.term;
                 self.metadata.leader = standing.leader;
                 self.metadata.config = standing.config;
                 self.metadata.interrupted = standing.interrupted;
-                self.publish_in_turn(now);
+                self.publish_in_turn(waits, now);
             }
             Output::Event(event) => self.emit(NodeEvent::Election(event)),
         }
     }
 
-    /// Tells what the election says of this member: at once if it may lead, else when its turn comes.
-    fn publish_in_turn(&mut self, now: Instant) {
+    /// Tells what the election says of this member: at once if it may lead or must not wait, else when its turn comes.
+    fn publish_in_turn(&mut self, may_wait: bool, now: Instant) {
         let members = self.membership.size();
-        if self.metadata.candidate || members <= FEW {
+        if !may_wait || self.metadata.candidate || members <= FEW {
             return self.publish(now);
         }
         self.dirty = true;

@@ -234,7 +234,7 @@ fn in_a_large_fleet_who_cannot_lead_tells_who_leads_in_turn_and_the_others_at_on
         config.spec.election.candidate = candidate;
         let mut machine = Machine::new(config, Arc::new(unsigned), now);
         machine.metadata.term = Term(7);
-        machine.publish_in_turn(now);
+        machine.publish_in_turn(true, now);
         let waits = !candidate && others == 99;
         assert_eq!(told(&machine) != Some(Term(7)), waits, "{candidate} {others}");
         let until = now + TELLING_TIME * 100;
