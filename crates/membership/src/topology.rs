@@ -44,6 +44,8 @@ impl Membership {
             let duty = duties.entry(*observer).or_default();
             (duty.observes, duty.linked) = (true, true);
         }
+        // Without anybody who is Suspect the stand-ins of a member are its observers: not worked out twice.
+        let doubts = self.table.details().any(|(slot, _)| self.table.state(slot) == State::Suspect);
         let (mut dead, mut stand_ins) = (0, 0);
         for subject in self.table.candidates() {
             let state = self.table.state(subject);
@@ -53,7 +55,7 @@ impl Membership {
             // Observers that are Suspect may be gone with the subject: whoever comes after them begins to watch. Else
             // members that died together could stay each other's observers for ever.
             let mut observers = self.table.observers(subject);
-            if !observers.contains(SELF) && stand_ins < MAX_STAND_INS {
+            if doubts && !observers.contains(SELF) && stand_ins < MAX_STAND_INS {
                 observers = self.table.stand_ins(subject);
                 stand_ins += usize::from(observers.contains(SELF));
             }
