@@ -64,6 +64,9 @@ impl World {
                 write!(text, "{} {host} {output:?}", self.now).expect("writing to a string");
                 hasher.write(text.as_bytes());
             }
+            if let Output::Send { link, message } = &output {
+                self.said(host, *link, message);
+            }
             let inside = matches!(output, Output::Event(_) | Output::Sign(_));
             match self.members[host].process {
                 Process::Blocked if !inside => self.members[host].unsaid.push_back(output),
@@ -109,22 +112,27 @@ impl World {
         self.post(host, link, message);
     }
 
+    /// A core says something, which its host may be too slow to send for a while.
+    fn said(&mut self, host: Host, link: LinkId, message: &Message) {
+        let Some((slot, end)) = self.end_of(host, link) else { return };
+        let to = self.streams[slot as usize].ends[1 - usize::from(end)].host;
+        let Some(checks) = &mut self.checks else { return };
+        let honest = self.members[host].liar.is_none() && !checks.is_liar(host);
+        if let Message::Answer { subject, verdict: Verdict::Mute(_), .. } = message
+            && honest
+            && self.plan.members <= MESH
+            && let Some(about) = self.names.host(subject)
+        {
+            let view = self.members[host].core.as_ref().and_then(|core| core.member(subject));
+            checks.answers_mute(host, about, view.map(|view| view.state), self.now);
+        }
+        checks.said(&self.names, (host, to), honest, message, self.now);
+    }
+
     /// Puts a message of that host's on a stream.
     pub(super) fn post(&mut self, host: Host, link: LinkId, message: Message) {
         let Some((slot, end)) = self.end_of(host, link) else { return };
         let to = self.streams[slot as usize].ends[1 - usize::from(end)].host;
-        if let Some(checks) = &mut self.checks {
-            let honest = self.members[host].liar.is_none() && !checks.is_liar(host);
-            if let Message::Answer { subject, verdict: Verdict::Mute(_), .. } = &message
-                && honest
-                && self.plan.members <= MESH
-                && let Some(about) = self.names.host(subject)
-            {
-                let view = self.members[host].core.as_ref().and_then(|core| core.member(subject));
-                checks.answers_mute(host, about, view.map(|view| view.state), self.now);
-            }
-            checks.sent(&self.names, (host, to), honest, &message, self.now);
-        }
         self.note(host, || What::Sent { to, message: message.clone() });
         self.transmit(slot, 1 - end, Wire::Frame(message));
     }

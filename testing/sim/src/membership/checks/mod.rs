@@ -161,7 +161,7 @@ impl Checks {
         self.add(found);
     }
 
-    pub(super) fn sent(
+    pub(super) fn said(
         &mut self,
         names: &Names,
         (from, to): (Host, Host),
@@ -175,7 +175,7 @@ impl Checks {
         {
             // With room for a slow clock.
             let until = now + nanos(*deadline) * 107 / 100 + ms(1);
-            self.ballots.asked((from, to), subject, *id, (now, until));
+            self.ballots.asked((from, to), subject, *id, until);
         }
     }
 
