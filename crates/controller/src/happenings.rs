@@ -176,6 +176,9 @@ fn because(refusal: Refusal) -> String {
         Refusal::Leading => "it leads itself".into(),
         Refusal::NoRecord => "it has no voter record and may not vote yet".into(),
         Refusal::TermJump => "the term is too far ahead to be true".into(),
+        Refusal::Leased => "it promised the lead to another, and that promise still runs".into(),
+        Refusal::OldConfig => "it has stored another fleet configuration than the candidate's".into(),
+        Refusal::NoVoter => "it is no voter under the candidate's fleet configuration".into(),
     }
 }
 
@@ -211,6 +214,7 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
         ResignReason::Removal => "this MultiCluster is being deleted or leaves the fleet",
         ResignReason::Operator => "an operator asked for it",
         ResignReason::Unfinished => "an earlier process had begun to",
+        ResignReason::LeaseLost => "a majority of the voters did not renew its lease in time",
     };
     let note = format!("deleting the payload of term {term} ({}): {why}", reason.as_str());
     Happening::new(Notice::normal("Stopping", note)).under(term)
@@ -264,6 +268,9 @@ mod tests {
             Refusal::Leading,
             Refusal::NoRecord,
             Refusal::TermJump,
+            Refusal::Leased,
+            Refusal::OldConfig,
+            Refusal::NoVoter,
         ];
         for refusal in all {
             let (term, by) = (Term(7), name("sheffield"));

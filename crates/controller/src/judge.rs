@@ -101,7 +101,7 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
             let waiting = view.progress.not_ready.as_deref().unwrap_or("the payload");
             Some(going("Progressing", format!("not ready yet: {waiting}")))
         }
-        (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby)) => {
+        (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby | Role::Witness)) => {
             unlocated.map(|trouble| going(trouble.reason, trouble.message.clone()))
         }
     }

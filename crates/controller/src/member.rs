@@ -13,10 +13,11 @@ use crate::memory;
 pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
     NodeSpec {
         election: ElectionSpec {
+            witness: false,
             rank: settings.rank,
             ready: settings.ready,
             candidate: true,
-            proposal: settings.proposal,
+            proposal: settings.proposal.clone(),
         },
         address: settings.advertised.clone(),
         seeds: settings.seeds.clone(),

@@ -1,8 +1,8 @@
 //! What a member must remember across restarts, as it stands in its object's status.
 
-use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, VoteStatus};
-use flagship_node::{DurableRecord, ElectionRecord, Vote};
-use flagship_types::{Callsign, Epoch, MemberName, Term};
+use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, VoteStatus, exact_duration};
+use flagship_node::{DurableRecord, ElectionRecord, Promise, Vote};
+use flagship_types::{Callsign, Epoch, MemberName, Term, parse_duration};
 
 /// Kubernetes numbers are signed; ours stay far below their end.
 pub(crate) fn signed(number: u64) -> i64 {
@@ -38,9 +38,14 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
     let vote = status.vote.as_ref().and_then(|vote| {
         Some(Vote { term: self::term(Some(vote.term))?, candidate: name(&vote.candidate)? })
     });
+    let lasting = |text: &Option<String>| text.as_deref().and_then(|text| parse_duration(text).ok());
+    let promise = status.vote.as_ref().and_then(|vote| {
+        Some(Promise { lease: lasting(&vote.lease_duration)?, stop_grace: lasting(&vote.stop_grace)? })
+    });
     Some(ElectionRecord {
         version: 0,
         vote,
+        promise,
         held: self::term(status.held_term),
         stopping: self::term(status.stopping),
         term: term.unwrap_or(Term::NONE),
@@ -52,7 +57,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
 
 /// Puts a record into the status, replacing the one before as a whole.
 pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, callsign: &Callsign) {
-    let ElectionRecord { version: _, vote, held, stopping, term, leader: _, config, forgotten } =
+    let ElectionRecord { version: _, vote, promise, held, stopping, term, leader: _, config, forgotten } =
         &record.election;
     status.epoch = Some(signed(record.epoch.0));
     status.callsign = Some(callsign.as_str().into());
@@ -60,6 +65,8 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
         term: signed(vote.term.0),
         candidate: vote.candidate.as_str().into(),
         config_version: signed(config.version.0),
+        lease_duration: promise.map(|promise| exact_duration(promise.lease)),
+        stop_grace: promise.map(|promise| exact_duration(promise.stop_grace)),
     });
     status.held_term = held.map(|term| signed(term.0));
     status.stopping = stopping.map(|term| signed(term.0));
@@ -108,6 +115,10 @@ mod tests {
         let election = ElectionRecord {
             version: 9,
             vote: Some(Vote { term: Term(7), candidate: member("newyork") }),
+            promise: Some(Promise {
+                lease: std::time::Duration::from_secs(3),
+                stop_grace: std::time::Duration::from_millis(10_500),
+            }),
             held: Some(Term(7)),
             stopping: Some(Term(7)),
             term: Term(8),

@@ -176,6 +176,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
     let mut machine = machine_config(&settings(), &name, epoch, &Default::default(), None);
     machine.spec.election.candidate = leads;
     let record = ElectionRecord {
+        promise: None,
         version: 0,
         vote: Some(Vote { term: Term(3), candidate: name }),
         held: None,

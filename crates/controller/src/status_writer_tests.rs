@@ -81,6 +81,7 @@ async fn open(client: Client) -> StatusHandle {
 
 fn record(term: u64) -> DurableRecord {
     let election = ElectionRecord {
+        promise: None,
         version: term,
         vote: Some(Vote { term: Term(term), candidate: "newyork".parse().unwrap() }),
         held: Some(Term(term)),

@@ -222,7 +222,7 @@ impl Election {
         let claim = Claim {
             term: campaign.term,
             rank: self.spec.rank,
-            config: self.stored_config.version,
+            config: self.stored_config.clone(),
             released: campaign.released,
         };
         let is_pre = campaign.phase == Phase::Pre;

@@ -1,6 +1,6 @@
 //! The fleet configuration: the leader adopts its own object's, everybody stores it.
 
-use flagship_types::{ConfigVersion, FleetConfig, MemberName, Role};
+use flagship_types::{ConfigVersion, FleetConfig, MemberName, Role, Term};
 
 use crate::core::{Election, Gated};
 use crate::io::{Event, Message, Presence};
@@ -9,7 +9,7 @@ use crate::stage::Stage;
 
 /// The largest step of a version that is believed: beyond it a peer is mistaken or hostile, and would freeze the
 /// configuration for ever.
-const MAX_VERSION_JUMP: u64 = 1 << 20;
+const MAX_VERSION_JUMP: u64 = Term::MAX_JUMP << 8;
 
 impl Election {
     /// Takes a newer configuration over.
@@ -22,7 +22,7 @@ impl Election {
             self.stats.messages_ignored += 1;
             return;
         }
-        self.record.config = *config;
+        self.record.config = config.clone();
         self.store_config();
     }
 
@@ -34,7 +34,7 @@ impl Election {
     }
 
     fn store_config(&mut self) {
-        let config = self.record.config;
+        let config = self.record.config.clone();
         if self.may_vote {
             self.persist_then(Gated::ConfigStored { version: config.version });
         }
@@ -43,7 +43,7 @@ impl Election {
 
     pub(crate) fn on_config_stored_here(&mut self, version: ConfigVersion) {
         if self.record.config.version == version {
-            self.stored_config = self.record.config;
+            self.stored_config = self.record.config.clone();
         }
         if let Some(leader) = self.leader.clone().filter(|l| *l != self.me) {
             self.acknowledge_config(&leader, version);
@@ -68,9 +68,11 @@ impl Election {
             return;
         };
         let knows_newer = self.peers.values().any(is_newer);
+        let next = own.next_in(lead.term);
         let differs = !self.spec.proposal.same_settings(&self.record.config) || own == ConfigVersion(0);
-        if lead.begun && lead.hold.is_none() && differs && !knows_newer {
-            self.record.config = FleetConfig { version: own.next(), ..self.spec.proposal };
+        if let (true, None, Some(version)) = (lead.begun && differs && !knows_newer, lead.hold, next) {
+            let pause = self.record.config.pause.clone();
+            self.record.config = FleetConfig { version, pause, ..self.spec.proposal.clone() };
             self.store_config();
         }
     }
@@ -79,7 +81,7 @@ impl Election {
     /// and what is in force.
     pub fn config_conflict(&self) -> Option<(MemberName, FleetConfig)> {
         let leader = self.leader.clone().filter(|l| *l != self.me)?;
-        (!self.spec.proposal.same_settings(&self.record.config)).then_some((leader, self.record.config))
+        (!self.spec.proposal.same_settings(&self.record.config)).then(|| (leader, self.record.config.clone()))
     }
 
     /// Members that may lead, are not Down, and have not stored the leader's configuration yet: with any of them

@@ -14,6 +14,7 @@ use crate::io::{
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
 use crate::stage::{Held, Joining, Stage};
+use crate::voter::grant_of;
 
 /// How long a member that may found a fleet listens and tries its seeds first. A fleet that knows it dials at
 /// least every 5 s.
@@ -108,7 +109,7 @@ impl Election {
             .into_iter()
             .flatten()
             .fold(record.term, Term::max);
-        let stored_config = record.config;
+        let stored_config = record.config.clone();
         let leader = if held.is_some() { Some(config.name.clone()) } else { record.leader.clone() };
         // An own lead that ended is no lead to follow.
         let leader = leader.filter(|l| held.is_some() || *l != config.name);
@@ -245,7 +246,7 @@ impl Election {
     fn open_gates(&mut self) {
         while self.gated.front().is_some_and(|(version, _)| *version <= self.durable) {
             match self.gated.pop_front() {
-                Some((_, Gated::Grant { to, term })) => self.send(&to, Message::Grant { term, pre: false }),
+                Some((_, Gated::Grant { to, term })) => self.send(&to, grant_of(term, false)),
                 Some((_, Gated::ConfigStored { version })) => self.on_config_stored_here(version),
                 None => {}
             }
@@ -438,11 +439,12 @@ fn empty_record(spec: &Spec) -> Record {
     Record {
         version: 0,
         vote: None,
+        promise: None,
         held: None,
         stopping: None,
         term: Term::NONE,
         leader: None,
-        config: FleetConfig { version: ConfigVersion(0), ..spec.proposal },
+        config: FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() },
         forgotten: Vec::new(),
     }
 }

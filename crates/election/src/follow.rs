@@ -23,7 +23,8 @@ impl Election {
         match message {
             Message::PreClaim(claim) => self.on_claim(from, &claim, true),
             Message::Claim(claim) => self.on_claim(from, &claim, false),
-            Message::Grant { term, pre } => self.on_grant(from, term, pre),
+            Message::Grant { term, pre, owed: _, config: _ } => self.on_grant(from, term, pre),
+            Message::Renew { .. } | Message::Renewed { .. } => {}
             Message::Refuse { term, pre, refusal, highest, retry_after } => {
                 self.on_refuse(from, (term, pre), (refusal, highest), retry_after);
             }
@@ -39,7 +40,8 @@ impl Election {
             }
             Message::ConfirmReply { term, highest } => self.on_confirm_reply(from, term, highest),
             Message::RecordRequest => {
-                let (vote, term, config) = (self.record.vote.clone(), self.record.term, self.record.config);
+                let (vote, term, config) =
+                    (self.record.vote.clone(), self.record.term, self.record.config.clone());
                 self.send(from, Message::RecordReply { vote, term, config });
             }
             Message::RecordReply { vote, term, config } => {
@@ -61,9 +63,10 @@ impl Election {
         let Some(peer) = self.peers.get_mut(from) else {
             return;
         };
+        let version = config.version;
         peer.announced = Some((term, config));
         // Announced state tells that it is stored only through this answer.
-        self.acknowledge_config(from, config.version);
+        self.acknowledge_config(from, version);
         match &self.stage {
             Stage::Joining(joining) => match joining.held {
                 Some(held) if held.recorded => self.heed(held.term, &Vote { term, candidate: from.clone() }),

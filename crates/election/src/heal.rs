@@ -75,7 +75,7 @@ pub(crate) fn wins(a: &Contender<'_>, b: &Contender<'_>, failback: Failback) -> 
 
 fn contender(peer: &Peer) -> Option<Contender<'_>> {
     let metadata = peer.metadata()?;
-    let term = peer.announced.map_or(metadata.term, |(term, _)| term);
+    let term = peer.announced.as_ref().map_or(metadata.term, |(term, _)| *term);
     let (interrupted, copy) = (metadata.interrupted, metadata.health.into());
     Some(Contender { interrupted, copy, rank: metadata.rank, term, name: peer.name() })
 }
@@ -189,7 +189,7 @@ impl Election {
     }
 
     fn meet(&mut self, lead: Lead, rival: &MemberName) -> bool {
-        let Some((term, config)) = self.peers.get(rival).and_then(|p| p.announced) else {
+        let Some((term, config)) = self.peers.get(rival).and_then(|p| p.announced.clone()) else {
             return false;
         };
         if self.split_seen.as_ref().is_none_or(|(name, _)| name != rival) {
@@ -260,14 +260,19 @@ impl Election {
 
     /// Tells everybody who does not show that it knows.
     fn announce(&mut self, term: Term) {
-        let config = self.stored_config;
+        let config = self.stored_config.clone();
         let me = &self.me;
         let knows = |p: &Peer| {
             let metadata = p.metadata().filter(|m| m.leader.as_ref() == Some(me) && m.term == term);
             metadata.is_some_and(|m| m.config == config.version)
         };
         for peer in self.names(|p| p.is_linked() && !knows(p)) {
-            self.send_paced(&peer, Paced::Announce, ANNOUNCE_EVERY, Message::Announce { term, config });
+            self.send_paced(
+                &peer,
+                Paced::Announce,
+                ANNOUNCE_EVERY,
+                Message::Announce { term, config: config.clone() },
+            );
         }
     }
 
@@ -277,7 +282,7 @@ impl Election {
         let leads = self
             .peers
             .get(&by.candidate)
-            .is_some_and(|p| p.announced.is_some_and(|(term, _)| term == by.term));
+            .is_some_and(|p| p.announced.as_ref().is_some_and(|(term, _)| *term == by.term));
         if leads {
             self.follow(&by.candidate, by.term);
         }

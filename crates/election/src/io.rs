@@ -87,6 +87,8 @@ pub struct Spec {
     pub ready: bool,
     /// May lead.
     pub candidate: bool,
+    /// Votes and never leads; it has no object and proposes nothing.
+    pub witness: bool,
     /// The fleet settings this object proposes (its version is ignored).
     pub proposal: FleetConfig,
 }
@@ -147,6 +149,9 @@ pub enum ResignReason {
     Operator,
     /// The process found a stop that an earlier process of this member had begun.
     Unfinished,
+    /// Quorum: a majority of the voters did not renew the lease in time. The payload has to be gone within the stop
+    /// grace: workloads at once, then their pods.
+    LeaseLost,
 }
 
 impl ResignReason {
@@ -158,6 +163,7 @@ impl ResignReason {
             Self::Removal => "Removal",
             Self::Operator => "Operator",
             Self::Unfinished => "Unfinished",
+            Self::LeaseLost => "LeaseLost",
         }
     }
 }
@@ -184,6 +190,9 @@ pub struct Record {
     pub version: u64,
     /// The highest term granted, and to whom; `None`: never voted.
     pub vote: Option<Vote>,
+    /// Quorum: what came with that vote, and with those before it whose payload may still run. A voter that restarts
+    /// votes for nobody else for as long as it had promised.
+    pub promise: Option<Promise>,
     /// The term under which this member leads or was leading when it last wrote.
     pub held: Option<Term>,
     /// The term whose payload is being deleted: a process that finds it only completes the stop.
@@ -220,6 +229,10 @@ pub enum Message {
         term: Term,
         /// Whether it answers a pre-claim.
         pre: bool,
+        /// Quorum: an earlier leader's payload may run for so long yet.
+        owed: Duration,
+        /// Quorum: the configuration under which it is given.
+        config: ConfigVersion,
     },
     /// No, because.
     Refuse {
@@ -290,6 +303,28 @@ pub enum Message {
         /// Which.
         version: ConfigVersion,
     },
+    /// Quorum: promise me the lead for another lease. Sent by the leader to every voter, about every second.
+    Renew {
+        /// The lead.
+        term: Term,
+        /// Which renewal: counts up within the process.
+        seq: u64,
+        /// The configuration it rests on.
+        config: ConfigVersion,
+        /// For so long from when it arrives.
+        lease: Duration,
+        /// So long the leader may take to stop its payload once it has lost the lease.
+        stop_grace: Duration,
+    },
+    /// Quorum: promised.
+    Renewed {
+        /// The lead.
+        term: Term,
+        /// Which renewal.
+        seq: u64,
+        /// The configuration that the voter has stored.
+        config: ConfigVersion,
+    },
 }
 
 /// What a candidate asks for.
@@ -299,8 +334,8 @@ pub struct Claim {
     pub term: Term,
     /// The candidate's rank.
     pub rank: Rank,
-    /// The configuration it has stored.
-    pub config: ConfigVersion,
+    /// The configuration it has stored, and stands under.
+    pub config: FleetConfig,
     /// The release it rests on, if any.
     pub released: Option<Term>,
 }
@@ -330,6 +365,21 @@ pub enum Refusal {
     NoRecord,
     /// The term is too far ahead to be true.
     TermJump,
+    /// Quorum: the voter promised the lead to another, for as long as it says.
+    Leased,
+    /// Quorum: the voter stored a newer configuration than the claimant's, or another one that nobody led under.
+    OldConfig,
+    /// Quorum: the refuser is no voter under that configuration.
+    NoVoter,
+}
+
+/// What a voter promised whom it granted the lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Promise {
+    /// D: nobody else is granted the lead for so long after each renewal.
+    pub lease: Duration,
+    /// S: and nobody else may run the payload for 1.05 times as long after that.
+    pub stop_grace: Duration,
 }
 
 /// What others want to know: history, Events, metrics, logs.

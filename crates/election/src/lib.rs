@@ -24,7 +24,7 @@ pub use campaign::{FALLBACK_DELAY, MAX_NEEDED};
 pub use electors::{ABSTAIN_AFTER, MAX_OTHER_ELECTORS};
 pub use handover::RESERVATION;
 pub use io::{
-    Claim, Config, Directive, Event, Input, Message, Output, PeerView, Permit, Presence, Record, Refusal,
-    ResignReason, Restored, Spec, Standing, Stats, Vote,
+    Claim, Config, Directive, Event, Input, Message, Output, PeerView, Permit, Presence, Promise, Record,
+    Refusal, ResignReason, Restored, Spec, Standing, Stats, Vote,
 };
 pub use peer::MAX_PEERS;

@@ -134,7 +134,7 @@ impl Peer {
     /// Whether it still holds the lead, or may: its payload may run. `followed` is the term under which this
     /// member follows it, if it does.
     pub(crate) fn holds_lead(&self, followed: Option<Term>) -> bool {
-        let announced = self.announced.map(|(term, _)| term);
+        let announced = self.announced.as_ref().map(|(term, _)| *term);
         let Some(metadata) = self.metadata() else {
             return followed.is_some() || announced.is_some();
         };
@@ -157,7 +157,7 @@ impl Peer {
             Role::Leader | Role::Stopping => true,
             // Restarted, or about to lead: whether it does is being found out.
             Role::Joining | Role::Candidate => metadata.leader.as_ref() == Some(self.name()),
-            Role::Standby => false,
+            Role::Standby | Role::Witness => false,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::{MemberName, Term};
+use flagship_types::{ConfigVersion, MemberName, Term};
 
 use crate::core::{Election, Gated};
 use crate::io::{Claim, Message, Refusal, ResignReason, Vote};
@@ -40,7 +40,7 @@ impl Election {
                 let term = claim.term;
                 self.send(from, Message::Refuse { term, pre, refusal, highest, retry_after });
             }
-            Ok(()) if pre => self.send(from, Message::Grant { term: claim.term, pre: true }),
+            Ok(()) if pre => self.send(from, grant_of(claim.term, true)),
             Ok(()) => self.grant(from, claim.term),
         }
     }
@@ -151,6 +151,11 @@ impl Election {
             (lead, vote) => lead.or(vote),
         }
     }
+}
+
+/// A grant of Availability: nothing is owed to anybody.
+pub(crate) fn grant_of(term: Term, pre: bool) -> Message {
+    Message::Grant { term, pre, owed: Duration::ZERO, config: ConfigVersion(0) }
 }
 
 /// Terms compare as (term, candidate); within one term the smaller name stands higher.

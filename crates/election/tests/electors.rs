@@ -13,7 +13,8 @@ fn name(text: &str) -> MemberName {
 }
 
 fn election(candidate: bool) -> Election {
-    let spec = Spec { rank: Rank(1), ready: true, candidate, proposal: FleetConfig::default() };
+    let spec =
+        Spec { rank: Rank(1), ready: true, candidate, witness: false, proposal: FleetConfig::default() };
     Election::new(Config { name: name("me") }, spec, Restored::default(), 1, Instant::ZERO)
 }
 

@@ -182,8 +182,8 @@ fn retiring_members_leave_one_leader() {
 fn garbage(f: &mut Fleet) -> Message {
     let term =
         Term([f.below(12), f.below(1 << 19), u64::MAX - f.below(3)][usize::try_from(f.below(3)).unwrap()]);
-    let claim =
-        Claim { term, rank: Rank(99), config: ConfigVersion(f.below(9)), released: Some(Term(f.below(9))) };
+    let config = FleetConfig { version: ConfigVersion(f.below(9)), ..FleetConfig::default() };
+    let claim = Claim { term, rank: Rank(99), config, released: Some(Term(f.below(9))) };
     let vote = Some(Vote {
         term,
         candidate: fleet::name(["m0", "m1", "ghost"][usize::try_from(f.below(3)).unwrap()]),
@@ -193,7 +193,7 @@ fn garbage(f: &mut Fleet) -> Message {
     match f.below(12) {
         0 => Message::PreClaim(claim),
         1 => Message::Claim(claim),
-        2 => Message::Grant { term, pre },
+        2 => Message::Grant { term, pre, owed: std::time::Duration::ZERO, config: ConfigVersion(0) },
         3 => Message::Refuse { term, pre, refusal: Refusal::Leading, highest: term, retry_after: secs(9999) },
         4 => Message::Announce { term, config },
         5 => Message::HandoverRequest { term: Term(f.below(9)) },

@@ -22,10 +22,10 @@ pub use marks::{
 };
 pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};
 pub use spec::{
-    ApplySpec, DeletionPolicy, ElectionSpec, Failback, KeyRef, MembershipSpec, MultiCluster,
+    ApplySpec, DeletionPolicy, ElectionSpec, Failback, Fencing, KeyRef, MembershipSpec, Mode, MultiCluster,
     MultiClusterSpec, PayloadFrom, ServiceRef,
 };
 pub use status::{
     ConfigurationStatus, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus, MultiClusterStatus,
-    ObjectState, VoteStatus,
+    ObjectState, PauseStatus, VoteStatus, exact_duration,
 };

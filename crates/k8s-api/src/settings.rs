@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use flagship_types::{Callsign, FleetConfig, PeerAddress, Rank, parse_duration};
+use flagship_types::{Callsign, FleetConfig, MemberName, PeerAddress, Rank, parse_duration};
 
 use crate::spec::DEFAULT_PORT;
-use crate::{Failback, KeyRef, MultiCluster, MultiClusterSpec};
+use crate::{Failback, Fencing, KeyRef, Mode, MultiCluster, MultiClusterSpec};
 
 /// A field of the spec that the schema let through and that cannot be used. Shown as a Stalled condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,8 @@ pub struct Settings {
     pub seeds: Vec<PeerAddress>,
     /// The fleet configuration this object proposes; its version is 0.
     pub proposal: FleetConfig,
+    /// Whether the API server refuses the writes of an old holder or term.
+    pub fenced: bool,
     /// How often this member beats.
     pub beat_interval: Duration,
     /// The least silence before a member with one observer is suspected.
@@ -184,6 +186,7 @@ impl MultiClusterSpec {
             service,
             seeds,
             proposal,
+            fenced: self.election.fencing == Some(Fencing::AdmissionPolicy),
             beat_interval,
             silence_floor,
             apply,
@@ -234,12 +237,54 @@ impl MultiClusterSpec {
         let delay_path = "spec.election.failbackDelay";
         let grace = (&election.restart_grace, default.restart_grace, Duration::ZERO..=ten_minutes);
         let delay = (&election.failback_delay, default.failback_delay, Duration::ZERO..=week);
+        let lease = (&election.lease_duration, default.lease, Duration::from_secs(1)..=ten_minutes);
+        let stop =
+            (&election.stop_grace, default.stop_grace, Duration::from_secs(3)..=Duration::from_secs(3600));
+        let mode = match election.mode {
+            Some(Mode::Quorum) => flagship_types::Mode::Quorum,
+            Some(Mode::Availability) | None => flagship_types::Mode::Availability,
+        };
         FleetConfig {
+            mode,
+            voters: self.voters(mode, wrong),
+            lease: duration("spec.election.leaseDuration", lease.0, lease.1, lease.2, wrong),
+            stop_grace: duration("spec.election.stopGrace", stop.0, stop.1, stop.2, wrong),
             failback,
             restart_grace: duration(grace_path, grace.0, grace.1, grace.2, wrong),
             failback_delay: duration(delay_path, delay.0, delay.1, delay.2, wrong),
             ..default
         }
+    }
+
+    fn voters(&self, mode: flagship_types::Mode, wrong: &mut Vec<FieldError>) -> Vec<MemberName> {
+        let path = "spec.election.voters";
+        let given = &self.election.voters;
+        if mode == flagship_types::Mode::Availability {
+            if !given.is_empty() {
+                wrong.push(FieldError::new(
+                    path,
+                    "is for mode Quorum only: remove it, or set spec.election.mode",
+                ));
+            }
+            return Vec::new();
+        }
+        if given.is_empty() || given.len() > FleetConfig::MAX_VOTERS {
+            let most = FleetConfig::MAX_VOTERS;
+            let message = format!("has {} names: mode Quorum needs 1 to {most}, an odd number", given.len());
+            wrong.push(FieldError::new(path, message));
+        }
+        let mut voters: Vec<MemberName> = (given.iter().enumerate())
+            .filter_map(|(at, name)| {
+                let wrong_name = |error| wrong.push(FieldError::new(format!("{path}[{at}]"), error));
+                MemberName::new(name).map_err(wrong_name).ok()
+            })
+            .collect();
+        voters.sort();
+        if voters.windows(2).any(|pair| pair[0] == pair[1]) {
+            wrong.push(FieldError::new(path, "has a name twice"));
+            voters.dedup();
+        }
+        voters
     }
 
     fn sources(&self, wrong: &mut Vec<FieldError>) -> Vec<PayloadSource> {

@@ -149,7 +149,37 @@ pub struct ServiceRef {
 /// When the lead moves. The leader's settings are in force for the whole fleet.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.mode) && self.mode == 'Quorum' ? has(self.voters) && self.voters.size() > 0 : !has(self.voters) || self.voters.size() == 0")
+        .message("give the names of the voters with mode Quorum, and with no other mode"),
+)]
 pub struct ElectionSpec {
+    /// What a partition does. Availability, the default: each part has a leader. Quorum: only the part with a majority
+    /// of the voters has one, and a leader that loses their contact stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The members, witnesses among them, whose majority grants the lead. With mode Quorum only; an odd number. The
+    /// leader changes the fleet's voters one at a time until they are these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub voters: Vec<String>,
+    /// For how long a voter promises the lead; a leader that they do not renew stops after 80 % of it. Mode Quorum.
+    /// Default 3s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')").message("from 1s to 10m"))]
+    pub lease_duration: Option<String>,
+    /// How long a leader's cluster may take to stop the payload once its lease is lost: pods get 2s less than this to
+    /// end. Its successor waits that long. Mode Quorum. Default 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('3s') && duration(self) <= duration('1h')").message("from 3s to 1h"))]
+    pub stop_grace: Option<String>,
+    /// What else keeps a process from writing that does not lead any more: None, the default, or AdmissionPolicy, by
+    /// which the API server refuses the writes of an old holder or term.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<Fencing>,
     /// How long a leader whose daemon ended while its cluster lives may take to restart before it is replaced.
     /// Default 3s; 0 replaces it at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +194,24 @@ pub struct ElectionSpec {
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     #[x_kube(validation = Rule::new("duration(self) <= duration('168h')").message("at most 168h"))]
     pub failback_delay: Option<String>,
+}
+
+/// What a partition does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Mode {
+    /// Each part has a leader.
+    Availability,
+    /// Only the part with a majority of the voters has one.
+    Quorum,
+}
+
+/// What else keeps a process from writing that does not lead any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Fencing {
+    /// Nothing but its own checks.
+    None,
+    /// The API server, by a ValidatingAdmissionPolicy.
+    AdmissionPolicy,
 }
 
 /// Whether a member of higher rank takes the lead back by itself.

@@ -223,7 +223,7 @@ fn the_configuration_survives_the_status() {
         failback: flagship_types::Failback::Manual,
         ..Default::default()
     };
-    assert_eq!(ConfigurationStatus::from(&config).to_config(), Some(config));
-    let unknown = ConfigurationStatus { mode: "Quorum".into(), ..ConfigurationStatus::from(&config) };
+    assert_eq!(ConfigurationStatus::from(&config).to_config(), Some(config.clone()));
+    let unknown = ConfigurationStatus { mode: "Anarchy".into(), ..ConfigurationStatus::from(&config) };
     assert_eq!(unknown.to_config(), None);
 }

@@ -22,7 +22,7 @@ pub(crate) fn unsigned(_: &Statement) -> Option<membership::Proof> {
 
 pub(crate) fn founder_config() -> MachineConfig {
     let proposal = FleetConfig::default();
-    let election = election::Spec { rank: Rank(5), ready: true, candidate: true, proposal };
+    let election = election::Spec { rank: Rank(5), ready: true, candidate: true, witness: false, proposal };
     MachineConfig {
         callsign: Callsign::new("federation").unwrap(),
         member: "newyork".parse().unwrap(),

@@ -29,7 +29,7 @@ impl Machine {
             term: leader.as_ref().map_or(self.election.term(), |(_, term)| *term),
             leader: leader.map(|(name, _)| name),
             directive: self.effective_directive(),
-            config: *self.election.config(),
+            config: self.election.config().clone(),
             config_conflict: self
                 .election
                 .config_conflict()

@@ -13,7 +13,7 @@ mod verified;
 pub use address::{AddressError, PeerAddress};
 pub use close::CloseCode;
 pub use identity::{IdentityError, MemberIdentity, TrustDomain};
-pub use metadata::{Failback, FleetConfig, Health, Metadata, Mode, Role};
+pub use metadata::{Failback, FleetConfig, Health, Metadata, Mode, Pause, Role};
 pub use name::{Callsign, MemberName, NameError};
 pub use number::{ConfigVersion, Epoch, Incarnation, Rank, Term};
 pub use time::{DurationError, Instant, format_duration, parse_duration};

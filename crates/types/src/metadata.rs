@@ -18,6 +18,8 @@ pub enum Role {
     Leader,
     /// Was the leader and is deleting its payload.
     Stopping,
+    /// Votes and never leads; it needs no cluster.
+    Witness,
 }
 
 impl Role {
@@ -29,6 +31,7 @@ impl Role {
             Self::Candidate => "Candidate",
             Self::Leader => "Leader",
             Self::Stopping => "Stopping",
+            Self::Witness => "Witness",
         }
     }
 }
@@ -73,6 +76,18 @@ pub enum Mode {
     /// In each connected part one leader.
     #[default]
     Availability,
+    /// Only who is granted the lead by a majority of the voters leads, and only as long as they renew its lease.
+    Quorum,
+}
+
+impl Mode {
+    /// The word shown to users.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Availability => "Availability",
+            Self::Quorum => "Quorum",
+        }
+    }
 }
 
 /// Whether a better-ranked member takes the lead back by itself.
@@ -85,13 +100,35 @@ pub enum Failback {
     Manual,
 }
 
+/// An operator stopped everything that moves the lead by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pause {
+    /// Since when, in milliseconds of the wall clock of who set it.
+    pub since_ms: u64,
+    /// Why, for people; at most [`Pause::MAX_REASON`] bytes.
+    pub reason: String,
+}
+
+impl Pause {
+    /// The longest reason, in bytes.
+    pub const MAX_REASON: usize = 256;
+}
+
 /// What all members must agree on. The record with the higher version is in force; the leader writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FleetConfig {
     /// Which of two records is newer.
     pub version: ConfigVersion,
-    /// Availability or, in a later release, Quorum.
+    /// Availability or Quorum.
     pub mode: Mode,
+    /// Who votes in Quorum: sorted, each once, at most [`FleetConfig::MAX_VOTERS`]. Empty in Availability.
+    pub voters: Vec<MemberName>,
+    /// D: for so long a voter promises not to elect another. Quorum only.
+    pub lease: Duration,
+    /// S: within this time after it lost its lease a leader's cluster has stopped the payload. Quorum only.
+    pub stop_grace: Duration,
+    /// Nothing moves the lead by itself.
+    pub pause: Option<Pause>,
     /// Whether rank moves a running payload.
     pub failback: Failback,
     /// How long a better candidate must have been healthy before it asks for the lead.
@@ -105,6 +142,10 @@ impl Default for FleetConfig {
         Self {
             version: ConfigVersion(0),
             mode: Mode::Availability,
+            voters: Vec::new(),
+            lease: Duration::from_secs(3),
+            stop_grace: Duration::from_secs(10),
+            pause: None,
             failback: Failback::Automatic,
             failback_delay: Duration::from_secs(1),
             restart_grace: Duration::from_secs(3),
@@ -113,8 +154,11 @@ impl Default for FleetConfig {
 }
 
 impl FleetConfig {
-    /// Whether both say the same, versions aside.
+    /// The most voters: more make every renewal slower and no fleet safer.
+    pub const MAX_VOTERS: usize = 9;
+
+    /// Whether both say the same, versions and pauses aside: a pause is an operator's word, not an object's.
     pub fn same_settings(&self, other: &Self) -> bool {
-        Self { version: other.version, ..*self } == *other
+        Self { version: other.version, pause: other.pause.clone(), ..self.clone() } == *other
     }
 }

@@ -32,7 +32,8 @@ number! {
     Incarnation(u32)
 }
 number! {
-    /// Version of the fleet configuration; the higher one is in force.
+    /// Version of the fleet configuration; the higher one is in force. It begins with the term of the leader that wrote
+    /// it, so that no two leaders write the same one.
     ConfigVersion(u64)
 }
 
@@ -61,8 +62,18 @@ impl Incarnation {
 }
 
 impl ConfigVersion {
-    /// The next version.
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    /// How many versions there are in each term.
+    const PER_TERM: u64 = 1 << 8;
+
+    /// The next version that the leader of this term may write; `None` if it has written all that there are.
+    pub fn next_in(self, term: Term) -> Option<Self> {
+        let first = term.0.checked_mul(Self::PER_TERM)?;
+        let next = self.0.checked_add(1)?.max(first);
+        (next - first < Self::PER_TERM).then_some(Self(next))
+    }
+
+    /// The term of the leader that wrote it; none if it is older than leaders, as a proposal is.
+    pub fn term(self) -> Term {
+        Term(self.0 / Self::PER_TERM)
     }
 }

@@ -1,7 +1,9 @@
 //! Election's messages to protobuf and back.
 
+use std::time::Duration;
+
 use flagship_election::{Claim, Message, Refusal, Vote};
-use flagship_types::{ConfigVersion, Failback, FleetConfig, Mode, Rank, Term};
+use flagship_types::{ConfigVersion, Failback, FleetConfig, MemberName, Mode, Pause, Rank, Term};
 
 use crate::fields::{from_millis, member, millis_up, optional_member, text_of};
 use crate::frame::shorten;
@@ -13,7 +15,12 @@ impl From<&Message> for pb::ElectionMessage {
         let kind = match message {
             Message::PreClaim(claim) => Kind::PreClaim(claim.into()),
             Message::Claim(claim) => Kind::Claim(claim.into()),
-            Message::Grant { term, pre } => Kind::Grant(pb::Grant { term: term.0, pre: *pre }),
+            Message::Grant { term, pre, owed, config } => Kind::Grant(pb::Grant {
+                term: term.0,
+                pre: *pre,
+                owed_ms: millis_up(*owed),
+                config_version: config.0,
+            }),
             Message::Refuse { term, pre, refusal, highest, retry_after } => Kind::Refuse(pb::Refuse {
                 term: term.0,
                 pre: *pre,
@@ -47,6 +54,16 @@ impl From<&Message> for pb::ElectionMessage {
                 config: Some(config.into()),
             }),
             Message::ConfigStored { version } => Kind::ConfigStored(pb::ConfigStored { version: version.0 }),
+            Message::Renew { term, seq, config, lease, stop_grace } => Kind::Renew(pb::Renew {
+                term: term.0,
+                seq: *seq,
+                config_version: config.0,
+                lease_ms: millis_up(*lease),
+                stop_grace_ms: millis_up(*stop_grace),
+            }),
+            Message::Renewed { term, seq, config } => {
+                Kind::Renewed(pb::Renewed { term: term.0, seq: *seq, config_version: config.0 })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -57,9 +74,14 @@ impl TryFrom<pb::ElectionMessage> for Message {
 
     fn try_from(message: pb::ElectionMessage) -> Result<Self, DecodeError> {
         Ok(match message.kind.ok_or_else(|| DecodeError::missing("election.kind"))? {
-            Kind::PreClaim(claim) => Self::PreClaim(claim.into()),
-            Kind::Claim(claim) => Self::Claim(claim.into()),
-            Kind::Grant(grant) => Self::Grant { term: Term(grant.term), pre: grant.pre },
+            Kind::PreClaim(claim) => Self::PreClaim(claim.try_into()?),
+            Kind::Claim(claim) => Self::Claim(claim.try_into()?),
+            Kind::Grant(grant) => Self::Grant {
+                term: Term(grant.term),
+                pre: grant.pre,
+                owed: from_millis("grant.owed_ms", grant.owed_ms)?,
+                config: ConfigVersion(grant.config_version),
+            },
             Kind::Refuse(refuse) => Self::Refuse {
                 term: Term(refuse.term),
                 pre: refuse.pre,
@@ -96,6 +118,18 @@ impl TryFrom<pb::ElectionMessage> for Message {
                 }
             }
             Kind::ConfigStored(stored) => Self::ConfigStored { version: ConfigVersion(stored.version) },
+            Kind::Renew(renew) => Self::Renew {
+                term: Term(renew.term),
+                seq: renew.seq,
+                config: ConfigVersion(renew.config_version),
+                lease: from_millis("renew.lease_ms", renew.lease_ms)?,
+                stop_grace: from_millis("renew.stop_grace_ms", renew.stop_grace_ms)?,
+            },
+            Kind::Renewed(renewed) => Self::Renewed {
+                term: Term(renewed.term),
+                seq: renewed.seq,
+                config: ConfigVersion(renewed.config_version),
+            },
         })
     }
 }
@@ -105,20 +139,26 @@ impl From<&Claim> for pb::Claim {
         Self {
             term: claim.term.0,
             rank: claim.rank.0,
-            config_version: claim.config.0,
+            config_version: claim.config.version.0,
             released: claim.released.map(|term| term.0),
+            // Who speaks an earlier protocol asks for no more than the version.
+            config: Some((&claim.config).into()),
         }
     }
 }
 
-impl From<pb::Claim> for Claim {
-    fn from(claim: pb::Claim) -> Self {
-        Self {
+impl TryFrom<pb::Claim> for Claim {
+    type Error = DecodeError;
+
+    fn try_from(claim: pb::Claim) -> Result<Self, DecodeError> {
+        // An earlier build names the version only, and knows no mode but Availability.
+        let named = || FleetConfig { version: ConfigVersion(claim.config_version), ..FleetConfig::default() };
+        Ok(Self {
             term: Term(claim.term),
             rank: Rank(claim.rank),
-            config: ConfigVersion(claim.config_version),
             released: claim.released.map(Term),
-        }
+            config: claim.config.map(FleetConfig::try_from).transpose()?.unwrap_or_else(named),
+        })
     }
 }
 
@@ -141,6 +181,9 @@ impl From<Refusal> for pb::Refuse {
             Refusal::Leading => pb::Refusal::Leading,
             Refusal::NoRecord => pb::Refusal::NoRecord,
             Refusal::TermJump => pb::Refusal::TermJump,
+            Refusal::Leased => pb::Refusal::Leased,
+            Refusal::OldConfig => pb::Refusal::OldConfig,
+            Refusal::NoVoter => pb::Refusal::NoVoter,
         };
         refuse.set_refusal(code);
         refuse
@@ -159,6 +202,9 @@ fn from_refuse(refuse: &pb::Refuse) -> Result<Refusal, DecodeError> {
         pb::Refusal::Leading => Refusal::Leading,
         pb::Refusal::NoRecord => Refusal::NoRecord,
         pb::Refusal::TermJump => Refusal::TermJump,
+        pb::Refusal::Leased => Refusal::Leased,
+        pb::Refusal::OldConfig => Refusal::OldConfig,
+        pb::Refusal::NoVoter => Refusal::NoVoter,
         pb::Refusal::Unspecified => {
             return Err(DecodeError::new(
                 "refuse.refusal",
@@ -186,6 +232,7 @@ impl From<&FleetConfig> for pb::FleetConfig {
     fn from(config: &FleetConfig) -> Self {
         let mode = match config.mode {
             Mode::Availability => pb::Mode::Availability,
+            Mode::Quorum => pb::Mode::Quorum,
         };
         let failback = match config.failback {
             Failback::Automatic => pb::Failback::Automatic,
@@ -197,6 +244,13 @@ impl From<&FleetConfig> for pb::FleetConfig {
             failback: failback.into(),
             failback_delay_ms: millis_up(config.failback_delay),
             restart_grace_ms: millis_up(config.restart_grace),
+            voters: config.voters.iter().map(ToString::to_string).collect(),
+            lease_ms: millis_up(config.lease),
+            stop_grace_ms: millis_up(config.stop_grace),
+            pause: config.pause.as_ref().map(|pause| pb::Pause {
+                since_ms: pause.since_ms,
+                reason: cut(&pause.reason, Pause::MAX_REASON),
+            }),
         }
     }
 }
@@ -205,11 +259,13 @@ impl TryFrom<pb::FleetConfig> for FleetConfig {
     type Error = DecodeError;
 
     fn try_from(config: pb::FleetConfig) -> Result<Self, DecodeError> {
+        let default = Self::default();
         let unknown = |field, value: i32| DecodeError::new(field, format!("{value} is not a known value"));
         Ok(Self {
             version: ConfigVersion(config.version),
             mode: match config.mode() {
                 pb::Mode::Availability => Mode::Availability,
+                pb::Mode::Quorum => Mode::Quorum,
                 pb::Mode::Unspecified => return Err(unknown("config.mode", config.mode)),
             },
             failback: match config.failback() {
@@ -219,6 +275,38 @@ impl TryFrom<pb::FleetConfig> for FleetConfig {
             },
             failback_delay: from_millis("config.failback_delay_ms", config.failback_delay_ms)?,
             restart_grace: from_millis("config.restart_grace_ms", config.restart_grace_ms)?,
+            voters: voters(&config.voters)?,
+            lease: lasting("config.lease_ms", config.lease_ms, default.lease)?,
+            stop_grace: lasting("config.stop_grace_ms", config.stop_grace_ms, default.stop_grace)?,
+            pause: config.pause.map(|pause| Pause {
+                since_ms: pause.since_ms,
+                reason: cut(&pause.reason, Pause::MAX_REASON),
+            }),
         })
     }
+}
+
+/// A configuration of an earlier build has none of these.
+fn lasting(field: &'static str, ms: u64, default: Duration) -> Result<Duration, DecodeError> {
+    if ms == 0 { Ok(default) } else { from_millis(field, ms) }
+}
+
+fn voters(names: &[String]) -> Result<Vec<MemberName>, DecodeError> {
+    let field = "config.voters";
+    if names.len() > FleetConfig::MAX_VOTERS {
+        let message = format!("has {} names, at most {} are allowed", names.len(), FleetConfig::MAX_VOTERS);
+        return Err(DecodeError::new(field, message));
+    }
+    let voters = names.iter().map(|name| member(field, name)).collect::<Result<Vec<_>, _>>()?;
+    match voters.is_sorted_by(|a, b| a < b) {
+        true => Ok(voters),
+        false => Err(DecodeError::new(field, "is not sorted, or has a name twice")),
+    }
+}
+
+/// As much of a text as fits, for people to read.
+fn cut(text: &str, bytes: usize) -> String {
+    let mut text = shorten(text);
+    text.truncate(text.floor_char_boundary(bytes));
+    text
 }

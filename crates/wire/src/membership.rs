@@ -331,6 +331,7 @@ impl From<Role> for pb::Role {
             Role::Candidate => Self::Candidate,
             Role::Leader => Self::Leader,
             Role::Stopping => Self::Stopping,
+            Role::Witness => Self::Witness,
         }
     }
 }
@@ -342,6 +343,7 @@ fn from_role(role: pb::Role) -> Result<Role, DecodeError> {
         pb::Role::Candidate => Role::Candidate,
         pb::Role::Leader => Role::Leader,
         pb::Role::Stopping => Role::Stopping,
+        pb::Role::Witness => Role::Witness,
         pb::Role::Unspecified => return Err(unknown("metadata.role", 0)),
     })
 }

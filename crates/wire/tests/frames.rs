@@ -10,7 +10,7 @@ use flagship_membership::{
 };
 use flagship_types::{
     Callsign, CloseCode, ConfigVersion, Epoch, Failback, FleetConfig, Health, Incarnation, MemberName,
-    Metadata, PeerAddress, Rank, Role, Term,
+    Metadata, Mode, Pause, PeerAddress, Rank, Role, Term,
 };
 use flagship_wire::{
     Close, Frame, Hello, Incoming, MAX_FRAME_BYTES, MAX_LEAF_BYTES, MAX_SENTENCE_BYTES, MAX_SIGNATURE_BYTES,
@@ -132,15 +132,26 @@ fn membership_messages() -> Vec<Membership> {
 }
 
 fn election_messages() -> Vec<Election> {
-    let claim = Claim { term: Term(4), rank: Rank(10), config: ConfigVersion(2), released: Some(Term(3)) };
     let vote = Vote { term: Term(4), candidate: name("sheffield") };
-    let config =
-        FleetConfig { version: ConfigVersion(8), failback: Failback::Manual, ..FleetConfig::default() };
+    let config = FleetConfig {
+        version: ConfigVersion(8),
+        failback: Failback::Manual,
+        mode: Mode::Quorum,
+        voters: vec![name("newyork"), name("sheffield"), name("witness")],
+        lease: Duration::from_secs(5),
+        stop_grace: Duration::from_millis(12_500),
+        pause: Some(Pause { since_ms: 1_700_000_000_000, reason: "maintenance".into() }),
+        ..FleetConfig::default()
+    };
+    let (version, lease, stop_grace) = (config.version, config.lease, config.stop_grace);
+    let claim = Claim { term: Term(4), rank: Rank(10), config: config.clone(), released: Some(Term(3)) };
     let retry_after = Duration::from_millis(1500);
     let mut all = vec![
         Election::PreClaim(Claim { released: None, ..claim.clone() }),
         Election::Claim(claim),
-        Election::Grant { term: Term(4), pre: true },
+        Election::Grant { term: Term(4), pre: true, owed: Duration::from_millis(900), config: version },
+        Election::Renew { term: Term(4), seq: 7, config: version, lease, stop_grace },
+        Election::Renewed { term: Term(4), seq: 7, config: version },
         Election::Announce { term: Term(4), config },
         Election::HandoverRequest { term: Term(4) },
         Election::HandoverRefused { term: Term(4), reason: "the payload is stuck".into(), retry_after },

@@ -13,7 +13,7 @@ use flagship_membership::{
 };
 use flagship_types::{
     Callsign, CloseCode, ConfigVersion, Epoch, Failback, FleetConfig, Health, Incarnation, MemberName,
-    Metadata, Mode, PeerAddress, Rank, Role, Term,
+    Metadata, Mode, Pause, PeerAddress, Rank, Role, Term,
 };
 use flagship_wire::{
     Close, DecodeError, Frame, Hello, Incoming, MAX_DIGEST_BITS, MAX_FRAME_BYTES, MAX_LEAF_BYTES,
@@ -195,10 +195,25 @@ fn membership(sender: MemberName) -> impl Strategy<Value = Membership> {
 
 fn config() -> impl Strategy<Value = FleetConfig> {
     let failback = prop::sample::select(vec![Failback::Automatic, Failback::Manual]);
-    (any::<u64>(), failback, millis(), millis()).prop_map(
-        |(version, failback, failback_delay, restart_grace)| {
-            let (version, mode) = (ConfigVersion(version), Mode::Availability);
-            FleetConfig { version, mode, failback, failback_delay, restart_grace }
+    let mode = prop::sample::select(vec![Mode::Availability, Mode::Quorum]);
+    let voters = prop::collection::btree_set(name(), 0..=FleetConfig::MAX_VOTERS);
+    // Zero is what an earlier build says, and means the default.
+    let lasting = || millis().prop_filter("lasts", |time| !time.is_zero());
+    let pause = option::of((any::<u64>(), "[a-z ]{0,256}"));
+    let settings = (mode, failback, millis(), millis());
+    (any::<u64>(), settings, voters, lasting(), lasting(), pause).prop_map(
+        |(version, (mode, failback, failback_delay, restart_grace), voters, lease, stop_grace, pause)| {
+            FleetConfig {
+                version: ConfigVersion(version),
+                mode,
+                voters: voters.into_iter().collect(),
+                lease,
+                stop_grace,
+                pause: pause.map(|(since_ms, reason)| Pause { since_ms, reason }),
+                failback,
+                failback_delay,
+                restart_grace,
+            }
         },
     )
 }
@@ -208,11 +223,11 @@ fn vote() -> impl Strategy<Value = Vote> {
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    (any::<u64>(), any::<i64>(), any::<u64>(), option::of(any::<u64>())).prop_map(
+    (any::<u64>(), any::<i64>(), config(), option::of(any::<u64>())).prop_map(
         |(term, rank, config, released)| Claim {
             term: Term(term),
             rank: Rank(rank),
-            config: ConfigVersion(config),
+            config,
             released: released.map(Term),
         },
     )
@@ -228,6 +243,9 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Leading),
         Just(Refusal::NoRecord),
         Just(Refusal::TermJump),
+        Just(Refusal::Leased),
+        Just(Refusal::OldConfig),
+        Just(Refusal::NoVoter),
     ]
 }
 
@@ -242,7 +260,23 @@ fn election() -> impl Strategy<Value = Election> {
     prop_oneof![
         claim().prop_map(Election::PreClaim),
         claim().prop_map(Election::Claim),
-        (term(), any::<bool>()).prop_map(|(term, pre)| Election::Grant { term, pre }),
+        (term(), any::<bool>(), millis(), any::<u64>()).prop_map(|(term, pre, owed, config)| {
+            Election::Grant { term, pre, owed, config: ConfigVersion(config) }
+        }),
+        (term(), any::<u64>(), any::<u64>(), millis(), millis()).prop_map(
+            |(term, seq, config, lease, stop_grace)| Election::Renew {
+                term,
+                seq,
+                config: ConfigVersion(config),
+                lease,
+                stop_grace,
+            },
+        ),
+        (term(), any::<u64>(), any::<u64>()).prop_map(|(term, seq, config)| Election::Renewed {
+            term,
+            seq,
+            config: ConfigVersion(config),
+        }),
         (term(), any::<bool>(), refusal(), term(), millis()).prop_map(
             |(term, pre, refusal, highest, retry_after)| Election::Refuse {
                 term,

@@ -33,7 +33,7 @@ impl Fleet {
     fn check_message(&mut self, node: &MemberName, to: &MemberName, message: &Message) {
         let durable = self.nodes[node].durable.clone();
         match message {
-            Message::Grant { term, pre: false } => {
+            Message::Grant { term, pre: false, .. } => {
                 self.vote(node, *term, to);
                 let vote = durable.and_then(|d| d.vote);
                 let own = Vote { term: *term, candidate: to.clone() };

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flagship_election::{Directive, Election, Event, Input, Message, Output, PeerView, Presence, Spec};
-use flagship_types::{FleetConfig, Instant, MemberName, Metadata, Rank, Role, Term};
+use flagship_types::{ConfigVersion, FleetConfig, Instant, MemberName, Metadata, Rank, Role, Term};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
@@ -176,7 +176,7 @@ impl Fleet {
     }
 
     pub fn spec(rank: i64, ready: bool) -> Spec {
-        Spec { rank: Rank(rank), ready, candidate: true, proposal: FleetConfig::default() }
+        Spec { rank: Rank(rank), ready, candidate: true, witness: false, proposal: FleetConfig::default() }
     }
 
     pub fn add(&mut self, node: &str, spec: Spec) {
@@ -431,7 +431,8 @@ impl Fleet {
 
     pub fn transmit(&mut self, from: &MemberName, to: &MemberName, mut message: Message) {
         if let (Bug::GrantsTwice, Message::Refuse { term, pre, .. }) = (self.bug, &message) {
-            message = Message::Grant { term: *term, pre: *pre };
+            message =
+                Message::Grant { term: *term, pre: *pre, owed: Duration::ZERO, config: ConfigVersion(0) };
             self.check_output(from, &Output::Send { to: to.clone(), message: message.clone() });
         }
         if let (Bug::RunsEarly, Message::Claim(claim)) = (self.bug, &message) {

@@ -4,7 +4,7 @@
 pub struct ElectionMessage {
     #[prost(
         oneof = "election_message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: ::core::option::Option<election_message::Kind>,
 }
@@ -38,9 +38,13 @@ pub mod election_message {
         RecordReply(super::RecordReply),
         #[prost(message, tag = "13")]
         ConfigStored(super::ConfigStored),
+        #[prost(message, tag = "14")]
+        Renew(super::Renew),
+        #[prost(message, tag = "15")]
+        Renewed(super::Renewed),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Claim {
     #[prost(uint64, tag = "1")]
     pub term: u64,
@@ -51,6 +55,9 @@ pub struct Claim {
     /// The release it rests on.
     #[prost(uint64, optional, tag = "4")]
     pub released: ::core::option::Option<u64>,
+    /// The configuration that the candidate stands under.
+    #[prost(message, optional, tag = "5")]
+    pub config: ::core::option::Option<FleetConfig>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Grant {
@@ -58,6 +65,12 @@ pub struct Grant {
     pub term: u64,
     #[prost(bool, tag = "2")]
     pub pre: bool,
+    /// Quorum: an earlier leader's payload may run for so long yet, counted from when this was said.
+    #[prost(uint64, tag = "3")]
+    pub owed_ms: u64,
+    /// Quorum: the configuration under which it is given.
+    #[prost(uint64, tag = "4")]
+    pub config_version: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refuse {
@@ -78,7 +91,7 @@ pub struct Refuse {
     #[prost(uint64, tag = "7")]
     pub granted_term: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Announce {
     #[prost(uint64, tag = "1")]
     pub term: u64,
@@ -136,6 +149,31 @@ pub struct ConfigStored {
     #[prost(uint64, tag = "1")]
     pub version: u64,
 }
+/// Quorum: the leader asks a voter to promise it the lead for another lease. Answered by Renewed, or by Refuse.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renew {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    /// Counts up within the process.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(uint64, tag = "3")]
+    pub config_version: u64,
+    #[prost(uint64, tag = "4")]
+    pub lease_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub stop_grace_ms: u64,
+}
+/// Promised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renewed {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(uint64, tag = "3")]
+    pub config_version: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Vote {
     #[prost(uint64, tag = "1")]
@@ -143,7 +181,7 @@ pub struct Vote {
     #[prost(string, tag = "2")]
     pub candidate: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FleetConfig {
     #[prost(uint64, tag = "1")]
     pub version: u64,
@@ -155,6 +193,27 @@ pub struct FleetConfig {
     pub failback_delay_ms: u64,
     #[prost(uint64, tag = "5")]
     pub restart_grace_ms: u64,
+    /// Sorted, each once, at most 9. Empty in Availability.
+    #[prost(string, repeated, tag = "6")]
+    pub voters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0: the default.
+    #[prost(uint64, tag = "7")]
+    pub lease_ms: u64,
+    /// 0: the default.
+    #[prost(uint64, tag = "8")]
+    pub stop_grace_ms: u64,
+    #[prost(message, optional, tag = "9")]
+    pub pause: ::core::option::Option<Pause>,
+}
+/// Nothing moves the lead by itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pause {
+    /// Wall clock of who set it.
+    #[prost(uint64, tag = "1")]
+    pub since_ms: u64,
+    /// For people. At most 256 bytes.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -168,6 +227,12 @@ pub enum Refusal {
     Leading = 6,
     NoRecord = 7,
     TermJump = 8,
+    /// Quorum: another was promised the lead; retry_after_ms is what is left of that.
+    Leased = 9,
+    /// Quorum: the refuser stored a newer configuration, or another one under which it cannot grant.
+    OldConfig = 10,
+    /// Quorum: the refuser is no voter of that configuration.
+    NoVoter = 11,
 }
 impl Refusal {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -185,6 +250,9 @@ impl Refusal {
             Self::Leading => "REFUSAL_LEADING",
             Self::NoRecord => "REFUSAL_NO_RECORD",
             Self::TermJump => "REFUSAL_TERM_JUMP",
+            Self::Leased => "REFUSAL_LEASED",
+            Self::OldConfig => "REFUSAL_OLD_CONFIG",
+            Self::NoVoter => "REFUSAL_NO_VOTER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -199,6 +267,9 @@ impl Refusal {
             "REFUSAL_LEADING" => Some(Self::Leading),
             "REFUSAL_NO_RECORD" => Some(Self::NoRecord),
             "REFUSAL_TERM_JUMP" => Some(Self::TermJump),
+            "REFUSAL_LEASED" => Some(Self::Leased),
+            "REFUSAL_OLD_CONFIG" => Some(Self::OldConfig),
+            "REFUSAL_NO_VOTER" => Some(Self::NoVoter),
             _ => None,
         }
     }
@@ -208,6 +279,7 @@ impl Refusal {
 pub enum Mode {
     Unspecified = 0,
     Availability = 1,
+    Quorum = 2,
 }
 impl Mode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -218,6 +290,7 @@ impl Mode {
         match self {
             Self::Unspecified => "MODE_UNSPECIFIED",
             Self::Availability => "MODE_AVAILABILITY",
+            Self::Quorum => "MODE_QUORUM",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -225,6 +298,7 @@ impl Mode {
         match value {
             "MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "MODE_AVAILABILITY" => Some(Self::Availability),
+            "MODE_QUORUM" => Some(Self::Quorum),
             _ => None,
         }
     }
@@ -551,6 +625,7 @@ pub enum Role {
     Candidate = 3,
     Leader = 4,
     Stopping = 5,
+    Witness = 6,
 }
 impl Role {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -565,6 +640,7 @@ impl Role {
             Self::Candidate => "ROLE_CANDIDATE",
             Self::Leader => "ROLE_LEADER",
             Self::Stopping => "ROLE_STOPPING",
+            Self::Witness => "ROLE_WITNESS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -576,6 +652,7 @@ impl Role {
             "ROLE_CANDIDATE" => Some(Self::Candidate),
             "ROLE_LEADER" => Some(Self::Leader),
             "ROLE_STOPPING" => Some(Self::Stopping),
+            "ROLE_WITNESS" => Some(Self::Witness),
             _ => None,
         }
     }

@@ -91,7 +91,8 @@ impl Fleet {
     ) -> NodeSpec {
         let rank = Rank(i64::try_from(electors.saturating_sub(index)).unwrap_or_default());
         let (ready, candidate) = (index == 0, index < electors);
-        let election = ElectionSpec { rank, ready, candidate, proposal: FleetConfig::default() };
+        let election =
+            ElectionSpec { rank, ready, candidate, witness: false, proposal: FleetConfig::default() };
         NodeSpec { election, address: Some(address.clone()), seeds: seeds.to_vec() }
     }
 }

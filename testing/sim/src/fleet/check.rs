@@ -118,6 +118,7 @@ mod tests {
 
     fn record(epoch: u64, term: u64, to: &str) -> DurableRecord {
         let election = ElectionRecord {
+            promise: None,
             version: 1,
             vote: Some(Vote { term: Term(term), candidate: name(to) }),
             held: None,

@@ -434,6 +434,7 @@ impl World {
 
 fn node_spec(spec: &HostSpec) -> NodeSpec {
     let election = ElectionSpec {
+        witness: false,
         rank: spec.rank(),
         ready: spec.ready,
         candidate: true,
