@@ -145,6 +145,15 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
             let notice = Notice::normal("ClaimFailed", note);
             return Some(Happening::new(notice).under(*term).throttled(format!("claim/{by}")));
         }
+        ElectionEvent::HandOverAccepted { term, to, reason } => {
+            let note = format!("{own} hands the lead of term {term} over to {to} ({})", reason.as_str());
+            (Notice::normal("HandingOver", note), *term)
+        }
+        ElectionEvent::HandOverRefused { to, reason, because } => {
+            let to = to.as_ref().map_or("another member".to_owned(), ToString::to_string);
+            let note = format!("the lead is not handed over to {to} ({}): {because}", reason.as_str());
+            return Some(Happening::new(Notice::warning("HandOverRefused", note)).event_only());
+        }
         ElectionEvent::HandoverFailed { term, reason } => {
             let note = format!("handover did not happen, {own} keeps term {term}: {reason}");
             (Notice::warning("HandoverFailed", note), *term)
@@ -211,6 +220,8 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
     let why = match reason {
         ResignReason::Superseded => "a newer leader exists",
         ResignReason::Handover => "a better member takes over",
+        ResignReason::Switchover => "an operator moves the lead to another member",
+        ResignReason::Unhealthy => "it was not ready in time, and another member is healthy",
         ResignReason::Removal => "this MultiCluster is being deleted or leaves the fleet",
         ResignReason::Operator => "an operator asked for it",
         ResignReason::Unfinished => "an earlier process had begun to",

@@ -312,6 +312,7 @@ impl Election {
         self.leader = Some(me.clone());
         self.former = Some(me);
         self.leader_term = term;
+        self.ceded_to = None;
         self.forget_vacancy();
     }
 

@@ -84,6 +84,8 @@ pub struct Election {
     /// As a leader: no handover before then, and how long the next pause will be.
     pub(crate) handover_not_before: Option<Instant>,
     pub(crate) handover_backoff: Duration,
+    /// To whom an operator gave the lead of this member: it is not asked to give it back.
+    pub(crate) ceded_to: Option<MemberName>,
     /// Recent meetings with another leader.
     pub(crate) heals: VecDeque<Instant>,
     /// The rival that was last told of.
@@ -150,6 +152,7 @@ impl Election {
             handover_refused: None,
             handover_not_before: None,
             handover_backoff: crate::handover::FIRST_BACKOFF,
+            ceded_to: None,
             heals: VecDeque::new(),
             split_seen: None,
             stats: Stats::default(),
@@ -176,7 +179,7 @@ impl Election {
             Input::Peer(view) => self.on_peer(view),
             Input::Message { from, message } => self.on_message(&from, message),
             Input::Persisted(version) => self.durable = self.durable.max(version.min(self.record.version)),
-            Input::Spec(spec) => self.spec = spec,
+            Input::Spec(spec) => self.on_spec(spec),
             Input::Health(health) => self.health = health,
             Input::Paused => self.on_paused(),
             Input::DeletionBegan(term) => self.on_deletion_began(term),
@@ -185,6 +188,7 @@ impl Election {
             Input::Admit(member) => self.on_admit(&member),
             Input::Forget(member) => self.on_forget(&member),
             Input::Retire(reason) => self.on_retire(reason),
+            Input::HandOver { to, reason } => self.on_hand_over(to, reason),
         }
         self.evaluate();
     }
@@ -304,6 +308,14 @@ impl Election {
         let gone = of(Presence::Left).or_else(|| of(Presence::Down));
         let gone = gone.or_else(|| counts.then(watcher).flatten());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
+    }
+
+    fn on_spec(&mut self, spec: Spec) {
+        if spec.rank != self.spec.rank {
+            // A new rank is a newer wish than the switchover.
+            self.ceded_to = None;
+        }
+        self.spec = spec;
     }
 
     fn on_admit(&mut self, member: &MemberName) {

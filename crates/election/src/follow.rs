@@ -110,6 +110,9 @@ impl Election {
             self.note_handed_over();
         }
         self.forget_vacancy();
+        if self.ceded_to.as_ref().is_some_and(|to| to != leader) {
+            self.ceded_to = None;
+        }
         if changed {
             self.record.leader = Some(leader.clone());
             self.persist_if_voter();

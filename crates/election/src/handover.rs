@@ -43,6 +43,9 @@ impl Election {
     fn replaceable_leader(&self) -> Option<(MemberName, Term)> {
         let leader = self.leader.as_ref().and_then(|l| self.peers.get(l)).filter(|p| p.is_linked())?;
         let metadata = leader.metadata().filter(|m| m.role == Role::Leader)?;
+        if self.ceded_to.as_ref() == Some(leader.name()) {
+            return None;
+        }
         let is_better = self.spec.rank > metadata.rank || !metadata.candidate;
         let is_fit = self.is_eligible() && self.is_healthy() && self.may_vote;
         let own = self.own_preference();
@@ -85,6 +88,7 @@ impl Election {
         }
     }
 
+    /// Whether a member that asks for the lead gets it.
     fn may_hand_over(
         &self,
         lead: &Lead,
@@ -116,7 +120,7 @@ impl Election {
         }
     }
 
-    fn is_good_successor(&self, peer: &Peer) -> bool {
+    pub(crate) fn is_good_successor(&self, peer: &Peer) -> bool {
         peer.is_linked() && peer.is_healthy()
     }
 
@@ -150,7 +154,7 @@ impl Election {
             return;
         }
         stopping.directed |= is_durable;
-        if stopping.reason != ResignReason::Handover || stopping.began {
+        if !stopping.reason.is_handover() || stopping.began {
             return;
         }
         let (directed, until, successor) =
@@ -238,7 +242,10 @@ impl Election {
         let Stage::Stopping(stopping) = &self.stage else {
             return;
         };
-        let (term, successor) = (stopping.term, stopping.successor.clone());
+        let (term, reason, successor) = (stopping.term, stopping.reason, stopping.successor.clone());
+        if reason == ResignReason::Switchover {
+            self.ceded_to.clone_from(&successor);
+        }
         if self.leader.as_ref() == Some(&self.me) {
             self.leader = None;
         }
@@ -280,7 +287,7 @@ impl Election {
         if stopping.term != term || stopping.stopped {
             return;
         }
-        let may_go_on = matches!(stopping.reason, ResignReason::Handover | ResignReason::Operator);
+        let may_go_on = stopping.reason.is_handover() || stopping.reason == ResignReason::Operator;
         let reason = format!("{object} does not go away");
         stopping.stuck = Some(object);
         if may_go_on && !self.has_other_lead(term) {
@@ -293,8 +300,7 @@ impl Election {
     pub(crate) fn on_retire(&mut self, reason: ResignReason) {
         self.retired = Some(reason);
         if let Stage::Stopping(stopping) = &mut self.stage {
-            let is_ours =
-                stopping.reason == ResignReason::Handover || stopping.reason == ResignReason::Operator;
+            let is_ours = stopping.reason.is_handover() || stopping.reason == ResignReason::Operator;
             if is_ours {
                 stopping.reason = reason;
                 stopping.successor = None;

@@ -48,6 +48,14 @@ pub enum Input {
     Forget(MemberName),
     /// Give the lead away and do not take it again: the object is being deleted, or the daemon was asked to.
     Retire(ResignReason),
+    /// As the leader: move the lead to another member and stay in the fleet. Answered by [`Event::HandOverAccepted`]
+    /// or [`Event::HandOverRefused`] before the next output that depends on it.
+    HandOver {
+        /// To whom; `None`: the best healthy candidate.
+        to: Option<MemberName>,
+        /// Why: [`ResignReason::Switchover`] or [`ResignReason::Unhealthy`].
+        reason: ResignReason,
+    },
 }
 
 /// A peer as membership sees it.
@@ -143,6 +151,10 @@ pub enum ResignReason {
     Superseded,
     /// A better candidate asked for the lead.
     Handover,
+    /// An operator moved the lead to another member.
+    Switchover,
+    /// The payload did not get or stay ready here, and another member is healthy.
+    Unhealthy,
     /// The object is being deleted, or the member leaves.
     Removal,
     /// An operator, or SIGTERM with `--on-shutdown handover`.
@@ -155,11 +167,18 @@ pub enum ResignReason {
 }
 
 impl ResignReason {
+    /// Whether the lead goes to a named member, and stays here if that one cannot take it.
+    pub fn is_handover(self) -> bool {
+        matches!(self, Self::Handover | Self::Switchover | Self::Unhealthy)
+    }
+
     /// The word shown to users and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Superseded => "Superseded",
             Self::Handover => "Handover",
+            Self::Switchover => "Switchover",
+            Self::Unhealthy => "Unhealthy",
             Self::Removal => "Removal",
             Self::Operator => "Operator",
             Self::Unfinished => "Unfinished",
@@ -425,6 +444,24 @@ pub enum Event {
         by: MemberName,
         /// `None`: no answer.
         refusal: Option<Refusal>,
+    },
+    /// [`Input::HandOver`] is being carried out: the payload stops, then `to` gets the lead.
+    HandOverAccepted {
+        /// The term that ends.
+        term: Term,
+        /// The successor.
+        to: MemberName,
+        /// Why the lead moves.
+        reason: ResignReason,
+    },
+    /// [`Input::HandOver`] changed nothing.
+    HandOverRefused {
+        /// To whom the lead was to go; `None`: nobody was named.
+        to: Option<MemberName>,
+        /// Why the lead was to move.
+        reason: ResignReason,
+        /// What speaks against it: a sentence for people.
+        because: String,
     },
     /// A handover ended without moving the lead.
     HandoverFailed {

@@ -17,6 +17,7 @@ mod peer;
 mod restart;
 mod stage;
 mod standing;
+mod switchover;
 mod voter;
 
 pub use crate::core::{Election, FOUNDING_WAIT};

@@ -153,6 +153,7 @@ impl Driver {
             Command::Admit(member) => machine.admit(member, now),
             Command::Forget(member) => machine.forget(member, now),
             Command::Retire(reason) => machine.retire(reason, now),
+            Command::HandOver { to, reason } => machine.hand_over(to, reason, now),
             Command::Away(grace) => machine.away(grace, now),
             Command::Leave => machine.leave(now),
             Command::Permit { purpose, reply } => {

@@ -46,6 +46,13 @@ pub enum Command {
     Forget(MemberName),
     /// Give the lead away for good.
     Retire(ResignReason),
+    /// Hand the lead over and stay in the fleet; answered by an event of the election.
+    HandOver {
+        /// To whom; `None`: the best healthy candidate.
+        to: Option<MemberName>,
+        /// `Switchover` or `Unhealthy`.
+        reason: ResignReason,
+    },
     /// Announce a pause to everyone; the payload runs on.
     Away(Duration),
     /// Leave the fleet for good.

@@ -253,6 +253,11 @@ impl Machine {
         self.tell_election(election::Input::Retire(reason), now);
     }
 
+    /// Hands the lead over to another member.
+    pub fn hand_over(&mut self, to: Option<MemberName>, reason: ResignReason, now: Instant) {
+        self.tell_election(election::Input::HandOver { to, reason }, now);
+    }
+
     /// Announces a pause.
     pub fn away(&mut self, grace: Duration, now: Instant) {
         self.membership.handle(membership::Input::Away { grace }, now);

@@ -185,6 +185,14 @@ impl Fleet {
         self.input(&on, Input::Forget(gone));
     }
 
+    /// One member's detector gives its verdict now.
+    pub fn view_down(&mut self, observer: &str, subject: &str) {
+        self.view(&name(observer), &name(subject), |v| {
+            v.presence = Presence::Down;
+            v.linked = false;
+        });
+    }
+
     pub fn api(&mut self, node: &str, up: bool) {
         self.say(&format!("{node} API {}", if up { "up" } else { "down" }));
         let name = name(node);
