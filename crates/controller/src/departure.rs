@@ -76,7 +76,7 @@ fn has_heirs(snapshot: &Snapshot) -> bool {
 
 /// Whether somebody could take over right now.
 pub(crate) fn can_hand_over(snapshot: &Snapshot) -> bool {
-    let fit = |member: &flagship_node::MemberSnapshot| member.health.api && member.health.payload_valid;
+    let fit = |member: &flagship_node::MemberSnapshot| member.health.is_fit();
     let heirs = snapshot.members.iter().filter(|member| member.name != snapshot.member);
     heirs.into_iter().any(|member| member.linked && member.state == State::Alive && fit(member))
 }
@@ -135,7 +135,13 @@ mod tests {
         let mut snapshot = snapshot();
         assert!(!can_hand_over(&snapshot));
         let mut other = peer("sheffield", State::Alive);
-        other.health = flagship_types::Health { api: true, payload_valid: false, payload_ready: false };
+        other.health = flagship_types::Health {
+            api: true,
+            payload_valid: false,
+            payload_ready: false,
+            gates: true,
+            failed: false,
+        };
         snapshot.members.push(other.clone());
         assert!(!can_hand_over(&snapshot));
         other.health.payload_valid = true;

@@ -190,7 +190,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
     let (links, link_events) = mpsc::channel(8);
     let (node, _, _) =
         flagship_node::spawn(machine, Arc::new(NoLinks), Arc::new(unsigned), link_events, Arc::new(NoStore));
-    let fit = Health { api: true, payload_valid: true, payload_ready: false };
+    let fit = Health { api: true, payload_valid: true, payload_ready: false, gates: true, failed: false };
     node.tell(flagship_node::Command::Health(fit)).await;
     let mut directive = node.directive();
     let settled = directive.wait_for(|directive| match directive {

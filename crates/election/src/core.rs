@@ -11,6 +11,7 @@ use crate::io::{
     Config, Directive, Event, Input, Message, Output, PeerView, Presence, Record, ResignReason, Restored,
     Spec, Standing, Stats,
 };
+use crate::leader_gate::LeaderGate;
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
 use crate::stage::{Held, Joining, Stage};
@@ -86,6 +87,8 @@ pub struct Election {
     pub(crate) handover_backoff: Duration,
     /// To whom an operator gave the lead of this member: it is not asked to give it back.
     pub(crate) ceded_to: Option<MemberName>,
+    /// How the payload does while this member leads, and how often it did not.
+    pub(crate) gate: LeaderGate,
     /// Recent meetings with another leader.
     pub(crate) heals: VecDeque<Instant>,
     /// The rival that was last told of.
@@ -96,7 +99,7 @@ pub struct Election {
 impl Election {
     /// Starts a member. `seed` decides only jitter.
     pub fn new(config: Config, spec: Spec, restored: Restored, seed: u64, now: Instant) -> Self {
-        let Restored { record, found_running, known_peers } = restored;
+        let Restored { record, found_running, known_peers, lapse } = restored;
         let may_vote = record.is_some();
         let listens = known_peers.is_empty();
         let mut record = record.unwrap_or_else(|| empty_record(&spec));
@@ -153,6 +156,7 @@ impl Election {
             handover_not_before: None,
             handover_backoff: crate::handover::FIRST_BACKOFF,
             ceded_to: None,
+            gate: LeaderGate::restored(lapse, now),
             heals: VecDeque::new(),
             split_seen: None,
             stats: Stats::default(),
@@ -228,6 +232,7 @@ impl Election {
             }
             self.step_config();
             self.wake_for_caution();
+            self.step_lapse();
             if self.moves == moves {
                 break;
             }
@@ -444,7 +449,7 @@ impl Election {
 /// What others take a member for that has published nothing.
 fn unknown_standing() -> Standing {
     let (role, term, config) = (Role::Joining, Term::NONE, ConfigVersion(0));
-    Standing { role, term, leader: None, config, interrupted: false }
+    Standing { role, term, leader: None, config, interrupted: false, failed: false }
 }
 
 fn empty_record(spec: &Spec) -> Record {

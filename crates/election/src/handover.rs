@@ -106,8 +106,11 @@ impl Election {
         if config.failback == Failback::Manual {
             return no("failback is Manual");
         }
-        let Some(metadata) =
-            self.peers.get(to).filter(|p| self.is_good_successor(p)).and_then(Peer::metadata)
+        let Some(metadata) = self
+            .peers
+            .get(to)
+            .filter(|p| is_good_successor(p, ResignReason::Handover))
+            .and_then(Peer::metadata)
         else {
             return no("the leader does not see the asking member as a healthy candidate");
         };
@@ -118,10 +121,6 @@ impl Election {
             Some(until) if until > self.now => Err(("the last handover failed", until.since(self.now))),
             _ => Ok(()),
         }
-    }
-
-    pub(crate) fn is_good_successor(&self, peer: &Peer) -> bool {
-        peer.is_linked() && peer.is_healthy()
     }
 
     /// Begins to give the payload of this term up. Nothing is deleted before `stopping` is durable.
@@ -159,7 +158,9 @@ impl Election {
         }
         let (directed, until, successor) =
             (stopping.directed, stopping.since + STOP_PATIENCE, stopping.successor.clone());
-        let is_good = successor.and_then(|s| self.peers.get(&s)).is_some_and(|p| self.is_good_successor(p));
+        let reason = stopping.reason;
+        let is_good =
+            successor.and_then(|s| self.peers.get(&s)).is_some_and(|p| is_good_successor(p, reason));
         if !is_good {
             self.call_off("the successor is not healthy any more");
         } else if !directed && self.now >= until {
@@ -243,8 +244,10 @@ impl Election {
             return;
         };
         let (term, reason, successor) = (stopping.term, stopping.reason, stopping.successor.clone());
-        if reason == ResignReason::Switchover {
-            self.ceded_to.clone_from(&successor);
+        match reason {
+            ResignReason::Switchover => self.ceded_to.clone_from(&successor),
+            ResignReason::Unhealthy => self.note_lapse(),
+            _ => {}
         }
         if self.leader.as_ref() == Some(&self.me) {
             self.leader = None;
@@ -307,4 +310,13 @@ impl Election {
             }
         }
     }
+}
+
+/// Whether that peer can take the lead. An operator who moves it knows more than what went wrong lately.
+pub(crate) fn is_good_successor(peer: &Peer, reason: ResignReason) -> bool {
+    let is_fit = match reason {
+        ResignReason::Switchover => peer.is_able(),
+        _ => peer.is_healthy(),
+    };
+    peer.is_linked() && is_fit
 }

@@ -110,6 +110,7 @@ impl Election {
             return;
         }
         self.announce(lead.term);
+        self.step_leader_gate(&lead);
     }
 
     /// The lead is not durable yet, so nothing was done under it: if that takes too long, others may have it.

@@ -99,6 +99,8 @@ pub struct Spec {
     pub witness: bool,
     /// The fleet settings this object proposes (its version is ignored).
     pub proposal: FleetConfig,
+    /// How long the payload may be not ready here before the lead goes to a healthy standby; `None`: for ever.
+    pub promote_timeout: Option<Duration>,
 }
 
 /// What the core wants done, in this order.
@@ -200,6 +202,8 @@ pub struct Standing {
     pub config: ConfigVersion,
     /// Whether any higher term supersedes this leader.
     pub interrupted: bool,
+    /// For [`Health::failed`].
+    pub failed: bool,
 }
 
 /// What a member makes durable: to its object's status. One record, replaced as a whole.
@@ -499,6 +503,17 @@ pub struct Restored {
     pub found_running: Option<Term>,
     /// The members known from before. Each is reckoned with until membership says what became of it.
     pub known_peers: Vec<MemberName>,
+    /// What an earlier process knew of its failures as a leader.
+    pub lapse: Option<Lapse>,
+}
+
+/// A member that gave the lead away because its payload did not get or stay ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lapse {
+    /// How often in a row.
+    pub times: u32,
+    /// How much longer it counts as failed; zero: it does not any more, but the next time it will for longer.
+    pub left: Duration,
 }
 
 /// Which payload writes the election allows now. The driver adds its own checks and limits the time.

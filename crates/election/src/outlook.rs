@@ -95,7 +95,7 @@ impl Election {
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        self.health.api && self.health.payload_valid
+        self.health.is_able() && !self.has_failed()
     }
 
     /// May ask for the lead at all.

@@ -128,7 +128,12 @@ impl Peer {
 
     /// Could run the payload right now.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.metadata().is_some_and(|m| m.candidate && m.health.api && m.health.payload_valid)
+        self.metadata().is_some_and(|m| m.candidate && m.health.is_fit())
+    }
+
+    /// Could run the payload, though it may have failed to lately.
+    pub(crate) fn is_able(&self) -> bool {
+        self.metadata().is_some_and(|m| m.candidate && m.health.is_able())
     }
 
     /// Whether it still holds the lead, or may: its payload may run. `followed` is the term under which this

@@ -153,6 +153,7 @@ impl Election {
     }
 
     pub(crate) fn on_paused(&mut self) {
+        self.gate.restart();
         match &self.stage {
             Stage::Leader(lead) => {
                 let hold = Some(self.now);

@@ -133,6 +133,7 @@ impl Election {
 
     /// Leads: granted, resumed after a restart, or after a stop that was called off.
     pub(crate) fn become_leader(&mut self, lead: Lead) {
+        self.gate.restart();
         self.become_stage(Stage::Leader(lead), &[Role::Candidate, Role::Joining, Role::Stopping]);
     }
 

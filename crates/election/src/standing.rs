@@ -91,7 +91,8 @@ impl Election {
         };
         let leader = self.leader.clone();
         let (term, config, interrupted) = (self.term(), self.stored_config.version, self.is_interrupted());
-        Standing { role, term, leader, config, interrupted }
+        let failed = self.has_failed();
+        Standing { role, term, leader, config, interrupted, failed }
     }
 
     /// Who has to answer, or become Down, before the election goes on here.
@@ -160,7 +161,7 @@ impl Election {
             Stage::Leader(lead) if !lead.begun => {
                 Some("this member's lead is not stored yet: its API server has to answer".to_owned())
             }
-            Stage::Leader(_) => None,
+            Stage::Leader(_) => self.leader_gate_waits(),
             Stage::Stopping(stopping) => Some(match (&stopping.stuck, stopping.directed) {
                 (Some(object), _) => format!("{object} does not go away: remove what holds it"),
                 (None, false) => {

@@ -3,6 +3,7 @@
 use flagship_types::MemberName;
 
 use crate::core::Election;
+use crate::handover::is_good_successor;
 use crate::io::{Event, Presence, ResignReason};
 use crate::outlook::preference_of;
 use crate::peer::Peer;
@@ -56,62 +57,64 @@ impl Election {
             return Err("the last handover failed, and the pause after it is not over".to_owned());
         }
         match to {
-            Some(to) => self.judge_target(to).map(|()| to.clone()),
-            None => self.best_target(),
+            Some(to) => self.judge_target(to, reason).map(|()| to.clone()),
+            None => self.best_target(reason),
         }
     }
 
-    fn judge_target(&self, to: &MemberName) -> Result<(), String> {
+    fn judge_target(&self, to: &MemberName, reason: ResignReason) -> Result<(), String> {
         if *to == self.me {
             return Err(format!("{to} leads already"));
         }
         match self.peers.get(to) {
-            Some(peer) => self.unfit(peer).map_or(Ok(()), Err),
+            Some(peer) => unfit(peer, reason).map_or(Ok(()), Err),
             None => Err(format!("no member of this fleet is called {to}")),
         }
     }
 
-    fn best_target(&self) -> Result<MemberName, String> {
-        let fit = self.peers.values().filter(|p| self.unfit(p).is_none());
+    fn best_target(&self, reason: ResignReason) -> Result<MemberName, String> {
+        let fit = self.peers.values().filter(|p| unfit(p, reason).is_none());
         if let Some(best) = fit.max_by(|a, b| preference_of(a, a.rank()).cmp(&preference_of(b, b.rank()))) {
             return Ok(best.name().clone());
         }
         let candidates =
             self.peers.values().filter(|p| p.view.presence != Presence::Left && p.is_candidate());
-        let unfit: Vec<_> = candidates.filter_map(|p| self.unfit(p)).take(MAX_NAMED).collect();
+        let unfit: Vec<_> = candidates.filter_map(|p| unfit(p, reason)).take(MAX_NAMED).collect();
         Err(match unfit.is_empty() {
             true => "there is no other candidate".to_owned(),
             false => format!("there is no healthy standby: {}", unfit.join("; ")),
         })
     }
+}
 
-    /// Why that peer cannot take the lead now, as a sentence; `None`: it can.
-    fn unfit(&self, peer: &Peer) -> Option<String> {
-        if self.is_good_successor(peer) {
-            return None;
-        }
-        let name = peer.name();
-        let presence = match peer.view.presence {
-            Presence::Present => None,
-            Presence::Away => Some("is away"),
-            Presence::Down => Some("is Down"),
-            Presence::Left => Some("left the fleet"),
-        };
-        if let Some(presence) = presence {
-            return Some(format!("{name} {presence}"));
-        }
-        if !peer.is_linked() {
-            return Some(format!("there is no link to {name}"));
-        }
-        let Some(metadata) = peer.metadata() else {
-            return Some(format!("{name} has not said yet how it is"));
-        };
-        let why = match (metadata.candidate, metadata.health) {
-            (false, _) => "is no candidate",
-            (_, health) if !health.api => "cannot reach its API server",
-            (_, health) if !health.payload_valid => "has a payload that its API server refuses",
-            _ => "is not healthy",
-        };
-        Some(format!("{name} {why}"))
+/// Why that peer cannot take the lead now, as a sentence; `None`: it can.
+fn unfit(peer: &Peer, reason: ResignReason) -> Option<String> {
+    if is_good_successor(peer, reason) {
+        return None;
     }
+    let name = peer.name();
+    let presence = match peer.view.presence {
+        Presence::Present => None,
+        Presence::Away => Some("is away"),
+        Presence::Down => Some("is Down"),
+        Presence::Left => Some("left the fleet"),
+    };
+    if let Some(presence) = presence {
+        return Some(format!("{name} {presence}"));
+    }
+    if !peer.is_linked() {
+        return Some(format!("there is no link to {name}"));
+    }
+    let Some(metadata) = peer.metadata() else {
+        return Some(format!("{name} has not said yet how it is"));
+    };
+    let why = match (metadata.candidate, metadata.health) {
+        (false, _) => "is no candidate",
+        (_, health) if !health.api => "cannot reach its API server",
+        (_, health) if !health.payload_valid => "has a payload that its API server refuses",
+        (_, health) if !health.gates => "has a gate in spec.health.gates that does not hold",
+        (_, health) if health.failed => "led lately, and its payload did not get ready",
+        _ => "is not healthy",
+    };
+    Some(format!("{name} {why}"))
 }

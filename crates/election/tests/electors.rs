@@ -13,8 +13,13 @@ fn name(text: &str) -> MemberName {
 }
 
 fn election(candidate: bool) -> Election {
-    let spec =
-        Spec { rank: Rank(1), ready: true, candidate, witness: false, proposal: FleetConfig::default() };
+    let spec = Spec {
+        rank: Rank(1),
+        ready: true,
+        candidate, witness: false,
+        proposal: FleetConfig::default(),
+        promote_timeout: None,
+    };
     Election::new(Config { name: name("me") }, spec, Restored::default(), 1, Instant::ZERO)
 }
 
@@ -23,7 +28,7 @@ fn meet(election: &mut Election, peer: &str, candidate: bool, rank: i64) {
         address: None,
         rank: Rank(rank),
         candidate,
-        health: Health { api: true, payload_valid: true, payload_ready: false },
+        health: Health { api: true, payload_valid: true, payload_ready: false, gates: true, failed: false },
         role: Role::Standby,
         term: Term::NONE,
         leader: None,

@@ -13,7 +13,7 @@ mod snapshot;
 pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
 pub use driver::spawn;
 pub use flagship_election::{
-    Directive, Event as ElectionEvent, Promise, Record as ElectionRecord, Refusal, ResignReason, Restored,
+    Directive, Event as ElectionEvent, Lapse, Promise, Record as ElectionRecord, Refusal, ResignReason, Restored,
     Spec as ElectionSpec, Vote,
 };
 pub use flagship_membership::Stats as MembershipStats;

@@ -209,6 +209,7 @@ impl Machine {
 
     /// The fitness to lead changed.
     pub fn health(&mut self, health: Health, now: Instant) {
+        let health = Health { failed: self.metadata.health.failed, ..health };
         if self.metadata.health != health {
             self.metadata.health = health;
             self.publish(now);
@@ -462,6 +463,7 @@ impl Machine {
                 let quiet = |role| matches!(role, Role::Joining | Role::Standby);
                 let waits = quiet(standing.role)
                     && quiet(self.metadata.role)
+                    && standing.failed == self.metadata.health.failed
                     && standing.interrupted == self.metadata.interrupted;
                 self.interrupted = standing.interrupted;
                 self.metadata.role = standing.role;
@@ -469,6 +471,7 @@ impl Machine {
                 self.metadata.leader = standing.leader;
                 self.metadata.config = standing.config;
                 self.metadata.interrupted = standing.interrupted;
+                self.metadata.health.failed = standing.failed;
                 self.publish_in_turn(waits, now);
             }
             Output::Event(event) => self.emit(NodeEvent::Election(event)),

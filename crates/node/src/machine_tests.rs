@@ -12,7 +12,10 @@ fn founder(now: Instant) -> Machine {
 fn founder_after(restored: Restored, known: Vec<KnownMember>, now: Instant) -> Machine {
     let mut machine =
         Machine::new(MachineConfig { restored, known, ..founder_config() }, Arc::new(unsigned), now);
-    machine.health(Health { api: true, payload_valid: true, payload_ready: false }, now);
+    machine.health(
+        Health { api: true, payload_valid: true, payload_ready: false, gates: true, failed: false },
+        now,
+    );
     machine
 }
 
@@ -22,7 +25,8 @@ pub(crate) fn unsigned(_: &Statement) -> Option<membership::Proof> {
 
 pub(crate) fn founder_config() -> MachineConfig {
     let proposal = FleetConfig::default();
-    let election = election::Spec { rank: Rank(5), ready: true, candidate: true, witness: false, proposal };
+    let election =
+        election::Spec { rank: Rank(5), ready: true, candidate: true, witness: false, proposal, promote_timeout: None };
     MachineConfig {
         callsign: Callsign::new("federation").unwrap(),
         member: "newyork".parse().unwrap(),

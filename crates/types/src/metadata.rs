@@ -45,6 +45,23 @@ pub struct Health {
     pub payload_valid: bool,
     /// Its payload runs and is ready.
     pub payload_ready: bool,
+    /// Every object that its `spec.health.gates` names is there and ready.
+    pub gates: bool,
+    /// As a leader it gave the lead away lately because its payload did not get or stay ready: for a while it is
+    /// neither a successor nor asks for the lead back. Set by the election, not by who measures health.
+    pub failed: bool,
+}
+
+impl Health {
+    /// Could run the payload, as far as can be known without trying.
+    pub fn is_able(self) -> bool {
+        self.api && self.payload_valid && self.gates
+    }
+
+    /// Is able, and did not fail lately.
+    pub fn is_fit(self) -> bool {
+        self.is_able() && !self.failed
+    }
 }
 
 /// A member's metadata: written by its owner only, spread by membership, read by election. At most 1 KiB encoded.

@@ -278,12 +278,12 @@ impl TryFrom<pb::Record> for Record {
 
 impl From<&Metadata> for pb::Metadata {
     fn from(metadata: &Metadata) -> Self {
-        let Health { api, payload_valid, payload_ready } = metadata.health;
+        let Health { api, payload_valid, payload_ready, gates, failed } = metadata.health;
         Self {
             address: text_of(metadata.address.as_ref()),
             rank: metadata.rank.0,
             candidate: metadata.candidate,
-            health: Some(pb::Health { api, payload_valid, payload_ready }),
+            health: Some(pb::Health { api, payload_valid, payload_ready, gates_fail: !gates, failed }),
             role: pb::Role::from(metadata.role).into(),
             term: metadata.term.0,
             leader: text_of(metadata.leader.as_ref()),
@@ -314,6 +314,8 @@ impl TryFrom<pb::Metadata> for Metadata {
                 api: health.api,
                 payload_valid: health.payload_valid,
                 payload_ready: health.payload_ready,
+                gates: !health.gates_fail,
+                failed: health.failed,
             },
             term: Term(metadata.term),
             leader: optional_member("metadata.leader", &metadata.leader)?,

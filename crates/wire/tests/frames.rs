@@ -33,7 +33,7 @@ fn metadata() -> Metadata {
         address: Some(address("[2001:db8::1]:9990")),
         rank: Rank(-5),
         candidate: true,
-        health: Health { api: true, payload_valid: false, payload_ready: true },
+        health: Health { api: true, payload_valid: false, payload_ready: true, gates: true, failed: false },
         role: Role::Standby,
         term: Term(7),
         leader: Some(name("newyork")),

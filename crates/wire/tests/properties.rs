@@ -61,21 +61,21 @@ fn metadata() -> impl Strategy<Value = Metadata> {
         Role::Leader,
         Role::Stopping,
     ]);
-    let flags = any::<[bool; 5]>();
+    let flags = any::<[bool; 7]>();
     let numbers = (any::<i64>(), any::<u64>(), any::<u64>());
     (option::of(address()), option::of(name()), role, flags, numbers).prop_map(
         |(
             address,
             leader,
             role,
-            [candidate, api, payload_valid, payload_ready, interrupted],
+            [candidate, api, payload_valid, payload_ready, gates, failed, interrupted],
             (rank, term, config),
         )| {
             Metadata {
                 address,
                 rank: Rank(rank),
                 candidate,
-                health: Health { api, payload_valid, payload_ready },
+                health: Health { api, payload_valid, payload_ready, gates, failed },
                 role,
                 term: Term(term),
                 leader,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use flagship_election::{
-    Config, Directive, Election, Input, PeerView, Permit, Record, Restored, Spec, Standing,
+    Config, Directive, Election, Input, Lapse, PeerView, Permit, Record, Restored, Spec, Standing,
 };
 use flagship_types::{Health, Instant, MemberName, Metadata, Role, Term};
 
@@ -27,6 +27,9 @@ pub struct Node {
     pub frozen: bool,
     pub api: bool,
     pub valid: bool,
+    pub gates: bool,
+    /// What its status has of a failure as a leader.
+    pub lapse: Option<Lapse>,
     pub durable: Option<Record>,
     pub pending: VecDeque<Record>,
     pub payload: Payload,
@@ -58,6 +61,8 @@ impl Node {
             frozen: false,
             api: true,
             valid: true,
+            gates: true,
+            lapse: None,
             durable: None,
             pending: VecDeque::new(),
             payload: Payload::default(),
@@ -84,7 +89,8 @@ impl Node {
         let found_running = self.payload.exists.filter(|_| bug != Bug::OverlooksPayload);
         let known_peers =
             if self.durable.is_some() { self.known.iter().cloned().collect() } else { Vec::new() };
-        let restored = Restored { record: self.durable.clone(), found_running, known_peers };
+        let restored =
+            Restored { record: self.durable.clone(), found_running, known_peers, lapse: self.lapse };
         let mut core =
             Election::new(Config { name: self.name.clone() }, self.spec.clone(), restored, seed, now);
         core.handle(Input::Health(self.health()), now);
@@ -92,6 +98,7 @@ impl Node {
     }
 
     pub(super) fn crash(&mut self, last_write_arrived: bool) {
+        self.lapse = self.core.as_ref().and_then(Election::lapse);
         self.core = None;
         self.life += 1;
         self.frozen = false;
@@ -121,7 +128,9 @@ impl Node {
     }
 
     pub fn health(&self) -> Health {
-        Health { api: self.api, payload_valid: self.valid, payload_ready: self.is_ready() }
+        let failed = self.standing.as_ref().is_some_and(|s| s.failed);
+        let (api, payload_valid, payload_ready) = (self.api, self.valid, self.is_ready());
+        Health { api, payload_valid, payload_ready, gates: self.gates, failed }
     }
 
     pub fn role(&self) -> Option<Role> {

@@ -176,7 +176,8 @@ impl Fleet {
     }
 
     pub fn spec(rank: i64, ready: bool) -> Spec {
-        Spec { rank: Rank(rank), ready, candidate: true, witness: false, proposal: FleetConfig::default() }
+        let proposal = FleetConfig::default();
+        Spec { rank: Rank(rank), ready, candidate: true, witness: false, proposal, promote_timeout: None }
     }
 
     pub fn add(&mut self, node: &str, spec: Spec) {

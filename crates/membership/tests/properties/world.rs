@@ -44,7 +44,7 @@ pub(crate) fn metadata(rank: i64, address: Option<PeerAddress>) -> Metadata {
         address,
         rank: Rank(rank),
         candidate: true,
-        health: Health { api: true, payload_valid: true, payload_ready: true },
+        health: Health { api: true, payload_valid: true, payload_ready: true, gates: true, failed: false },
         role: Role::Standby,
         term: Term(1),
         leader: None,

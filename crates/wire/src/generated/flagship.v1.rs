@@ -563,6 +563,12 @@ pub struct Health {
     pub payload_valid: bool,
     #[prost(bool, tag = "3")]
     pub payload_ready: bool,
+    /// Objects of spec.health.gates are missing or not ready. An older peer has no gates.
+    #[prost(bool, tag = "4")]
+    pub gates_fail: bool,
+    /// Its payload did not get or stay ready while it led, lately.
+    #[prost(bool, tag = "5")]
+    pub failed: bool,
 }
 /// What the receiver is believed to be.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

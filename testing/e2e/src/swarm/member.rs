@@ -92,7 +92,7 @@ impl Fleet {
         let rank = Rank(i64::try_from(electors.saturating_sub(index)).unwrap_or_default());
         let (ready, candidate) = (index == 0, index < electors);
         let election =
-            ElectionSpec { rank, ready, candidate, witness: false, proposal: FleetConfig::default() };
+            ElectionSpec { rank, ready, candidate, witness: false, proposal: FleetConfig::default(), promote_timeout: None };
         NodeSpec { election, address: Some(address.clone()), seeds: seeds.to_vec() }
     }
 }
@@ -147,7 +147,14 @@ impl Place {
 
 /// What the controller does, with a payload that comes and goes at once.
 async fn lead(node: NodeHandle) {
-    node.tell(Command::Health(Health { api: true, payload_valid: true, payload_ready: true })).await;
+    node.tell(Command::Health(Health {
+        api: true,
+        payload_valid: true,
+        payload_ready: true,
+        gates: true,
+        failed: false,
+    }))
+    .await;
     let mut directive = node.directive();
     loop {
         let now = directive.borrow_and_update().clone();

@@ -144,6 +144,7 @@ impl Host {
             record: self.durable.as_ref().map(|record| record.election.clone()),
             found_running: self.payload.created().map(|(_, term)| term),
             known_peers: self.known.iter().cloned().collect(),
+            lapse: None,
         }
     }
 }

@@ -315,7 +315,13 @@ impl World {
     pub(crate) fn report_health(&mut self, id: HostId) {
         let host = &self.hosts[id];
         let ready = matches!(host.payload, PayloadState::Ready { .. });
-        let health = Health { api: host.api_up, payload_valid: true, payload_ready: ready };
+        let health = Health {
+            api: host.api_up,
+            payload_valid: true,
+            payload_ready: ready,
+            gates: true,
+            failed: false,
+        };
         self.with_machine(id, |machine, now| machine.health(health, now));
     }
 
@@ -439,6 +445,7 @@ fn node_spec(spec: &HostSpec) -> NodeSpec {
         ready: spec.ready,
         candidate: true,
         proposal: FleetConfig::default(),
+        promote_timeout: None,
     };
     let seeds =
         spec.seeds.iter().map(|s| PeerAddress::parse(s, 9990).expect("test names are valid")).collect();
