@@ -1,8 +1,12 @@
 //! What a member must remember across restarts, as it stands in its object's status.
 
-use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, VoteStatus, exact_duration};
-use flagship_node::{DurableRecord, ElectionRecord, Promise, Vote};
+use std::time::Duration;
+
+use flagship_k8s_api::{ConfigurationStatus, FailedLead, MultiClusterStatus, VoteStatus, exact_duration};
+use flagship_node::{DurableRecord, ElectionRecord, Lapse, Promise, Vote};
 use flagship_types::{Callsign, Epoch, MemberName, Term, parse_duration};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Kubernetes numbers are signed; ours stay far below their end.
 pub(crate) fn signed(number: u64) -> i64 {
@@ -53,6 +57,25 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         config: config.unwrap_or_default(),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
     })
+}
+
+/// What an earlier process wrote of its failures as a leader. Whoever edited it: the election bounds the time.
+pub(crate) fn lapse(status: &MultiClusterStatus, wall: Timestamp) -> Option<Lapse> {
+    let failed = status.failed_lead.as_ref()?;
+    let times = u32::try_from(failed.times).ok().filter(|times| *times > 0)?;
+    let left = failed.until.as_ref().map_or(Duration::ZERO, |until| {
+        Duration::try_from(until.0.duration_since(wall)).unwrap_or(Duration::ZERO)
+    });
+    Some(Lapse { times, left })
+}
+
+/// The same for the status, in whole seconds. Of a member that did not fail: zero times, which clears what the status
+/// has; while no node runs it keeps it.
+pub(crate) fn failed_lead(lapse: Option<Lapse>, wall: Timestamp) -> FailedLead {
+    let Some(lapse) = lapse else { return FailedLead::default() };
+    let until = wall.checked_add(lapse.left).and_then(|at| Timestamp::from_second(at.as_second() + 1));
+    let until = until.ok().filter(|_| !lapse.left.is_zero()).map(Time);
+    FailedLead { times: i64::from(lapse.times), until }
 }
 
 /// Puts a record into the status, replacing the one before as a whole.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::judge;
-use crate::memory::signed;
+use crate::memory::{self, signed};
 use crate::progress::Progress;
 use crate::request::Reachability;
 use crate::service::Trouble;
@@ -61,6 +61,7 @@ pub(crate) fn picture(view: &View<'_>) -> Picture {
         port: view.settings.map(|settings| settings.port.into()),
         role: Some(role.as_str().into()),
         leader: leader.map(ToString::to_string),
+        failed_lead: view.snapshot.map(|snapshot| memory::failed_lead(snapshot.lapse, view.wall)),
         lead_since: view.leader_since.filter(|_| leading).map(Time),
         members: view.snapshot.map(|snapshot| members(snapshot, view.wall, view.boot)).unwrap_or_default(),
         member_counts: view.snapshot.map(counts),

@@ -365,6 +365,10 @@ impl StatusWriter {
 fn compose(server: &MultiClusterStatus, picture: &Picture, now: Timestamp) -> MultiClusterStatus {
     let mut next = picture.status.clone();
     memory::copy(server, &mut next);
+    next.failed_lead = match next.failed_lead {
+        None => server.failed_lead.clone(),
+        Some(failed) => Some(failed).filter(|failed| failed.times > 0),
+    };
     next.conditions.clone_from(&server.conditions);
     // A condition that nothing is said of any more goes.
     next.conditions.retain(|old| picture.judgements.iter().any(|new| new.which.as_str() == old.type_));

@@ -7,7 +7,7 @@ use flagship_types::{Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::electors::{Elector, Tally, select, tally};
-use crate::io::{Claim, Event, Message, Presence, Refusal, ResignReason, Vote};
+use crate::io::{Ascent, AscentReason, Claim, Event, Message, Presence, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
 use crate::stage::{Campaign, Lead, Phase, Stage};
@@ -278,6 +278,7 @@ impl Election {
     fn win(&mut self, campaign: Campaign) {
         self.stats.elected += 1;
         let handed_over_by = self.releaser(campaign.released);
+        self.note_ascent(&campaign, handed_over_by.as_ref());
         self.record.held = Some(campaign.term);
         self.follow_self(campaign.term);
         // A fresh term stands above whatever happened before it.
@@ -303,6 +304,18 @@ impl Election {
             Some(_) => Event::Resumed { term: campaign.term },
             None => Event::Elected { term: campaign.term, took, failover: campaign.failover, handed_over_by },
         });
+    }
+
+    fn note_ascent(&mut self, campaign: &Campaign, handed_over_by: Option<&MemberName>) {
+        let predecessor =
+            handed_over_by.or(self.former.as_ref()).filter(|former| **former != self.me).cloned();
+        let reason = match (campaign.found, campaign.failover) {
+            (Some(_), _) => AscentReason::Found,
+            (None, true) => AscentReason::Failover,
+            (None, false) if predecessor.is_some() => AscentReason::Handover,
+            (None, false) => AscentReason::Founding,
+        };
+        self.ascent = Some(Ascent { term: campaign.term, predecessor, reason });
     }
 
     /// Notes that this member itself leads now.

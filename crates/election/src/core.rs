@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
 use crate::io::{
-    Config, Directive, Event, Input, Message, Output, PeerView, Presence, Record, ResignReason, Restored,
-    Spec, Standing, Stats,
+    Ascent, Config, Directive, Event, Input, Message, Output, PeerView, Presence, Record, ResignReason,
+    Restored, Spec, Standing, Stats,
 };
 use crate::leader_gate::LeaderGate;
 use crate::outlook::{Reservation, Vacancy};
@@ -89,6 +89,8 @@ pub struct Election {
     pub(crate) ceded_to: Option<MemberName>,
     /// How the payload does while this member leads, and how often it did not.
     pub(crate) gate: LeaderGate,
+    /// How this process's last lead began.
+    pub(crate) ascent: Option<Ascent>,
     /// Recent meetings with another leader.
     pub(crate) heals: VecDeque<Instant>,
     /// The rival that was last told of.
@@ -157,6 +159,7 @@ impl Election {
             handover_backoff: crate::handover::FIRST_BACKOFF,
             ceded_to: None,
             gate: LeaderGate::restored(lapse, now),
+            ascent: None,
             heals: VecDeque::new(),
             split_seen: None,
             stats: Stats::default(),

@@ -507,6 +507,42 @@ pub struct Restored {
     pub lapse: Option<Lapse>,
 }
 
+/// How this member came to lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ascent {
+    /// Under which term it was elected. A term that was raised since has the same ascent.
+    pub term: Term,
+    /// Who led before, as far as was known.
+    pub predecessor: Option<MemberName>,
+    /// Why that one does not lead any more.
+    pub reason: AscentReason,
+}
+
+/// Why the lead was free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AscentReason {
+    /// There was no leader before, or none that is known.
+    Founding,
+    /// The leader was gone.
+    Failover,
+    /// The leader released it.
+    Handover,
+    /// The payload was found running here.
+    Found,
+}
+
+impl AscentReason {
+    /// The word shown to users.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Founding => "Founding",
+            Self::Failover => "Failover",
+            Self::Handover => "Handover",
+            Self::Found => "Found",
+        }
+    }
+}
+
 /// A member that gave the lead away because its payload did not get or stay ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lapse {

@@ -6,7 +6,7 @@ use flagship_types::{FleetConfig, Instant, MemberName, Role, Term, format_durati
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::handover::RESERVATION;
-use crate::io::{Directive, Permit, Presence, Record, Standing};
+use crate::io::{Ascent, Directive, Permit, Presence, Record, Standing};
 use crate::outlook::Outlook;
 use crate::stage::{Campaign, Phase, Stage};
 
@@ -34,6 +34,19 @@ impl Election {
     /// Who leads, as far as is known here (maybe this member), and under which term.
     pub fn leader(&self) -> Option<(MemberName, Term)> {
         self.leader.clone().map(|leader| (leader, self.leader_term))
+    }
+
+    /// How this member came to lead; `None`: it does not, or did before this process started.
+    pub fn ascent(&self) -> Option<&Ascent> {
+        self.ascent.as_ref().filter(|_| matches!(self.stage, Stage::Leader(_) | Stage::Stopping(_)))
+    }
+
+    /// Who gets the lead, or has it already, while this member gives it up; `None`: it does not, or nobody is named.
+    pub fn successor(&self) -> Option<&MemberName> {
+        let Stage::Stopping(stopping) = &self.stage else {
+            return None;
+        };
+        stopping.successor.as_ref().or(self.leader.as_ref().filter(|leader| **leader != self.me))
     }
 
     /// The fleet configuration in force here.

@@ -26,9 +26,8 @@ fn leads(f: &Fleet, node: &str) -> bool {
 }
 
 fn accepted(f: &Fleet) -> Vec<Instant> {
-    let unhealthy = |e: &Event| {
-        matches!(e, Event::HandOverAccepted { reason, .. } if *reason == ResignReason::Unhealthy)
-    };
+    let unhealthy =
+        |e: &Event| matches!(e, Event::HandOverAccepted { reason, .. } if *reason == ResignReason::Unhealthy);
     f.events.iter().filter(|(_, _, e)| unhealthy(e)).map(|(at, _, _)| *at).collect()
 }
 

@@ -3,6 +3,10 @@
 
 pub mod conditions;
 mod crd;
+#[allow(unreachable_pub, reason = "as below")]
+mod health;
+#[allow(unreachable_pub, reason = "as below")]
+mod hooks;
 mod marks;
 mod settings;
 #[allow(
@@ -16,6 +20,8 @@ mod status;
 
 pub use conditions::ConditionType;
 pub use crd::{crd, crd_yaml};
+pub use health::{GateKey, GateRef, HealthSettings, HealthSpec, MAX_GATES};
+pub use hooks::{FailurePolicy, Hook, HookPoint, HookSettings, HookSpec, HooksSpec};
 pub use marks::{
     ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
     MULTICLUSTER_LABEL, TERM_ANNOTATION, lease_name, owner_label,
@@ -26,6 +32,6 @@ pub use spec::{
     MultiClusterSpec, PayloadFrom, ServiceRef,
 };
 pub use status::{
-    ConfigurationStatus, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus, MultiClusterStatus,
-    ObjectState, PauseStatus, VoteStatus, exact_duration,
+    ConfigurationStatus, FailedLead, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus,
+    MultiClusterStatus, ObjectState, PauseStatus, VoteStatus, exact_duration,
 };

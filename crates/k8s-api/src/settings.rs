@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use flagship_types::{Callsign, FleetConfig, MemberName, PeerAddress, Rank, parse_duration};
 
+use crate::health::HealthSettings;
+use crate::hooks::HookSettings;
 use crate::spec::DEFAULT_PORT;
 use crate::{Failback, Fencing, KeyRef, Mode, MultiCluster, MultiClusterSpec};
 
@@ -59,6 +61,10 @@ pub struct Settings {
     pub apply: ApplySettings,
     /// Where the payload comes from, in this order.
     pub sources: Vec<PayloadSource>,
+    /// When this member is well enough to lead.
+    pub health: HealthSettings,
+    /// Who is told when the lead comes and goes.
+    pub hooks: HookSettings,
 }
 
 /// A Service of type LoadBalancer.
@@ -171,6 +177,8 @@ impl MultiClusterSpec {
             Duration::from_secs(1)..=Duration::from_secs(86_400),
         );
         let sources = self.sources(&mut wrong);
+        let health = self.health.settings(&mut wrong);
+        let hooks = self.hooks.settings(&mut wrong);
         let (Some(callsign), true) = (callsign, wrong.is_empty()) else {
             return Err(wrong);
         };
@@ -191,6 +199,8 @@ impl MultiClusterSpec {
             silence_floor,
             apply,
             sources,
+            health,
+            hooks,
         })
     }
 
@@ -322,7 +332,7 @@ fn address(path: &str, text: Option<&str>, port: u16, wrong: &mut Vec<FieldError
     PeerAddress::parse(text, port).map_err(|error| wrong.push(FieldError::new(path, error))).ok()
 }
 
-fn duration(
+pub(crate) fn duration(
     path: &str,
     text: &Option<String>,
     default: Duration,

@@ -4,9 +4,11 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::MultiClusterStatus;
+use crate::health::HealthSpec;
+use crate::hooks::HooksSpec;
 
 /// Go's form of a duration, without sign: `500ms`, `3s`, `1m30s`, `0`.
-const DURATION: &str = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$";
+pub(crate) const DURATION: &str = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$";
 
 /// One member of a fleet: the cluster this object is in. All members with the same callsign elect one leader; the
 /// payload runs in the leader's cluster only.
@@ -89,6 +91,12 @@ pub struct MultiClusterSpec {
     /// How the payload is applied.
     #[serde(default, skip_serializing_if = "is_default")]
     pub apply: ApplySpec,
+    /// When this member is well enough to lead.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub health: HealthSpec,
+    /// Who is told, over HTTP, when the lead comes to this member and when it goes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hooks: HooksSpec,
 }
 
 /// The port of a member that names none.
@@ -98,7 +106,7 @@ fn default_port() -> i64 {
     DEFAULT_PORT
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -130,7 +138,7 @@ pub struct KeyRef {
 
 /// A name as Kubernetes wants it for Services and Namespaces: a DNS label.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-const OPTIONAL_DNS_LABEL: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$";
+pub(crate) const OPTIONAL_DNS_LABEL: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$";
 
 /// A Service of type LoadBalancer. Of its ports the one is taken whose targetPort is spec.port, else the one that is
 /// named fleet (itself or its targetPort), else the one that is spec.port, else the only one

@@ -81,6 +81,10 @@ pub struct MultiClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub forgotten: Vec<String>,
+    /// That this member gave the lead away because its payload did not get or stay ready; absent if it never did, or was
+    /// well for an hour since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_lead: Option<FailedLead>,
     /// The fleet configuration stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
@@ -113,6 +117,17 @@ pub struct MemberStatus {
     /// Its start, in milliseconds of its wall clock: what an older start of it says is not believed after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+}
+
+/// A member whose payload did not get or stay ready while it led.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedLead {
+    /// How often in a row.
+    pub times: i64,
+    /// Until when it is neither a successor nor asks for the lead back; past times count no more than absent ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// How many members there are, this one included.
@@ -380,6 +395,9 @@ impl MultiClusterStatus {
         let strip = |status: &Self| {
             let mut status = status.clone();
             status.lead_since = None;
+            if let Some(failed) = &mut status.failed_lead {
+                failed.until = None;
+            }
             status.conditions = conditions::without_times(&status.conditions);
             for member in &mut status.members {
                 member.since = None;

@@ -28,6 +28,9 @@ impl Machine {
             role: self.election.role(),
             term: leader.as_ref().map_or(self.election.term(), |(_, term)| *term),
             leader: leader.map(|(name, _)| name),
+            ascent: self.election.ascent().cloned(),
+            successor: self.election.successor().cloned(),
+            lapse: self.election.lapse(),
             directive: self.effective_directive(),
             config: self.election.config().clone(),
             config_conflict: self

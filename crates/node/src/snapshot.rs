@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_election::Directive;
+use flagship_election::{Ascent, Directive, Lapse};
 use flagship_membership::State;
 use flagship_types::{
     Callsign, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term,
@@ -25,6 +25,12 @@ pub struct Snapshot {
     pub term: Term,
     /// The leader this member follows; itself, if it leads.
     pub leader: Option<MemberName>,
+    /// How this member came to lead; `None`: it does not, or did before this process started.
+    pub ascent: Option<Ascent>,
+    /// Who gets the lead, or has it already, while this member gives it up.
+    pub successor: Option<MemberName>,
+    /// That this member's payload failed under its lead, for the next process.
+    pub lapse: Option<Lapse>,
     /// What the payload worker has to do.
     pub directive: Directive,
     /// The fleet configuration in force.
