@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flagship_types::{Instant, MemberName, Role, Term};
+use flagship_types::{ConfigVersion, Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::electors::{Elector, Tally, select, tally};
-use crate::io::{Ascent, AscentReason, Claim, Event, Message, Presence, Refusal, ResignReason, Vote};
+use crate::io::{
+    Ascent, AscentReason, Claim, Event, Message, Presence, Promise, Refusal, ResignReason, Vote,
+};
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
+use crate::quorum::has_majority;
 use crate::stage::{Campaign, Lead, Phase, Stage};
 
 /// How much longer each candidate waits than the next better one, which campaigns at once.
@@ -27,6 +30,8 @@ const STEP_BACK: Duration = Duration::from_secs(1);
 /// A refusal by a mistaken or hostile peer holds nobody up for longer than this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(10);
+/// A voter that is mistaken or hostile makes nobody wait longer than the longest stop grace that can be configured.
+const MAX_OWED: Duration = Duration::from_secs(3780);
 /// Keeps equal candidates apart.
 const JITTER: Duration = Duration::from_millis(100);
 
@@ -62,6 +67,9 @@ impl Election {
         let vacancy = self.note_vacancy();
         let claimable = *vacancy.claimable.get_or_insert(now);
         let vacancy = *vacancy;
+        if let Some(until) = self.pledged_to_another(&self.me).filter(|_| self.is_voter()) {
+            return self.wake(until);
+        }
         let Some(from) = self.campaign_time(claimable, vacancy.jitter) else {
             return;
         };
@@ -77,7 +85,7 @@ impl Election {
 
     /// When this member may campaign for a lead that is free since `claimable`; `None`: not by itself.
     fn campaign_time(&self, claimable: Instant, jitter: Duration) -> Option<Instant> {
-        if !self.is_eligible() || !self.may_vote || self.founding_is_others() {
+        if !self.is_eligible() || !self.may_vote || self.founding_is_others() || self.unfenced().is_some() {
             return None;
         }
         let mut from = claimable;
@@ -128,8 +136,9 @@ impl Election {
         self.stats.campaigns += 1;
         self.round += 1;
         let (phase, phase_since, round) = (Phase::Pre, self.now, self.round);
-        let term = self.record.term.next();
+        let (term, config) = (self.record.term.next(), self.record.config.version);
         self.become_candidate(Campaign {
+            config,
             term,
             phase,
             phase_since,
@@ -148,6 +157,12 @@ impl Election {
                 None => self.become_standby(),
             };
         }
+        if campaign.found.is_some() && self.is_unleased_too_long() {
+            return self.stop_payload(campaign.found.unwrap_or_default(), ResignReason::LeaseLost, None);
+        }
+        if self.quorum().is_some() && !self.is_config_of(campaign) {
+            return self.follow_config(campaign);
+        }
         let outlook = self.outlook(None);
         if campaign.found.is_none() && (outlook != Outlook::Vacant || !self.spec.candidate) {
             return self.become_standby();
@@ -165,6 +180,27 @@ impl Election {
         }
     }
 
+    /// Quorum: whether it asks under the configuration that is stored here; grants under another count for nothing.
+    fn is_config_of(&self, campaign: Campaign) -> bool {
+        let version = self.record.config.version;
+        campaign.config == version && self.stored_config.version == version
+    }
+
+    /// A newer configuration arrived: asks anew once it is stored.
+    fn follow_config(&mut self, campaign: Campaign) {
+        let config = self.record.config.version;
+        if self.stored_config.version == config {
+            self.next_phase(Campaign {
+                term: self.record.term.next(),
+                phase: Phase::Pre,
+                config,
+                ..campaign
+            });
+        } else if campaign.found.is_none() {
+            self.step_back();
+        }
+    }
+
     /// Lets others try for a while.
     pub(crate) fn step_back(&mut self) {
         let until = self.now + STEP_BACK + self.jitter(JITTER);
@@ -174,7 +210,8 @@ impl Election {
 
     fn step_refused(&mut self, campaign: Campaign) {
         let refusals = self.electors().into_iter().filter_map(|e| self.peers.get(&e)?.ask.refused_until);
-        let until = refusals.max().unwrap_or(self.now);
+        // In Quorum one voter more may be enough.
+        let until = if self.quorum().is_some() { refusals.min() } else { refusals.max() }.unwrap_or(self.now);
         if until > self.now {
             return self.wake(until);
         }
@@ -187,8 +224,11 @@ impl Election {
         self.stage = Stage::Candidate(Campaign { round: self.round, phase_since: self.now, ..campaign });
     }
 
-    /// Everybody whose grant is needed, as things stand.
+    /// Everybody whose grant counts, as things stand: in Quorum a majority of them is enough.
     pub(crate) fn electors(&self) -> Vec<MemberName> {
+        if let Some(config) = self.quorum() {
+            return config.voters.iter().filter(|voter| **voter != self.me).cloned().collect();
+        }
         let leader = self.former.as_ref();
         let counts = |p: &&Peer| {
             p.is_present() && (Some(p.name()) == leader || p.metadata().is_none() || p.is_candidate())
@@ -235,7 +275,11 @@ impl Election {
             });
             asked.extend(elector);
         }
-        match tally(&asked, self.now) {
+        let tally = match self.quorum() {
+            Some(_) => self.tally_quorum(campaign),
+            None => tally(&asked, self.now),
+        };
+        match tally {
             Tally::Open(next) => {
                 if let Some(next) = next {
                     self.wake(next);
@@ -244,6 +288,27 @@ impl Election {
             Tally::Won if is_pre => self.claim(campaign),
             Tally::Won => self.win(campaign),
         }
+    }
+
+    /// Quorum: a majority of the voters, this one included if it is one, has granted.
+    fn tally_quorum(&self, campaign: Campaign) -> Tally {
+        let granted = |voter: &MemberName| {
+            let own = *voter == self.me && self.may_vote;
+            own || self.peers.get(voter).is_some_and(|p| p.ask.round == campaign.round && p.ask.granted)
+        };
+        match has_majority(&self.fleet_config().voters, granted) {
+            true => Tally::Won,
+            false => Tally::Open(None),
+        }
+    }
+
+    /// Quorum: whether a majority may yet grant in this round, of those who can be asked now and have not refused.
+    fn may_be_granted(&self) -> bool {
+        let may = |voter: &MemberName| {
+            let open = |p: &Peer| p.is_linked() && p.ask.refused_until.is_none();
+            *voter == self.me || self.peers.get(voter).is_some_and(open)
+        };
+        has_majority(&self.fleet_config().voters, may)
     }
 
     /// Asks an elector that has not answered in this round, and says how it stands.
@@ -269,7 +334,14 @@ impl Election {
         if campaign.term <= self.record.term {
             return self.next_phase(Campaign { term: self.record.term.next(), ..campaign });
         }
-        self.record.vote = Some(Vote { term: campaign.term, candidate: self.me.clone() });
+        let vote = Vote { term: campaign.term, candidate: self.me.clone() };
+        match self.quorum().filter(|_| self.is_voter()) {
+            Some(config) => {
+                let promise = Promise { lease: config.lease, stop_grace: config.stop_grace };
+                self.pledge_to(vote, promise);
+            }
+            None => self.record.vote = Some(vote),
+        }
         self.record.term = campaign.term;
         let after = self.persist();
         self.next_phase(Campaign { phase: Phase::Claim { after }, ..campaign });
@@ -279,7 +351,10 @@ impl Election {
         self.stats.elected += 1;
         let handed_over_by = self.releaser(campaign.released);
         self.note_ascent(&campaign, handed_over_by.as_ref());
-        self.record.held = Some(campaign.term);
+        let waits_until = self.lease_from_grants(&campaign);
+        if waits_until.is_none() {
+            self.record.held = Some(campaign.term);
+        }
         self.follow_self(campaign.term);
         // A fresh term stands above whatever happened before it.
         for peer in self.peers.values_mut() {
@@ -298,6 +373,7 @@ impl Election {
             raised_at: None,
             outgrown_at: None,
             begun: false,
+            waits_until,
         };
         self.become_leader(lead);
         self.event(match campaign.found {
@@ -316,6 +392,23 @@ impl Election {
             (None, false) => AscentReason::Founding,
         };
         self.ascent = Some(Ascent { term: campaign.term, predecessor, reason });
+    }
+
+    /// Quorum: the grants are promises. Returns when the payloads of those before are gone, by the word of a majority.
+    fn lease_from_grants(&mut self, campaign: &Campaign) -> Option<Instant> {
+        let config = self.quorum()?;
+        let (lease, voters) = (config.lease, config.voters.clone());
+        self.lease.clear();
+        let own = self.is_voter().then_some(self.pledge.owed_until);
+        let mut waits_until = own.unwrap_or(self.now);
+        for voter in voters {
+            let ask = self.peers.get(&voter).map(|p| p.ask).filter(|ask| ask.round == campaign.round);
+            let Some(ask) = ask.filter(|ask| ask.granted) else { continue };
+            waits_until = waits_until.max(ask.owed_until.unwrap_or(self.now));
+            self.lease.granted(voter, ask.since.unwrap_or(campaign.phase_since), lease, campaign.term);
+        }
+        // What was found runs here: nobody could have led beside it but those before it.
+        Some(waits_until)
     }
 
     /// Notes that this member itself leads now.
@@ -339,7 +432,14 @@ impl Election {
         self.handover_refused = None;
     }
 
-    pub(crate) fn on_grant(&mut self, from: &MemberName, term: Term, pre: bool) {
+    pub(crate) fn on_grant(
+        &mut self,
+        from: &MemberName,
+        (term, pre): (Term, bool),
+        (owed, config): (Duration, ConfigVersion),
+    ) {
+        let owed_until = self.now + owed.min(MAX_OWED);
+        let is_quorum = self.quorum().is_some();
         let Stage::Candidate(campaign) = self.stage else {
             return;
         };
@@ -349,8 +449,10 @@ impl Election {
             Phase::Refused => false,
         };
         let peer = self.peers.get_mut(from).filter(|p| p.ask.round == campaign.round);
-        if let Some(peer) = peer.filter(|_| is_asked && term == campaign.term) {
+        let is_current = term == campaign.term && (!is_quorum || config == campaign.config);
+        if let Some(peer) = peer.filter(|_| is_asked && is_current) {
             peer.ask.granted = true;
+            peer.ask.owed_until = Some(owed_until);
         }
     }
 
@@ -370,11 +472,12 @@ impl Election {
         if term != campaign.term || pre != (campaign.phase == Phase::Pre) {
             return;
         }
+        let is_quorum = self.quorum().is_some();
         let until = self.now + retry_after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
         let Some(peer) = self.peers.get_mut(from).filter(|p| p.ask.round == campaign.round) else {
             return;
         };
-        if refusal == Refusal::NoRecord {
+        if refusal == Refusal::NoRecord && !is_quorum {
             // It remembers nothing that a grant could contradict, so it has no say.
             peer.ask.granted = true;
             return;
@@ -385,6 +488,9 @@ impl Election {
             return self.stop_payload(found, ResignReason::Superseded, None);
         }
         peer.ask.refused_until = Some(until);
+        if is_quorum && self.may_be_granted() {
+            return;
+        }
         if campaign.phase != Phase::Refused {
             self.stage =
                 Stage::Candidate(Campaign { phase: Phase::Refused, phase_since: self.now, ..campaign });

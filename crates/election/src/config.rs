@@ -1,10 +1,11 @@
 //! The fleet configuration: the leader adopts its own object's, everybody stores it.
 
-use flagship_types::{ConfigVersion, FleetConfig, MemberName, Role, Term};
+use flagship_types::{ConfigVersion, FleetConfig, MemberName, Mode, Role, Term};
 
 use crate::core::{Election, Gated};
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
+use crate::quorum::{Change, has_majority, next_change};
 use crate::stage::Stage;
 
 /// The largest step of a version that is believed: beyond it a peer is mistaken or hostile, and would freeze the
@@ -23,6 +24,7 @@ impl Election {
             return;
         }
         self.record.config = config.clone();
+        self.replaced_config = None;
         self.store_config();
     }
 
@@ -67,14 +69,94 @@ impl Election {
         let Stage::Leader(lead) = &self.stage else {
             return;
         };
-        let knows_newer = self.peers.values().any(is_newer);
-        let next = own.next_in(lead.term);
-        let differs = !self.spec.proposal.same_settings(&self.record.config) || own == ConfigVersion(0);
-        if let (true, None, Some(version)) = (lead.begun && differs && !knows_newer, lead.hold, next) {
-            let pause = self.record.config.pause.clone();
-            self.record.config = FleetConfig { version, pause, ..self.spec.proposal.clone() };
+        if !lead.begun || lead.hold.is_some() || self.peers.values().any(is_newer) {
+            return;
+        }
+        let term = lead.term;
+        if self.replaced_config.as_ref().is_some_and(|old| self.is_committed(old)) {
+            self.replaced_config = None;
+        }
+        let Some(version) = own.next_in(term).filter(|_| self.replaced_config.is_none()) else {
+            return;
+        };
+        if let Some(next) = self.next_config(term) {
+            let next = FleetConfig { version, pause: self.record.config.pause.clone(), ..next };
+            let old = std::mem::replace(&mut self.record.config, next);
+            self.replaced_config = self.touches_quorum(&old).then_some(old);
             self.store_config();
         }
+    }
+
+    fn touches_quorum(&self, old: &FleetConfig) -> bool {
+        [old.mode, self.record.config.mode].contains(&Mode::Quorum)
+    }
+
+    /// Whether majorities of the voters before and after have stored the configuration in force here: the next change
+    /// may be built on it, and nobody can be elected by voters that know neither.
+    fn is_committed(&self, old: &FleetConfig) -> bool {
+        let new = &self.record.config;
+        let stored = |voter: &MemberName| match *voter == self.me {
+            true => self.stored_config.version >= new.version,
+            false => self.peers.get(voter).is_some_and(|p| stored_version(p) >= new.version),
+        };
+        let by = |config: &FleetConfig| config.mode != Mode::Quorum || has_majority(&config.voters, stored);
+        by(old) && by(new)
+    }
+
+    /// The next configuration on the way to what the own object proposes; `None`: that is in force, or cannot be.
+    fn next_config(&self, term: Term) -> Option<FleetConfig> {
+        let (own, wanted) = (&self.record.config, &self.spec.proposal);
+        // What an earlier leader wrote may be stored by too few: this one's changes are built on its own.
+        if own.mode == Mode::Quorum && own.version.term() != term {
+            return Some(own.clone());
+        }
+        if wanted.same_settings(own) && own.version > ConfigVersion(0) {
+            return None;
+        }
+        let voters = self.next_voters().ok()?;
+        let next = FleetConfig { voters, ..wanted.clone() };
+        let is_new = !next.same_settings(own) || own.version == ConfigVersion(0);
+        is_new.then_some(next)
+    }
+
+    /// The voters after the next step; `Err`: why there is none, though the object asks for it.
+    fn next_voters(&self) -> Result<Vec<MemberName>, String> {
+        let (own, wanted) = (&self.record.config, &self.spec.proposal);
+        match (own.mode, wanted.mode) {
+            (_, Mode::Availability) => Ok(Vec::new()),
+            (Mode::Availability, Mode::Quorum) => {
+                let is_here = |voter: &MemberName| {
+                    *voter == self.me || self.peers.get(voter).is_some_and(Peer::is_linked)
+                };
+                match has_majority(&wanted.voters, is_here) {
+                    true => Ok(wanted.voters.clone()),
+                    false => {
+                        let missing = names_of(wanted.voters.iter().filter(|v| !is_here(v)));
+                        Err(format!(
+                            "mode Quorum needs a majority of its voters, and {missing} cannot be reached"
+                        ))
+                    }
+                }
+            }
+            (Mode::Quorum, Mode::Quorum) => {
+                match next_change(&own.voters, &wanted.voters, |voter| self.answers(voter)) {
+                    Ok(Some(change)) => Ok(change.apply(&own.voters)),
+                    Ok(None) => Ok(own.voters.clone()),
+                    Err(Change::Add(name)) => {
+                        Err(format!("adding {name} to the voters would leave no majority that answers"))
+                    }
+                    Err(Change::Remove(name)) => {
+                        Err(format!("removing {name} from the voters would leave no majority that answers"))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Why the voters that this leader's object asks for do not become those of the fleet: the change would lose the
+    /// majority. `None`: nothing is refused.
+    pub fn voters_refused(&self) -> Option<String> {
+        matches!(self.stage, Stage::Leader(_)).then(|| self.next_voters().err())?
     }
 
     /// Somebody else's configuration is in force here, though this member's object proposes another: who leads,
@@ -88,12 +170,21 @@ impl Election {
     /// it is not in force. Meant for the leader.
     pub fn config_missing(&self) -> Vec<MemberName> {
         let version = self.record.config.version;
+        let votes = |p: &Peer| self.record.config.voters.contains(p.name());
         let counts = |p: &Peer| {
             matches!(p.view.presence, Presence::Present | Presence::Away)
-                && p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader)
+                && (votes(p) || p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader))
         };
-        let stored =
-            |p: &Peer| p.config_stored.max(p.metadata().map_or(ConfigVersion(0), |m| m.config)) >= version;
+        let stored = |p: &Peer| stored_version(p) >= version;
         self.names(|p| counts(p) && !stored(p))
     }
+}
+
+/// The newest configuration that a peer is known to have stored.
+fn stored_version(peer: &Peer) -> ConfigVersion {
+    peer.config_stored.max(peer.metadata().map_or(ConfigVersion(0), |m| m.config))
+}
+
+fn names_of<'a>(names: impl Iterator<Item = &'a MemberName>) -> String {
+    names.map(MemberName::as_str).collect::<Vec<_>>().join(", ")
 }

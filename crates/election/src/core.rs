@@ -12,10 +12,11 @@ use crate::io::{
     Restored, Spec, Standing, Stats,
 };
 use crate::leader_gate::LeaderGate;
+use crate::lease::Lease;
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
+use crate::pledge::Pledge;
 use crate::stage::{Held, Joining, Stage};
-use crate::voter::grant_of;
 
 /// How long a member that may found a fleet listens and tries its seeds first. A fleet that knows it dials at
 /// least every 5 s.
@@ -33,6 +34,7 @@ const MAX_STEPS: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Gated {
     Grant { to: MemberName, term: Term },
+    Renewed { to: MemberName, term: Term, seq: u64 },
     ConfigStored { version: ConfigVersion },
 }
 
@@ -68,6 +70,12 @@ pub struct Election {
     pub(crate) directive: Directive,
     standing: Standing,
     pub(crate) stored_config: FleetConfig,
+    /// As a leader: the configuration before the present one, until majorities of both have stored that.
+    pub(crate) replaced_config: Option<FleetConfig>,
+    /// As a voter in Quorum: what its promise means in time.
+    pub(crate) pledge: Pledge,
+    /// As a leader in Quorum.
+    pub(crate) lease: Lease,
     deadline: Option<Instant>,
     pub(crate) vacancy: Option<Vacancy>,
     pub(crate) reservation: Option<Reservation>,
@@ -116,6 +124,11 @@ impl Election {
             .into_iter()
             .flatten()
             .fold(record.term, Term::max);
+        if record.config.version == ConfigVersion(0) && !spec.witness {
+            // No leader wrote it: it is this object's proposal, which may have changed.
+            record.config = FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() };
+        }
+        let pledge = Pledge::restored(record.promise, now);
         let stored_config = record.config.clone();
         let leader = if held.is_some() { Some(config.name.clone()) } else { record.leader.clone() };
         // An own lead that ended is no lead to follow.
@@ -146,6 +159,9 @@ impl Election {
             directive: Directive::Hold,
             standing: unknown_standing(),
             stored_config,
+            replaced_config: None,
+            pledge,
+            lease: Lease::default(),
             deadline: None,
             vacancy: None,
             reservation: None,
@@ -258,7 +274,8 @@ impl Election {
     fn open_gates(&mut self) {
         while self.gated.front().is_some_and(|(version, _)| *version <= self.durable) {
             match self.gated.pop_front() {
-                Some((_, Gated::Grant { to, term })) => self.send(&to, grant_of(term, false)),
+                Some((_, Gated::Grant { to, term })) => self.tell_grant(&to, term, false),
+                Some((_, Gated::Renewed { to, term, seq })) => self.tell_renewed(&to, term, seq),
                 Some((_, Gated::ConfigStored { version })) => self.on_config_stored_here(version),
                 None => {}
             }
@@ -286,6 +303,7 @@ impl Election {
         if let Some(metadata) = view.metadata.as_ref().filter(|_| view.presence != Presence::Left) {
             self.record.term = self.believable(metadata.term).unwrap_or(self.record.term);
         }
+        let linked = name.clone();
         let is_asking = match &self.stage {
             Stage::Joining(joining) => joining.held.is_some(),
             Stage::Leader(lead) => lead.hold.is_some(),
@@ -297,7 +315,9 @@ impl Election {
             peer.unconfirmed = is_asking;
             peer
         });
-        peer.update(view, now);
+        if peer.update(view, now) {
+            self.hasten_renewal(&linked);
+        }
     }
 
     /// Room for one more peer, if need be at the cost of one that left or is down; for one that may lead also of one
@@ -309,16 +329,24 @@ impl Election {
         let of =
             |presence| self.peers.values().find(|p| p.view.presence == presence).map(|p| p.name().clone());
         let is_followed = |p: &Peer| [&self.leader, &self.former].contains(&&Some(p.name().clone()));
-        let watches =
-            |p: &&Peer| p.metadata().is_some() && !p.is_candidate() && !p.says_it_holds() && !is_followed(p);
+        let votes = |p: &Peer| self.quorum().is_some_and(|config| config.voters.contains(p.name()));
+        let watches = |p: &&Peer| {
+            !votes(p) && p.metadata().is_some() && !p.is_candidate() && !p.says_it_holds() && !is_followed(p)
+        };
         let watcher = || self.peers.values().find(watches).map(|p| p.name().clone());
-        let counts = newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
+        let is_voter = self.quorum().is_some_and(|config| config.voters.contains(&newcomer.name));
+        let counts =
+            is_voter || newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
         let gone = of(Presence::Left).or_else(|| of(Presence::Down));
         let gone = gone.or_else(|| counts.then(watcher).flatten());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }
 
     fn on_spec(&mut self, spec: Spec) {
+        if self.record.config.version == ConfigVersion(0) && !spec.witness {
+            self.record.config = FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() };
+            self.stored_config = self.record.config.clone();
+        }
         if spec.rank != self.spec.rank {
             // A new rank is a newer wish than the switchover.
             self.ceded_to = None;
@@ -389,9 +417,20 @@ impl Election {
         if let Gated::ConfigStored { .. } = then {
             self.gated.retain(|(_, gated)| !matches!(gated, Gated::ConfigStored { .. }));
             self.gated.push_back((version, then));
+        } else if let Gated::Renewed { to, .. } = &then {
+            // Of one leader only the newest renewal counts.
+            self.gated.retain(|(_, gated)| !matches!(gated, Gated::Renewed { to: of, .. } if of == to));
+            self.gated.push_back((version, then));
         } else if self.gated.len() < MAX_GATED && !self.gated.iter().any(|(_, gated)| *gated == then) {
             self.gated.push_back((version, then));
         }
+    }
+
+    /// As [`Self::persist_then`], with the record that is under way already.
+    pub(crate) fn gate_renewal(&mut self, renewed: Gated) {
+        let version = self.record.version;
+        self.gated.retain(|(_, gated)| !matches!(gated, Gated::Renewed { .. }));
+        self.gated.push_back((version, renewed));
     }
 
     pub(crate) fn is_durable(&self, version: u64) -> bool {

@@ -8,6 +8,7 @@ use crate::core::Election;
 use crate::io::{Event, Message, Presence, Vote};
 use crate::outlook::Reservation;
 use crate::peer::Paced;
+use crate::pledge::Renewal;
 use crate::stage::Stage;
 
 /// A voter's record is asked for until it is told.
@@ -23,8 +24,11 @@ impl Election {
         match message {
             Message::PreClaim(claim) => self.on_claim(from, &claim, true),
             Message::Claim(claim) => self.on_claim(from, &claim, false),
-            Message::Grant { term, pre, owed: _, config: _ } => self.on_grant(from, term, pre),
-            Message::Renew { .. } | Message::Renewed { .. } => {}
+            Message::Grant { term, pre, owed, config } => self.on_grant(from, (term, pre), (owed, config)),
+            Message::Renew { term, seq, config: _, lease, stop_grace } => {
+                self.on_renew(from, Renewal::new(term, seq, lease, stop_grace));
+            }
+            Message::Renewed { term, seq, config: _ } => self.on_renewed(from, term, seq),
             Message::Refuse { term, pre, refusal, highest, retry_after } => {
                 self.on_refuse(from, (term, pre), (refusal, highest), retry_after);
             }
@@ -39,11 +43,7 @@ impl Election {
                 self.send(from, Message::ConfirmReply { term, highest });
             }
             Message::ConfirmReply { term, highest } => self.on_confirm_reply(from, term, highest),
-            Message::RecordRequest => {
-                let (vote, term, config) =
-                    (self.record.vote.clone(), self.record.term, self.record.config.clone());
-                self.send(from, Message::RecordReply { vote, term, config });
-            }
+            Message::RecordRequest => self.tell_record(from),
             Message::RecordReply { vote, term, config } => {
                 self.on_record_reply(from, vote.as_ref(), term, config);
             }
@@ -147,6 +147,7 @@ impl Election {
             return;
         }
         peer.released = peer.released.max(term);
+        self.void_pledge(from, term);
         // Valid only for the newest lead, and repeated: the time counts from the first.
         let is_known = self.reservation.as_ref().is_some_and(|r| r.term >= term);
         let is_other = term == self.leader_term && self.leader.as_ref().is_some_and(|l| l != from);
@@ -174,6 +175,12 @@ impl Election {
         if let Some(peer) = self.peers.get_mut(from) {
             peer.told = true;
         }
+    }
+
+    /// What this voter has granted and seen, and the configuration in force here.
+    pub(crate) fn tell_record(&mut self, to: &MemberName) {
+        let (vote, term, config) = (self.record.vote.clone(), self.record.term, self.record.config.clone());
+        self.send(to, Message::RecordReply { vote, term, config });
     }
 
     pub(crate) fn ask_record(&mut self, of: &MemberName) {

@@ -142,6 +142,7 @@ impl Election {
 
     pub(crate) fn step_stopping(&mut self) {
         self.step_voter_record();
+        self.keep_lease_while_stopping();
         let Stage::Stopping(stopping) = &mut self.stage else {
             return;
         };
@@ -170,6 +171,22 @@ impl Election {
         }
     }
 
+    /// Quorum: as long as the payload is not gone, nobody else may begin: the lease is renewed, and once it is lost what
+    /// was to be deleted with all its time has to go at once.
+    fn keep_lease_while_stopping(&mut self) {
+        let Stage::Stopping(stopping) = &self.stage else {
+            return;
+        };
+        let (term, is_over) = (stopping.term, stopping.stopped || stopping.reason == ResignReason::LeaseLost);
+        if is_over || self.keep_lease(term) {
+            return;
+        }
+        if let Stage::Stopping(stopping) = &mut self.stage {
+            stopping.reason = ResignReason::LeaseLost;
+            stopping.successor = None;
+        }
+    }
+
     /// Goes on leading under the same term, unless another leader came up meanwhile.
     fn call_off(&mut self, reason: &str) {
         let Stage::Stopping(stopping) = &self.stage else {
@@ -192,6 +209,7 @@ impl Election {
             raised_at: None,
             outgrown_at: None,
             begun: false,
+            waits_until: None,
         });
     }
 
@@ -255,6 +273,8 @@ impl Election {
         self.vacancy = None;
         if !self.has_other_lead(term) && term > Term::NONE {
             self.released = Some((term, successor.clone()));
+            let me = self.me.clone();
+            self.void_pledge(&me, term);
             self.reservation = Some(Reservation { term, successor, until: self.now + RESERVATION });
             self.event(Event::LeaderChanged { leader: None, term });
         }

@@ -83,10 +83,20 @@ fn contender(peer: &Peer) -> Option<Contender<'_>> {
 impl Election {
     pub(crate) fn step_leader(&mut self, lead: Lead) {
         if let Some(reason) = self.retired {
-            return self.stop_payload(lead.term, reason, None);
+            return match lead.waits_until {
+                // Nothing runs under it, and what those before left may: nothing is released.
+                Some(_) => self.abandon(),
+                None => self.stop_payload(lead.term, reason, None),
+            };
+        }
+        if !self.keep_lease(lead.raise.map_or(lead.term, |(term, _)| term)) {
+            return self.lose_lease(&lead);
         }
         if !self.is_durable(lead.after) {
             return self.await_record(lead);
+        }
+        if let Some(until) = lead.waits_until {
+            return self.await_predecessors(lead, until);
         }
         if !lead.begun {
             // Storing the lead may have taken long: nothing is started beside somebody who leads by now.
@@ -96,7 +106,10 @@ impl Election {
             let begun = Lead { begun: true, ..lead };
             return self.update_lead(begun);
         }
-        if let Some((term, _)) = lead.raise.filter(|(_, after)| self.is_durable(*after)) {
+        let raised = lead.raise.filter(|(term, after)| {
+            self.is_durable(*after) && (self.quorum().is_none() || self.is_promised(*term))
+        });
+        if let Some((term, _)) = raised {
             return self.finish_raise(Lead { term, raise: None, resumed: true, ..lead });
         }
         self.ask_unconfirmed(lead.term);
@@ -111,6 +124,20 @@ impl Election {
         }
         self.announce(lead.term);
         self.step_leader_gate(&lead);
+    }
+
+    /// Quorum: the payload of those before may run yet, or a majority has yet to renew the lease. Only then the lead is
+    /// held, so that a process that restarts before cannot go on with what it never began.
+    fn await_predecessors(&mut self, lead: Lead, until: Instant) {
+        if until > self.now {
+            return self.wake(until);
+        }
+        if self.lease_until().is_none() {
+            return;
+        }
+        self.record.held = Some(lead.term);
+        let (after, since) = (self.persist(), self.now);
+        self.update_lead(Lead { after, since, waits_until: None, ..lead });
     }
 
     /// The lead is not durable yet, so nothing was done under it: if that takes too long, others may have it.
@@ -129,7 +156,7 @@ impl Election {
     }
 
     /// The lead was never announced and nothing applied under it, so there is nothing to release.
-    fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.record.held = None;
         self.record.leader = None;
         self.persist();
@@ -142,8 +169,12 @@ impl Election {
         self.moves += 1;
     }
 
-    fn finish_raise(&mut self, lead: Lead) {
+    fn finish_raise(&mut self, mut lead: Lead) {
         self.follow_self(lead.term);
+        if self.record.held != Some(lead.term) {
+            self.record.held = Some(lead.term);
+            lead.after = self.persist();
+        }
         self.update_lead(lead);
         for peer in self.peers.values_mut() {
             peer.hasten(Paced::Announce);
@@ -196,6 +227,14 @@ impl Election {
         if self.split_seen.as_ref().is_none_or(|(name, _)| name != rival) {
             self.split_seen = Some((rival.clone(), term));
             self.event(Event::SplitSeen { other: rival.clone(), term });
+        }
+        if self.quorum().is_some() {
+            // A majority gave the higher term away, and waited for the lower one to stop.
+            let is_over = term > lead.term;
+            if is_over {
+                self.supersede(lead.term, &Vote { term, candidate: rival.clone() });
+            }
+            return is_over;
         }
         if self.wins_against(&lead, rival, &config) {
             if self.record.term > lead.term || term >= lead.term {
@@ -252,7 +291,10 @@ impl Election {
         }
         let term = self.record.term.next();
         self.record.term = term;
-        self.record.held = Some(term);
+        // In Quorum it is held once a majority has promised it: `finish_raise`.
+        if self.quorum().is_none() {
+            self.record.held = Some(term);
+        }
         self.record.vote = Some(Vote { term, candidate: self.me.clone() });
         let after = self.persist();
         let (raise, raised_at) = (Some((term, after)), Some(self.now));

@@ -97,6 +97,9 @@ pub struct Spec {
     pub candidate: bool,
     /// Votes and never leads; it has no object and proposes nothing.
     pub witness: bool,
+    /// What is called before a promotion makes sure that the predecessor's payload does not run: it needs no word of
+    /// the predecessor that it can stop.
+    pub fences: bool,
     /// The fleet settings this object proposes (its version is ignored).
     pub proposal: FleetConfig,
     /// How long the payload may be not ready here before the lead goes to a healthy standby; `None`: for ever.

@@ -32,6 +32,8 @@ pub(crate) struct Ask {
     pub(crate) since: Option<Instant>,
     /// It granted, or said that it has no vote.
     pub(crate) granted: bool,
+    /// With its grant: when the payload of those before is gone.
+    pub(crate) owed_until: Option<Instant>,
     /// It refused, and asking again makes sense then.
     pub(crate) refused_until: Option<Instant>,
 }

@@ -31,6 +31,7 @@ impl Election {
         let term = self.record.stopping.unwrap_or(held.term);
         let reason = self.retired.unwrap_or(ResignReason::Unfinished);
         let (since, after) = (self.now, self.durable);
+        self.doubt_lease_since(self.started);
         self.become_stopping(Stopping {
             term,
             reason,
@@ -55,7 +56,7 @@ impl Election {
         }
         if self.now < found_at {
             self.wake(found_at);
-        } else if self.spec.ready {
+        } else if self.spec.ready && self.untold_voters().is_empty() {
             self.gain_vote();
             self.become_standby();
         }
@@ -66,13 +67,27 @@ impl Election {
         if self.may_vote {
             return;
         }
-        for peer in self.names(|p| p.is_present() && !p.told) {
+        let untold = self.untold_voters();
+        for peer in self.names(|p| !p.told && (p.is_present() || untold.contains(p.name()))) {
             self.ask_record(&peer);
         }
         let mut present = self.peers.values().filter(|p| p.is_present()).peekable();
-        if present.peek().is_some() && present.all(|p| p.told) {
+        let all_told = present.peek().is_some() && present.all(|p| p.told);
+        if self.untold_voters().is_empty() && (all_told || self.is_only_voter()) {
             self.gain_vote();
         }
+    }
+
+    /// Quorum: the other voters whose records this member has yet to hear. Whoever of them is gone may be the one that
+    /// knows what this member has granted.
+    pub(crate) fn untold_voters(&self) -> Vec<MemberName> {
+        let Some(config) = self.quorum() else { return Vec::new() };
+        let untold = |v: &&MemberName| **v != self.me && !self.peers.get(*v).is_some_and(|p| p.told);
+        config.voters.iter().filter(untold).cloned().collect()
+    }
+
+    fn is_only_voter(&self) -> bool {
+        self.quorum().is_some_and(|config| config.voters == [self.me.clone()])
     }
 
     fn step_resuming(&mut self, held: Held) {
@@ -80,6 +95,9 @@ impl Election {
             return self.stop_payload(held.term, reason, None);
         }
         self.step_voter_record();
+        if self.quorum().is_some() && self.resume_lease(held) {
+            return;
+        }
         self.ask_unconfirmed(held.term);
         let alone = !self.peers.values().any(Peer::is_present);
         let settled = self.started + FOUNDING_WAIT;
@@ -95,6 +113,28 @@ impl Election {
             }
             return self.begin_campaign(self.now, false, None, Some(held.term));
         }
+        self.resume(held);
+    }
+
+    /// Quorum: what counts is a majority that renews the lease, in time. Returns whether that is all there is to do now.
+    fn resume_lease(&mut self, held: Held) -> bool {
+        self.doubt_lease_since(self.started);
+        if !held.recorded {
+            let is_late = self.is_unleased_too_long();
+            if is_late {
+                self.stop_payload(held.term, ResignReason::LeaseLost, None);
+            }
+            return is_late;
+        }
+        if !self.keep_lease(held.term) {
+            self.stop_payload(held.term, ResignReason::LeaseLost, None);
+        } else if self.is_promised(held.term) && self.lease_until().is_some() {
+            self.resume(held);
+        }
+        true
+    }
+
+    fn resume(&mut self, held: Held) {
         self.follow_self(held.term);
         let (term, after) = (held.term, self.durable);
         self.become_leader(Lead {
@@ -107,6 +147,7 @@ impl Election {
             raised_at: None,
             outgrown_at: None,
             begun: false,
+            waits_until: None,
         });
         self.event(Event::Resumed { term });
     }
@@ -158,17 +199,28 @@ impl Election {
             Stage::Leader(lead) => {
                 let hold = Some(self.now);
                 self.stage = Stage::Leader(Lead { hold, ..*lead });
+                // In Quorum the voters' word is enough.
+                match self.quorum() {
+                    Some(_) => self.doubt_lease_since(self.now),
+                    None => self.mark_unconfirmed(),
+                }
+            }
+            Stage::Joining(_) => {
+                self.doubt_lease_since(self.started);
                 self.mark_unconfirmed();
             }
-            Stage::Joining(_) => self.mark_unconfirmed(),
             // What was asked before the pause may have been answered long ago.
             Stage::Candidate(campaign) if campaign.found.is_none() => self.step_back(),
-            Stage::Candidate(_) | Stage::Standby | Stage::Stopping(_) => {}
+            Stage::Stopping(_) => self.doubt_lease_since(self.now),
+            Stage::Candidate(_) | Stage::Standby => {}
         }
     }
 
-    /// Everybody present has said that no higher term exists.
+    /// Everybody present has said that no higher term exists; in Quorum, a majority has renewed the lease since.
     pub(crate) fn hold_is_over(&mut self, lead: &Lead) -> bool {
+        if self.quorum().is_some() {
+            return self.lease_until().is_some() && self.is_promised(lead.term);
+        }
         let open = |p: &Peer| p.unconfirmed && p.view.presence != Presence::Left;
         if self.peers.values().any(|p| open(p) && p.is_present()) {
             return false;

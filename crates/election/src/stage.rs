@@ -1,6 +1,6 @@
 //! The roles with what each of them has to remember, and the only ways from one to another.
 
-use flagship_types::{Instant, MemberName, Role, Term};
+use flagship_types::{ConfigVersion, Instant, MemberName, Role, Term};
 
 use crate::core::Election;
 use crate::io::{Event, ResignReason};
@@ -43,6 +43,8 @@ pub(crate) enum Phase {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Campaign {
+    /// The configuration under which it asks.
+    pub(crate) config: ConfigVersion,
     pub(crate) term: Term,
     pub(crate) phase: Phase,
     pub(crate) phase_since: Instant,
@@ -73,6 +75,8 @@ pub(crate) struct Lead {
     pub(crate) outgrown_at: Option<Instant>,
     /// The lead was announced and the payload directed.
     pub(crate) begun: bool,
+    /// Quorum: won, and the payload of those before may run until then. Only after that the lead is held.
+    pub(crate) waits_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]

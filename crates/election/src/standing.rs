@@ -68,7 +68,9 @@ impl Election {
     pub fn permit(&self, _now: Instant) -> Option<Permit> {
         match (&self.stage, &self.directive) {
             (Stage::Leader(lead), Directive::Run { term, .. }) => {
-                let may = self.is_unhindered(lead) && lead.term == *term && self.retired.is_none();
+                let is_leased = !self.lease.held || self.quorum().is_none() || self.lease_until().is_some();
+                let may =
+                    is_leased && self.is_unhindered(lead) && lead.term == *term && self.retired.is_none();
                 may.then_some(Permit::Apply { term: *term })
             }
             (Stage::Stopping(stopping), Directive::Stop { term, .. }) => {
@@ -100,6 +102,7 @@ impl Election {
         // A lead counts, for others too, once it is durable.
         let role = match &self.stage {
             Stage::Leader(lead) if !lead.begun => Role::Candidate,
+            Stage::Joining(_) | Stage::Standby if self.spec.witness => Role::Witness,
             stage => stage.role(),
         };
         let leader = self.leader.clone();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use flagship_types::{ConfigVersion, MemberName, Term};
+use flagship_types::{ConfigVersion, MemberName, Mode, Term};
 
 use crate::core::{Election, Gated};
-use crate::io::{Claim, Message, Refusal, ResignReason, Vote};
+use crate::io::{Claim, Message, Promise, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, preference_of};
 use crate::stage::Stage;
 
@@ -25,7 +25,11 @@ type No = (Refusal, Duration);
 
 impl Election {
     pub(crate) fn on_claim(&mut self, from: &MemberName, claim: &Claim, pre: bool) {
-        let judgement = self.judge(from, claim);
+        let met = match self.is_quorum_matter(claim) {
+            true => self.meet_claimed_config(from, claim).map_err(|refusal| (refusal, RETRY_LATER)),
+            false => Ok(()),
+        };
+        let judgement = met.and_then(|()| self.judge(from, claim));
         if judgement.as_ref().is_err_and(|(refusal, _)| *refusal == Refusal::TermJump) {
             self.stats.messages_ignored += 1;
         } else if !pre {
@@ -40,22 +44,48 @@ impl Election {
                 let term = claim.term;
                 self.send(from, Message::Refuse { term, pre, refusal, highest, retry_after });
             }
-            Ok(()) if pre => self.send(from, grant_of(claim.term, true)),
-            Ok(()) => self.grant(from, claim.term),
+            Ok(()) if pre => self.tell_grant(from, claim.term, true),
+            Ok(()) => self.grant(from, claim),
         }
     }
 
-    fn grant(&mut self, to: &MemberName, term: Term) {
-        let vote = Some(Vote { term, candidate: to.clone() });
-        if self.record.vote != vote {
-            self.stats.grants += 1;
-            self.record.vote = vote;
+    fn grant(&mut self, to: &MemberName, claim: &Claim) {
+        let term = claim.term;
+        let vote = Vote { term, candidate: to.clone() };
+        let is_new = self.record.vote.as_ref() != Some(&vote);
+        self.stats.grants += u64::from(is_new);
+        if claim.config.mode == Mode::Quorum {
+            if self.has_no_config() {
+                self.record.config = claim.config.clone();
+            }
+            self.adopt_config(&claim.config);
+            let promise = Promise { lease: claim.config.lease, stop_grace: claim.config.stop_grace };
+            if is_new {
+                self.pledge_to(vote, promise);
+            }
+            self.pledge.until = self.pledge.until.max(self.now + claim.config.lease);
+        } else if is_new {
+            self.record.vote = Some(vote);
         }
         self.yielding = Some((to.clone(), self.now + YIELD));
         if matches!(self.stage, Stage::Candidate(_)) {
             self.step_back();
         }
         self.persist_then(Gated::Grant { to: to.clone(), term });
+    }
+
+    /// Says yes, and what the claimant has to wait for.
+    pub(crate) fn tell_grant(&mut self, to: &MemberName, term: Term, pre: bool) {
+        let (owed, config) = match self.quorum() {
+            Some(config) => (self.owed(), config.version),
+            None => (Duration::ZERO, ConfigVersion(0)),
+        };
+        self.send(to, Message::Grant { term, pre, owed, config });
+    }
+
+    /// Whether Quorum's rules are to be held to for this claim: by the claimant's configuration, or by the own.
+    fn is_quorum_matter(&self, claim: &Claim) -> bool {
+        claim.config.mode == Mode::Quorum || self.quorum().is_some()
     }
 
     fn judge(&self, from: &MemberName, claim: &Claim) -> Result<(), No> {
@@ -71,6 +101,9 @@ impl Election {
         }
         if let Some(term) = self.spent(from, claim.term) {
             return Err((Refusal::Granted { term }, RETRY_SOON));
+        }
+        if let Some(until) = self.pledged_to_another(from) {
+            return Err((Refusal::Leased, until.since(self.now)));
         }
         match self.outlook(Some(from)) {
             Outlook::Held(leader) => {
@@ -94,7 +127,7 @@ impl Election {
     }
 
     /// The term that this voter already gave away, if it speaks against this claim.
-    fn spent(&self, from: &MemberName, term: Term) -> Option<Term> {
+    pub(crate) fn spent(&self, from: &MemberName, term: Term) -> Option<Term> {
         let vote = self.record.vote.as_ref()?;
         let speaks_against = vote.term > term || (vote.term == term && vote.candidate != *from);
         speaks_against.then_some(vote.term)
@@ -151,11 +184,6 @@ impl Election {
             (lead, vote) => lead.or(vote),
         }
     }
-}
-
-/// A grant of Availability: nothing is owed to anybody.
-pub(crate) fn grant_of(term: Term, pre: bool) -> Message {
-    Message::Grant { term, pre, owed: Duration::ZERO, config: ConfigVersion(0) }
 }
 
 /// Terms compare as (term, candidate); within one term the smaller name stands higher.

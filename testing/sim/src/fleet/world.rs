@@ -441,6 +441,7 @@ impl World {
 fn node_spec(spec: &HostSpec) -> NodeSpec {
     let election = ElectionSpec {
         witness: false,
+        fences: false,
         rank: spec.rank(),
         ready: spec.ready,
         candidate: true,

@@ -1,0 +1,221 @@
+//! Quorum, as a leader: asks the voters to renew the lease about every second, writes only while it runs, and stops for
+//! good when a majority has not answered in time. After Gray and Cheriton, "Leases", SOSP 1989: the holder's lease is
+//! shorter than what the voters promise, so that clocks 5 % apart do no harm.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use flagship_types::{Instant, MemberName, Term};
+
+use crate::core::Election;
+use crate::io::{Message, Promise, ResignReason};
+use crate::peer::Peer;
+use crate::pledge::Renewal;
+use crate::quorum::reached;
+use crate::stage::{Lead, Stage};
+
+/// The holder's lease, of the time that a voter promises.
+const HELD: f64 = 0.9;
+/// The part of that time after which a leader that is not renewed stops.
+const STOPS_AFTER: f64 = 0.8;
+/// How often the lease is renewed, unless it is too short for that.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// Of a lease so many renewals can be lost before it is.
+const RENEWALS_PER_LEASE: u32 = 4;
+/// Renewals that may be under way: those of the longest time after which an answer still helps.
+const MAX_UNDER_WAY: usize = 64;
+/// How long a leader that paused waits for a fresh majority, of a lease: for all it knows its lease ran out meanwhile.
+const AFTER_PAUSE: u32 = 3;
+
+/// A voter's newest promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Acknowledged {
+    /// When the renewal that it answers was sent.
+    sent: Instant,
+    lease: Duration,
+    term: Term,
+}
+
+/// What a leader knows of its lease.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lease {
+    seq: u64,
+    under_way: VecDeque<(u64, Acknowledged)>,
+    promised: BTreeMap<MemberName, Acknowledged>,
+    next: Option<Instant>,
+    /// A majority has promised under the present lead: from now on it is Quorum that counts.
+    pub(crate) held: bool,
+    /// Since when a process that restarted asks whether it still leads, or paused; it stops if nobody says so in time.
+    doubt: Option<Instant>,
+    /// Only what was asked since then allows writes.
+    fresh_from: Option<Instant>,
+}
+
+impl Lease {
+    /// Notes what a voter has promised by its grant.
+    pub(crate) fn granted(&mut self, by: MemberName, asked: Instant, lease: Duration, term: Term) {
+        self.promised.insert(by, Acknowledged { sent: asked, lease, term });
+    }
+
+    /// Asks for everything anew.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { seq: self.seq, ..Self::default() };
+    }
+}
+
+impl Election {
+    /// Until when this leader may write; `None`: it has no lease now. In Availability there is none to have.
+    pub fn lease_until(&self) -> Option<Instant> {
+        let fresh = |ack: &Acknowledged| self.lease.fresh_from.is_none_or(|from| ack.sent >= from);
+        self.majority_reached(HELD, fresh).filter(|until| *until > self.now)
+    }
+
+    /// When this leader has to stop unless it is renewed before.
+    fn stops_at(&self) -> Option<Instant> {
+        let by_lease = self.majority_reached(STOPS_AFTER, |_| true);
+        let doubt = self.lease.doubt.map(|since| since + self.doubt_lasts());
+        match (by_lease, doubt) {
+            (Some(by_lease), Some(doubt)) => Some(by_lease.min(doubt)),
+            (by_lease, doubt) => by_lease.or(doubt),
+        }
+    }
+
+    fn doubt_lasts(&self) -> Duration {
+        match self.stage {
+            Stage::Joining(_) | Stage::Stopping(_) => self.fleet_config().lease.mul_f64(STOPS_AFTER),
+            _ => self.fleet_config().lease / AFTER_PAUSE,
+        }
+    }
+
+    fn majority_reached(&self, part: f64, counts: impl Fn(&Acknowledged) -> bool) -> Option<Instant> {
+        let config = self.quorum()?;
+        let own = |voter: &MemberName| *voter == self.me;
+        let promised = |voter: &MemberName| {
+            let ack = self.lease.promised.get(voter).filter(|ack| counts(ack))?;
+            Some(ack.sent + ack.lease.mul_f64(part))
+        };
+        // The own promise to itself never runs out while it leads.
+        let never = self.now + config.lease;
+        let ends: Vec<_> =
+            config.voters.iter().map(|v| if own(v) { Some(never) } else { promised(v) }).collect();
+        reached(&ends)
+    }
+
+    /// Whether a majority of the voters has promised the lead under this very term.
+    pub(crate) fn is_promised(&self, term: Term) -> bool {
+        let counts = |ack: &Acknowledged| ack.term >= term;
+        self.majority_reached(HELD, counts).is_some_and(|until| until > self.now)
+    }
+
+    /// Voters, this one included, that have promised lately.
+    pub(crate) fn answers(&self, voter: &MemberName) -> bool {
+        let promised = self.lease.promised.get(voter);
+        *voter == self.me || promised.is_some_and(|ack| ack.sent + ack.lease > self.now)
+    }
+
+    /// Renews the lease, and stops when it is lost. Returns whether this member goes on as it is.
+    pub(crate) fn keep_lease(&mut self, term: Term) -> bool {
+        if self.quorum().is_none() {
+            return true;
+        }
+        self.renew_lease(term);
+        let leased = self.lease_until().is_some();
+        if leased && self.lease.doubt.is_some() && self.is_promised(term) {
+            self.lease.doubt = None;
+        }
+        self.lease.held |= leased;
+        match self.stops_at() {
+            Some(at) if at > self.now => {
+                self.wake(at);
+                true
+            }
+            // Not yet bound by a lease: the fleet only just chose Quorum.
+            _ if !self.lease.held && self.lease.doubt.is_none() => true,
+            _ => false,
+        }
+    }
+
+    fn renew_lease(&mut self, term: Term) {
+        let now = self.now;
+        let Some(config) = self.quorum() else { return };
+        let (lease, stop_grace, version) = (config.lease, config.stop_grace, config.version);
+        let voters = config.voters.clone();
+        if let Some(next) = self.lease.next.filter(|next| *next > now) {
+            return self.wake(next);
+        }
+        let every = RENEW_EVERY.min(lease / RENEWALS_PER_LEASE);
+        self.lease.next = Some(now + every);
+        self.wake(now + every);
+        self.lease.seq += 1;
+        let seq = self.lease.seq;
+        self.lease.under_way.push_back((seq, Acknowledged { sent: now, lease, term }));
+        if self.lease.under_way.len() > MAX_UNDER_WAY {
+            self.lease.under_way.pop_front();
+        }
+        if self.is_voter() {
+            self.pledge.until = self.pledge.until.max(now + lease);
+        }
+        for voter in self.names(|p| p.is_linked() && voters.contains(p.name())) {
+            self.send(&voter, Message::Renew { term, seq, config: version, lease, stop_grace });
+        }
+    }
+
+    /// A link to a voter came up: it is asked at once, not at the next turn.
+    pub(crate) fn hasten_renewal(&mut self, voter: &MemberName) {
+        if self.quorum().is_some_and(|config| config.voters.contains(voter)) {
+            self.lease.next = None;
+        }
+    }
+
+    pub(crate) fn on_renewed(&mut self, from: &MemberName, term: Term, seq: u64) {
+        let sent = self.lease.under_way.iter().find(|(s, sent)| *s == seq && sent.term == term);
+        let Some((_, acknowledged)) = sent.copied() else {
+            self.stats.messages_ignored += 1;
+            return;
+        };
+        let is_voter = self.quorum().is_some_and(|config| config.voters.contains(from));
+        let is_newer = self.lease.promised.get(from).is_none_or(|old| old.sent <= acknowledged.sent);
+        if is_voter && is_newer {
+            self.lease.promised.insert(from.clone(), acknowledged);
+        }
+    }
+
+    /// Whatever was promised before may have run out while this process or its machine stood still.
+    pub(crate) fn doubt_lease_since(&mut self, since: Instant) {
+        if self.quorum().is_some() && self.lease.doubt.is_none() {
+            self.lease.fresh_from = Some(since);
+            self.lease.doubt = Some(since);
+            self.lease.next = None;
+        }
+    }
+
+    /// A payload was found here, and this process has had the time of a lease to be granted the lead for it.
+    pub(crate) fn is_unleased_too_long(&mut self) -> bool {
+        let Some(config) = self.quorum() else { return false };
+        let until = self.started + config.lease.mul_f64(STOPS_AFTER);
+        self.wake(until);
+        self.now >= until
+    }
+
+    /// The lease is lost, and with it the lead: for good, whatever comes now.
+    pub(crate) fn lose_lease(&mut self, lead: &Lead) {
+        match lead.begun || lead.resumed {
+            true => self.stop_payload(lead.term, ResignReason::LeaseLost, None),
+            // Nothing was done under it.
+            false => self.abandon(),
+        }
+    }
+}
+
+impl Renewal {
+    pub(crate) fn new(term: Term, seq: u64, lease: Duration, stop_grace: Duration) -> Self {
+        Self { term, seq, promise: Promise { lease, stop_grace } }
+    }
+}
+
+impl Peer {
+    /// Whether it says of itself that it could not stop its payload.
+    pub(crate) fn cannot_stop(&self) -> bool {
+        self.metadata().is_some_and(|metadata| !metadata.health.api)
+    }
+}

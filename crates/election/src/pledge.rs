@@ -1,0 +1,211 @@
+//! Quorum, as a voter: what it has promised, and to whom. A grant and each renewal promise the lead to one candidate for a
+//! lease; whoever is granted it next is told how long the payload of those before may still run.
+
+use std::time::Duration;
+
+use flagship_types::{ConfigVersion, FleetConfig, Instant, MemberName, Mode, Term};
+
+use crate::core::{Election, Gated};
+use crate::io::{Claim, Message, Promise, Refusal, Vote};
+use crate::stage::Stage;
+
+/// When a voter that cannot promise now is worth asking again.
+const RETRY: Duration = Duration::from_millis(150);
+
+/// By how much a successor waits longer than the stop grace: clocks may run 5 % apart.
+const STOP_MARGIN: f64 = 1.05;
+
+/// What this voter's durable promise means in time. All of it is about the holder of `record.vote`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pledge {
+    /// Nobody else is granted the lead before.
+    pub(crate) until: Instant,
+    /// The payloads of those before the holder are gone then.
+    pub(crate) owed_until: Instant,
+    /// Since when the holder asks for less than the promise on record, and how long the longer one still counts.
+    relax_at: Option<Instant>,
+}
+
+impl Pledge {
+    /// Of a process that starts: it does not know when it promised last, so it begins anew.
+    pub(crate) fn restored(promise: Option<Promise>, now: Instant) -> Self {
+        let (lease, grace) = promise.map_or_else(Default::default, |p| (p.lease, stretched(p.stop_grace)));
+        // What is owed to those before the holder ended with their leases, and those ended before this one.
+        Self { until: now + lease, owed_until: now + grace, relax_at: None }
+    }
+}
+
+fn stretched(grace: Duration) -> Duration {
+    grace.mul_f64(STOP_MARGIN)
+}
+
+/// A renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Renewal {
+    pub(crate) term: Term,
+    pub(crate) seq: u64,
+    pub(crate) promise: Promise,
+}
+
+impl Election {
+    /// The configuration that this member goes by, if its mode is Quorum. A leader that replaces it by Availability is
+    /// bound by it until the voters know.
+    pub(crate) fn quorum(&self) -> Option<&FleetConfig> {
+        let in_force = Some(&self.record.config).filter(|config| config.mode == Mode::Quorum);
+        in_force.or_else(|| self.replaced_config.as_ref().filter(|config| config.mode == Mode::Quorum))
+    }
+
+    /// Whether this member has a vote under the configuration that it goes by.
+    pub(crate) fn is_voter(&self) -> bool {
+        self.quorum().is_some_and(|config| config.voters.contains(&self.me))
+    }
+
+    /// Until when this voter has promised the lead to somebody other than that candidate.
+    pub(crate) fn pledged_to_another(&self, candidate: &MemberName) -> Option<Instant> {
+        let holder = self.record.vote.as_ref().filter(|vote| vote.candidate != *candidate)?;
+        let counts = self.record.promise.is_some() && self.pledge.until > self.now;
+        (counts && !holder.candidate.as_str().is_empty()).then_some(self.pledge.until)
+    }
+
+    /// Whether the claimant's configuration is one that this voter can grant under. Who has an old one is told the newer.
+    pub(crate) fn meet_claimed_config(&mut self, from: &MemberName, claim: &Claim) -> Result<(), Refusal> {
+        let own = &self.record.config;
+        let is_same = claim.config.same_settings(own) || self.has_no_config();
+        if claim.config.version < own.version || (claim.config.version == own.version && !is_same) {
+            self.tell_record(from);
+            return Err(Refusal::OldConfig);
+        }
+        match claim.config.mode {
+            Mode::Quorum if !claim.config.voters.contains(&self.me) => Err(Refusal::NoVoter),
+            Mode::Quorum | Mode::Availability => Ok(()),
+        }
+    }
+
+    /// A witness that never met a fleet proposes nothing of its own.
+    pub(crate) fn has_no_config(&self) -> bool {
+        self.spec.witness && self.record.config.version == ConfigVersion(0) && self.record.vote.is_none()
+    }
+
+    /// Records the grant of a term to that candidate, and what it is owed to wait.
+    pub(crate) fn pledge_to(&mut self, vote: Vote, promise: Promise) {
+        let before = self.record.vote.as_ref().filter(|before| before.candidate != vote.candidate);
+        let owed = match (before, self.record.promise) {
+            // Its lease is over, or this grant would not be given; its payload may not be gone.
+            (Some(_), Some(promised)) => self.pledge.until + stretched(promised.stop_grace),
+            _ => self.pledge.owed_until,
+        };
+        self.pledge.owed_until = self.pledge.owed_until.max(owed);
+        let still_owes = self.pledge.owed_until > self.now || self.pledge.until > self.now;
+        let old = self.record.promise.filter(|_| still_owes);
+        let at_least = |new: Duration, old: Option<Duration>| old.map_or(new, |old| new.max(old));
+        self.record.promise = Some(Promise {
+            lease: at_least(
+                promise.lease,
+                old.map(|p| p.lease).filter(|_| before_is_same(&self.record.vote, &vote)),
+            ),
+            stop_grace: at_least(promise.stop_grace, old.map(|p| p.stop_grace)),
+        });
+        self.record.vote = Some(vote);
+        self.pledge.until = self.pledge.until.max(self.now + promise.lease);
+        self.pledge.relax_at = None;
+    }
+
+    /// How long the payload of those before the holder of the grant may run from now on.
+    pub(crate) fn owed(&self) -> Duration {
+        self.pledge.owed_until.since(self.now)
+    }
+
+    /// The leader asks for another lease. With a term that this voter has not granted yet it asks for that, too.
+    pub(crate) fn on_renew(&mut self, from: &MemberName, renewal: Renewal) {
+        let Renewal { term, .. } = renewal;
+        if !self.see(term) || self.quorum().is_none() {
+            return;
+        }
+        match self.may_renew(from, term) {
+            Err((refusal, retry_after)) => {
+                self.stats.refusals += 1;
+                let highest = self.record.vote.as_ref().map_or(Term::NONE, |vote| vote.term);
+                self.send(from, Message::Refuse { term, pre: false, refusal, highest, retry_after });
+            }
+            Ok(()) => self.renew(from, renewal),
+        }
+    }
+
+    fn may_renew(&self, from: &MemberName, term: Term) -> Result<(), (Refusal, Duration)> {
+        if !self.may_vote {
+            return Err((Refusal::NoRecord, RETRY));
+        }
+        if let Some(granted) = self.spent(from, term) {
+            return Err((Refusal::Granted { term: granted }, RETRY));
+        }
+        match self.pledged_to_another(from) {
+            Some(until) => Err((Refusal::Leased, until.since(self.now))),
+            None if self.stage.has_payload() => Err((Refusal::Leading, RETRY)),
+            None => Ok(()),
+        }
+    }
+
+    fn renew(&mut self, from: &MemberName, renewal: Renewal) {
+        let vote = Vote { term: renewal.term, candidate: from.clone() };
+        let is_granted = self.record.vote.as_ref() == Some(&vote);
+        let on_record = self.record.promise;
+        if !is_granted {
+            self.stats.grants += 1;
+            self.pledge_to(vote, renewal.promise);
+            if matches!(self.stage, Stage::Candidate(_)) {
+                self.step_back();
+            }
+        }
+        let promise = self.promise_for(renewal.promise);
+        let must_store = !is_granted || on_record != Some(promise);
+        self.record.promise = Some(promise);
+        self.pledge.until = self.pledge.until.max(self.now + renewal.promise.lease);
+        let gated = Gated::Renewed { to: from.clone(), term: renewal.term, seq: renewal.seq };
+        match must_store {
+            true => self.persist_then(gated),
+            // Told at once: the promise on record covers it.
+            false if self.is_durable(self.record.version) => {
+                self.tell_renewed(from, renewal.term, renewal.seq)
+            }
+            false => self.gate_renewal(gated),
+        }
+    }
+
+    /// The promise to have on record: a smaller one than before only once the larger one has run out, so that a process
+    /// that restarts keeps what was promised.
+    fn promise_for(&mut self, asked: Promise) -> Promise {
+        let Some(old) = self.record.promise else { return asked };
+        let worst =
+            Promise { lease: old.lease.max(asked.lease), stop_grace: old.stop_grace.max(asked.stop_grace) };
+        if worst == asked {
+            self.pledge.relax_at = None;
+            return asked;
+        }
+        let runs_out = self.now + old.lease;
+        let relax_at = *self.pledge.relax_at.get_or_insert(runs_out.max(self.pledge.owed_until));
+        if self.now < relax_at {
+            return worst;
+        }
+        self.pledge.relax_at = None;
+        asked
+    }
+
+    pub(crate) fn tell_renewed(&mut self, to: &MemberName, term: Term, seq: u64) {
+        let config = self.stored_config.version;
+        self.send(to, Message::Renewed { term, seq, config });
+    }
+
+    /// The holder said that its payload is gone: nothing is promised to it any more, and nothing owed, as it waited for
+    /// those before it.
+    pub(crate) fn void_pledge(&mut self, holder: &MemberName, term: Term) {
+        let is_theirs = self.record.vote.as_ref().is_some_and(|v| v.candidate == *holder && v.term == term);
+        if is_theirs && self.record.promise.take().is_some() {
+            self.pledge = Pledge { until: self.now, owed_until: self.now, relax_at: None };
+            self.persist_if_voter();
+        }
+    }
+}
+
+fn before_is_same(before: &Option<Vote>, vote: &Vote) -> bool {
+    before.as_ref().is_some_and(|before| before.candidate == vote.candidate)
+}
