@@ -60,6 +60,7 @@ impl Election {
             return;
         }
         self.adopt_config(&config);
+        self.note_begun(from, term);
         let Some(peer) = self.peers.get_mut(from) else {
             return;
         };

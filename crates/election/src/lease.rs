@@ -107,10 +107,10 @@ impl Election {
         self.majority_reached(HELD, counts).is_some_and(|until| until > self.now)
     }
 
-    /// Voters, this one included, that have promised lately.
+    /// Whether that voter, this one included, has promised lately and can be asked again.
     pub(crate) fn answers(&self, voter: &MemberName) -> bool {
-        let promised = self.lease.promised.get(voter);
-        *voter == self.me || promised.is_some_and(|ack| ack.sent + ack.lease > self.now)
+        let promised = self.lease.promised.get(voter).is_some_and(|ack| ack.sent + ack.lease > self.now);
+        *voter == self.me || (promised && self.peers.get(voter).is_some_and(Peer::is_linked))
     }
 
     /// Renews the lease, and stops when it is lost. Returns whether this member goes on as it is.

@@ -195,6 +195,20 @@ impl Election {
         self.send(to, Message::Renewed { term, seq, config });
     }
 
+    /// A leader announced itself, which it does once it has begun: by then the payloads of those before it were gone, and
+    /// their leases long over.
+    pub(crate) fn note_begun(&mut self, leader: &MemberName, term: Term) {
+        let Some(vote) = self.record.vote.as_ref().filter(|_| self.quorum().is_some()) else { return };
+        let is_holder = vote.candidate == *leader && vote.term == term;
+        if is_holder || term > vote.term {
+            self.pledge.owed_until = self.now;
+        }
+        if term > vote.term && self.record.promise.take().is_some() {
+            self.pledge = Pledge { until: self.now, owed_until: self.now, relax_at: None };
+            self.persist_if_voter();
+        }
+    }
+
     /// The holder said that its payload is gone: nothing is promised to it any more, and nothing owed, as it waited for
     /// those before it.
     pub(crate) fn void_pledge(&mut self, holder: &MemberName, term: Term) {

@@ -152,6 +152,14 @@ impl Election {
                     )
                 }
             }),
+            Stage::Joining(_) if !self.untold_voters().is_empty() => {
+                let voters = self.untold_voters();
+                let voters: Vec<_> = voters.iter().map(MemberName::as_str).collect();
+                Some(format!(
+                    "this member has no record of its votes: it votes once {} told theirs, or an operator admits it",
+                    voters.join(", ")
+                ))
+            }
             Stage::Joining(_) => Some(match names.as_str() {
                 "" => self.waiting_to_found(),
                 names => format!("asking for the voter records of {names}: each must answer or become Down"),
@@ -159,6 +167,13 @@ impl Election {
             Stage::Standby => self.standby_waits_for(now, &names),
             Stage::Candidate(Campaign { phase: Phase::Claim { after }, .. }) if !self.is_durable(*after) => {
                 Some("this member's own vote is not stored yet: its API server has to answer".to_owned())
+            }
+            Stage::Candidate(_) if self.quorum().is_some() => {
+                let voters = self.fleet_config().voters.len();
+                let needed = crate::quorum::majority(voters);
+                Some(format!(
+                    "asking for the lead: {needed} of {voters} voters must grant it, and {names} did not yet"
+                ))
             }
             Stage::Candidate(_) => Some(match names.as_str() {
                 "" => "asking for the lead".to_owned(),
@@ -174,6 +189,12 @@ impl Election {
                     )
                 }
             }),
+            Stage::Leader(lead) if lead.waits_until.is_some_and(|until| until > now) => Some(
+                "elected: the payload of the leader before may run until its stop grace is over".to_owned(),
+            ),
+            Stage::Leader(lead) if lead.waits_until.is_some() => {
+                Some("elected: a majority of the voters has to renew the lease".to_owned())
+            }
             Stage::Leader(lead) if !lead.begun => {
                 Some("this member's lead is not stored yet: its API server has to answer".to_owned())
             }
@@ -221,6 +242,12 @@ impl Election {
             }
             Outlook::Vacant if self.founding_is_others() => {
                 Some("a member with spec.ready: true has to found the fleet".to_owned())
+            }
+            Outlook::Vacant if self.unfenced().is_some() => {
+                let former = self.unfenced().map_or("the former leader", MemberName::as_str);
+                Some(format!(
+                    "{former} could not stop its payload when it was last heard (its API server did not answer): nobody takes over before a beforePromote hook has fenced it, or an operator forces the lead"
+                ))
             }
             Outlook::Vacant if !self.is_eligible() => {
                 Some("nobody leads, and this member is no candidate".to_owned())

@@ -299,7 +299,10 @@ impl Machine {
         if self.name_in_use {
             return Err(Denied::Unsettled);
         }
-        let not_after = now + WritePermit::VALIDITY;
+        let valid = now + WritePermit::VALIDITY;
+        // In Quorum nothing is written after the lease, whenever leave was given.
+        let leased = self.election.lease_until().filter(|_| purpose != Purpose::Delete);
+        let not_after = leased.map_or(valid, |until| until.min(valid));
         match (self.election.permit(now), purpose) {
             (Some(election::Permit::Apply { term }), Purpose::Apply | Purpose::Prune)
             | (Some(election::Permit::Delete { term }), Purpose::Delete) => {
