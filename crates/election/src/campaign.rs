@@ -312,6 +312,7 @@ impl Election {
         self.leader = Some(me.clone());
         self.former = Some(me);
         self.leader_term = term;
+        self.leader_met = true;
         self.forget_vacancy();
     }
 

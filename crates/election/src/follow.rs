@@ -97,8 +97,8 @@ impl Election {
     pub(crate) fn follow(&mut self, leader: &MemberName, term: Term) {
         let is_newer = term > self.leader_term;
         let is_same_term = term == self.leader_term;
-        let has_other =
-            self.leader.as_ref().is_some_and(|l| l != leader && l < leader && self.still_leads(l));
+        let has_other = self.leader_met
+            && self.leader.as_ref().is_some_and(|l| l != leader && l < leader && self.still_leads(l));
         if !is_newer && (!is_same_term || has_other) {
             return;
         }
@@ -106,6 +106,7 @@ impl Election {
         self.leader = Some(leader.clone());
         self.former = Some(leader.clone());
         self.leader_term = term;
+        self.leader_met = true;
         if self.released.is_some() {
             self.note_handed_over();
         }
@@ -153,6 +154,7 @@ impl Election {
         }
         self.reservation = Some(Reservation { term, successor, until: now + crate::handover::RESERVATION });
         self.leader_term = term;
+        self.leader_met = true;
         self.former = Some(from.clone());
         self.vacancy = None;
         if self.leader.take().is_some() {

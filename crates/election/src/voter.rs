@@ -142,7 +142,8 @@ impl Election {
     /// The highest (term, candidate) this member granted or saw leading, for a leader that asks whether it still
     /// leads. An own candidacy that came to nothing says nothing.
     pub(crate) fn highest_known(&self) -> Option<Vote> {
-        let lead = self.leader.as_ref().or(self.former.as_ref()).filter(|_| self.leader_term > Term::NONE);
+        let lead = self.leader.as_ref().or(self.former.as_ref()).filter(|_| self.leader_met);
+        let lead = lead.filter(|_| self.leader_term > Term::NONE);
         let lead = lead.map(|l| Vote { term: self.leader_term, candidate: l.clone() });
         let is_campaigning = matches!(self.stage, Stage::Candidate(_));
         let vote = self.record.vote.clone().filter(|v| v.candidate != self.me || is_campaigning);
