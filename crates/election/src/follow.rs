@@ -35,6 +35,7 @@ impl Election {
             }
             Message::Release { term, successor } => self.on_release(from, term, successor),
             Message::ConfirmRequest { term } => {
+                self.spare_the_asker();
                 let highest = self.highest_known();
                 self.send(from, Message::ConfirmReply { term, highest });
             }
