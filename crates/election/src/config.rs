@@ -3,6 +3,7 @@
 use flagship_types::{ConfigVersion, FleetConfig, MemberName, Role, Term};
 
 use crate::core::{Election, Gated};
+use crate::heal::is_rival;
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
 use crate::stage::Stage;
@@ -67,7 +68,8 @@ impl Election {
         let Stage::Leader(lead) = &self.stage else {
             return;
         };
-        let knows_newer = self.peers.values().any(is_newer);
+        // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays.
+        let knows_newer = self.peers.values().any(|p| is_newer(p) || is_rival(p));
         let next = own.next_in(lead.term);
         let differs = !self.spec.proposal.same_settings(&self.record.config) || own == ConfigVersion(0);
         if let (true, None, Some(version)) = (lead.begun && differs && !knows_newer, lead.hold, next) {

@@ -41,8 +41,8 @@ fn a_plan_without_faults_and_one_whose_faults_do_not_strike_fail() {
 /// Seeds on which the hunt found something once.
 #[test]
 fn what_was_found_stays_fixed() {
-    for (seed, plan) in [(2588, "mix"), (5602, "mix"), (5903, "mix")] {
-        let plan = plans::draw(seed, plans::by_name(plan), None);
+    for seed in [2588, 5602, 5903, 19822] {
+        let plan = plans::draw(seed, None, None);
         assert_eq!(run(&plan, seed, Record::default()).violations, [], "seed {seed}");
     }
 }
