@@ -81,7 +81,7 @@ pub(super) fn flap(draft: &mut Draft) {
 
 /// Segments are lost, and a member restarts meanwhile.
 pub(super) fn loss(draft: &mut Draft) {
-    let (percent, lasts) = (draft.rng.random_range(3..30), draft.ms(20_000, 60_000));
+    let (percent, lasts) = (draft.rng.random_range(5..30), draft.ms(30_000, 60_000));
     draft.add(Duration::ZERO, lasts, Fault::Loss { percent });
     let (host, at, lasts) = (draft.host(), draft.ms(1_000, 15_000), draft.while_());
     draft.restart(at, lasts, host);
