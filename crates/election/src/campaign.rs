@@ -419,6 +419,7 @@ impl Election {
         self.former = Some(me);
         self.leader_term = term;
         self.ceded_to = None;
+        self.leader_met = true;
         self.forget_vacancy();
     }
 

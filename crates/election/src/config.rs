@@ -3,6 +3,7 @@
 use flagship_types::{ConfigVersion, FleetConfig, MemberName, Mode, Role, Term};
 
 use crate::core::{Election, Gated};
+use crate::heal::is_rival;
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
 use crate::quorum::{Change, has_majority, next_change};
@@ -69,7 +70,9 @@ impl Election {
         let Stage::Leader(lead) = &self.stage else {
             return;
         };
-        if !lead.begun || lead.hold.is_some() || self.peers.values().any(is_newer) {
+        // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays.
+        let knows_newer = self.peers.values().any(|p| is_newer(p) || is_rival(p));
+        if !lead.begun || lead.hold.is_some() || knows_newer {
             return;
         }
         let term = lead.term;

@@ -63,6 +63,9 @@ pub struct Election {
     /// The followed leader and its term; after a release the term of the lead that ended.
     pub(crate) leader: Option<MemberName>,
     pub(crate) leader_term: Term,
+    /// The followed leader was heard of in this process's life. Else its term is no more than a bound: the record has
+    /// the highest term seen, not the one under which its leader was followed.
+    pub(crate) leader_met: bool,
     /// The last leader: an elector even when it no longer leads.
     pub(crate) former: Option<MemberName>,
     gated: VecDeque<(u64, Gated)>,
@@ -146,6 +149,7 @@ impl Election {
             stage: Stage::Joining(Joining { held }),
             moves: 0,
             leader_term: held.map_or(record.term, |h| h.term),
+            leader_met: held.is_some(),
             former: leader.clone(),
             leader,
             record,

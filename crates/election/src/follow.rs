@@ -39,13 +39,14 @@ impl Election {
             }
             Message::Release { term, successor } => self.on_release(from, term, successor),
             Message::ConfirmRequest { term } => {
+                self.spare_the_asker();
                 let highest = self.highest_known();
                 self.send(from, Message::ConfirmReply { term, highest });
             }
             Message::ConfirmReply { term, highest } => self.on_confirm_reply(from, term, highest),
             Message::RecordRequest => self.tell_record(from),
             Message::RecordReply { vote, term, config } => {
-                self.on_record_reply(from, vote.as_ref(), term, config);
+                self.on_record_reply(from, vote.as_ref(), term, &config);
             }
             Message::ConfigStored { version } => {
                 if let Some(peer) = self.peers.get_mut(from) {
@@ -98,8 +99,8 @@ impl Election {
     pub(crate) fn follow(&mut self, leader: &MemberName, term: Term) {
         let is_newer = term > self.leader_term;
         let is_same_term = term == self.leader_term;
-        let has_other =
-            self.leader.as_ref().is_some_and(|l| l != leader && l < leader && self.still_leads(l));
+        let has_other = self.leader_met
+            && self.leader.as_ref().is_some_and(|l| l != leader && l < leader && self.still_leads(l));
         if !is_newer && (!is_same_term || has_other) {
             return;
         }
@@ -107,6 +108,7 @@ impl Election {
         self.leader = Some(leader.clone());
         self.former = Some(leader.clone());
         self.leader_term = term;
+        self.leader_met = true;
         if self.released.is_some() {
             self.note_handed_over();
         }
@@ -158,6 +160,7 @@ impl Election {
         }
         self.reservation = Some(Reservation { term, successor, until: now + crate::handover::RESERVATION });
         self.leader_term = term;
+        self.leader_met = true;
         self.former = Some(from.clone());
         self.vacancy = None;
         if self.leader.take().is_some() {
@@ -167,12 +170,12 @@ impl Election {
         }
     }
 
-    fn on_record_reply(&mut self, from: &MemberName, vote: Option<&Vote>, term: Term, config: FleetConfig) {
+    fn on_record_reply(&mut self, from: &MemberName, vote: Option<&Vote>, term: Term, config: &FleetConfig) {
         let highest = term.max(vote.map_or(Term::NONE, |v| v.term));
         if !self.see(highest) {
             return;
         }
-        self.adopt_config(&config);
+        self.adopt_config(config);
         if let Some(peer) = self.peers.get_mut(from) {
             peer.told = true;
         }

@@ -80,6 +80,12 @@ fn contender(peer: &Peer) -> Option<Contender<'_>> {
     Some(Contender { interrupted, copy, rank: metadata.rank, term, name: peer.name() })
 }
 
+/// For a leader: somebody else who leads, too.
+pub(crate) fn is_rival(peer: &Peer) -> bool {
+    let leads = peer.metadata().is_some_and(|m| m.role == Role::Leader);
+    peer.is_linked() && peer.announced.is_some() && leads
+}
+
 impl Election {
     pub(crate) fn step_leader(&mut self, lead: Lead) {
         if let Some(reason) = self.retired {
@@ -189,9 +195,7 @@ impl Election {
 
     /// Compares itself with every other leader it is linked to. Returns whether it stopped leading.
     fn meet_rivals(&mut self, lead: Lead) -> bool {
-        let rivals = self.names(|p| {
-            p.is_linked() && p.announced.is_some() && p.metadata().is_some_and(|m| m.role == Role::Leader)
-        });
+        let rivals = self.names(is_rival);
         for rival in &rivals {
             if self.meet(lead, rival) {
                 return true;

@@ -161,13 +161,13 @@ impl Election {
         self.record.promise = Some(promise);
         self.pledge.until = self.pledge.until.max(self.now + renewal.promise.lease);
         let gated = Gated::Renewed { to: from.clone(), term: renewal.term, seq: renewal.seq };
-        match must_store {
-            true => self.persist_then(gated),
-            // Told at once: the promise on record covers it.
-            false if self.is_durable(self.record.version) => {
-                self.tell_renewed(from, renewal.term, renewal.seq)
-            }
-            false => self.gate_renewal(gated),
+        // The promise on record may cover it already: then it is told at once.
+        if must_store {
+            self.persist_then(gated);
+        } else if self.is_durable(self.record.version) {
+            self.tell_renewed(from, renewal.term, renewal.seq);
+        } else {
+            self.gate_renewal(gated);
         }
     }
 

@@ -7,7 +7,7 @@ use flagship_types::{ConfigVersion, MemberName, Mode, Term};
 use crate::core::{Election, Gated};
 use crate::io::{Claim, Message, Promise, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, preference_of};
-use crate::stage::Stage;
+use crate::stage::{Campaign, Phase, Stage};
 
 /// A leader's last beat is not said to be older than this: whoever refuses for that long has heard none at all.
 const MAX_BEAT_AGE: Duration = Duration::from_secs(86_400);
@@ -172,13 +172,33 @@ impl Election {
         }
     }
 
+    /// A leader asks whether it still leads, so it lives: a candidacy that is not durable, and may never be, is no
+    /// reason for it to give its payload up. It ends.
+    pub(crate) fn spare_the_asker(&mut self) {
+        let Stage::Candidate(campaign) = self.stage else {
+            return;
+        };
+        if campaign.found.is_none() && !self.is_claiming() {
+            self.step_back();
+        }
+    }
+
+    /// Asks for grants, and its own is durable.
+    fn is_claiming(&self) -> bool {
+        match self.stage {
+            Stage::Candidate(Campaign { phase: Phase::Claim { after }, .. }) => self.is_durable(after),
+            _ => false,
+        }
+    }
+
     /// The highest (term, candidate) this member granted or saw leading, for a leader that asks whether it still
     /// leads. An own candidacy that came to nothing says nothing.
     pub(crate) fn highest_known(&self) -> Option<Vote> {
-        let lead = self.leader.as_ref().or(self.former.as_ref()).filter(|_| self.leader_term > Term::NONE);
+        let lead = self.leader.as_ref().or(self.former.as_ref()).filter(|_| self.leader_met);
+        let lead = lead.filter(|_| self.leader_term > Term::NONE);
         let lead = lead.map(|l| Vote { term: self.leader_term, candidate: l.clone() });
-        let is_campaigning = matches!(self.stage, Stage::Candidate(_));
-        let vote = self.record.vote.clone().filter(|v| v.candidate != self.me || is_campaigning);
+        let is_claiming = self.is_claiming();
+        let vote = self.record.vote.clone().filter(|v| v.candidate != self.me || is_claiming);
         match (lead, vote) {
             (Some(lead), Some(vote)) => Some(if outranks(&vote, &lead) { vote } else { lead }),
             (lead, vote) => lead.or(vote),

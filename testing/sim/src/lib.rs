@@ -1,8 +1,14 @@
 //! Virtual-time simulators: `fleet` runs whole members (a few), `membership` runs up to 10,000 membership cores.
 //! A run is a pure function of its seed; they test, they implement nothing.
 
+mod clock;
 pub mod fleet;
+pub mod hunt;
 pub mod membership;
+pub mod model;
+mod paths;
 pub mod peers;
+mod queue;
+pub mod shrink;
 
-pub use fleet::{Fault, HostSpec, PayloadState, Plan, Violation, Violations, World, secs};
+pub use fleet::{Act, HostSpec, PayloadState, World, secs};

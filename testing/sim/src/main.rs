@@ -1,4 +1,5 @@
-//! `sim`: hunts for violations of the membership invariants, reports figures, tells one run as a story.
+//! `sim`: hunts for violations of the membership's and the election's invariants, reports figures, tells one run as a
+//! story.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 #![allow(clippy::disallowed_methods, reason = "how long a hunt may take is real time; no run reads it")]
 
@@ -6,16 +7,17 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser};
-use sim::membership::hunt::{self, Hunt};
+use clap::{Args, Parser, ValueEnum};
+use sim::fleet::Fleet;
+use sim::hunt::{self, Hunt};
 use sim::membership::rows::PeerModel;
-use sim::membership::run::run;
-use sim::membership::{Record, plans, report, trace};
+use sim::membership::{Cores, report};
+use sim::model::Model;
 
 /// Lines of a timeline that are printed with a violation.
 const LINES: usize = 120;
 
-/// Fleets of membership cores in virtual time.
+/// Fleets in virtual time: membership cores alone, or whole members with election and payload.
 #[derive(Debug, Parser)]
 #[command(name = "sim", max_term_width = 110)]
 enum Command {
@@ -30,8 +32,20 @@ enum Command {
     Bugs(BugsArgs),
 }
 
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// Membership cores alone, 2 to 10,000: the invariants of DESIGN section 4.
+    Membership,
+    /// Whole members, up to 7, with election, storage and payload: the invariants of DESIGN section 5.
+    Fleet,
+}
+
 #[derive(Debug, Args)]
 struct HuntArgs {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value = "membership")]
+    model: Which,
     /// Seeds, the last one not included.
     #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
     seeds: std::ops::Range<u64>,
@@ -42,8 +56,8 @@ struct HuntArgs {
     #[arg(long)]
     members: Option<usize>,
     /// One plan; without it plans are mixed.
-    #[arg(long, value_parser = plan)]
-    plan: Option<&'static str>,
+    #[arg(long)]
+    plan: Option<String>,
     /// Goes on after a violation, and counts.
     #[arg(long)]
     keep_going: bool,
@@ -77,6 +91,9 @@ struct ReportArgs {
 #[cfg(feature = "planted-bugs")]
 #[derive(Debug, Args)]
 struct BugsArgs {
+    /// Whose bugs.
+    #[arg(long, value_enum, default_value = "membership")]
+    model: Which,
     /// Seeds to try for each.
     #[arg(long, default_value_t = 300)]
     seeds: u64,
@@ -87,6 +104,9 @@ struct BugsArgs {
 
 #[derive(Debug, Args)]
 struct TraceArgs {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value = "membership")]
+    model: Which,
     /// The seed.
     #[arg(long)]
     seed: u64,
@@ -94,8 +114,8 @@ struct TraceArgs {
     #[arg(long)]
     members: Option<usize>,
     /// Its plan.
-    #[arg(long, value_parser = plan)]
-    plan: Option<&'static str>,
+    #[arg(long)]
+    plan: Option<String>,
 }
 
 fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
@@ -105,21 +125,40 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err(bad()) }
 }
 
-fn plan(name: &str) -> Result<&'static str, String> {
-    plans::by_name(name).map(|kind| kind.name).ok_or_else(|| {
-        let names: Vec<&str> = plans::KINDS.iter().map(|kind| kind.name).collect();
-        format!("there is no plan {name:?}: {}", names.join(", "))
-    })
+/// The plan of that name, or a sentence with the names there are.
+fn plan(model: &impl Model, name: Option<&str>) -> Result<Option<&'static str>, String> {
+    let Some(name) = name else { return Ok(None) };
+    let names = model.plans();
+    match names.iter().find(|known| **known == name) {
+        Some(known) => Ok(Some(known)),
+        None => Err(format!("there is no plan {name:?}: {}", names.join(", "))),
+    }
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
-        Command::Hunt(args) => hunt(&args),
+        Command::Hunt(args) => match args.model {
+            Which::Membership => said(hunt(&Cores, &args)),
+            Which::Fleet => said(hunt(&Fleet, &args)),
+        },
         Command::Report(args) => measure(&args),
-        Command::Trace(args) => tell(&args),
+        Command::Trace(args) => match args.model {
+            Which::Membership => said(tell(&Cores, &args)),
+            Which::Fleet => said(tell(&Fleet, &args)),
+        },
         #[cfg(feature = "planted-bugs")]
-        Command::Bugs(args) => bugs(&args),
+        Command::Bugs(args) => match args.model {
+            Which::Membership => bugs(&args),
+            Which::Fleet => fleet_bugs(&args),
+        },
     }
+}
+
+fn said(result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
 }
 
 fn threads() -> usize {
@@ -181,19 +220,44 @@ fn bugs(args: &BugsArgs) -> ExitCode {
     if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn hunt(args: &HuntArgs) -> ExitCode {
+#[cfg(feature = "planted-bugs")]
+fn fleet_bugs(args: &BugsArgs) -> ExitCode {
+    use sim::fleet::bugs::{PLANTED, catch, survey};
+
+    println!("{:<26} {:>9} {:<10} {:>6}  found", "bug", "invariant", "plan", "seeds");
+    let mut all = true;
+    for planted in &PLANTED {
+        if args.all_plans {
+            println!("{:?}: {}", planted.bug, survey(planted, args.seeds).join(", "));
+            continue;
+        }
+        let caught = catch(planted, 0..args.seeds);
+        all &= caught.is_some();
+        let (name, plan) = (format!("{:?}", planted.bug), planted.plan);
+        match caught {
+            Some(caught) => {
+                let (invariant, seeds) = (caught.invariant, caught.seeds);
+                println!("{name:<26} {invariant:>9} {plan:<10} {seeds:>6}  {}", caught.text);
+            }
+            None => println!("{name:<26} {:>9} {plan:<10} {:>6}", "not caught", format!(">{}", args.seeds)),
+        }
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn hunt<M: Model>(model: &M, args: &HuntArgs) -> Result<ExitCode, String> {
     let began = Instant::now();
     let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let threads = threads();
     let job = Hunt {
         seeds: args.seeds.clone(),
         members: args.members,
-        plan: args.plan,
+        plan: plan(model, args.plan.as_deref())?,
         threads,
         stop_at_first: !args.keep_going,
     };
     let total = args.seeds.end - args.seeds.start;
-    let bag = hunt::hunt(&job, |done| {
+    let bag = hunt::hunt(model, &job, |done| {
         if done.is_multiple_of(1_000) {
             println!("{done} of {total} seeds after {:.0} s", began.elapsed().as_secs_f64());
         }
@@ -208,29 +272,23 @@ fn hunt(args: &HuntArgs) -> ExitCode {
     );
     let Some(caught) = bag.catches.values().next() else {
         println!("no violation");
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     };
     for other in bag.catches.values().take(40) {
-        println!(
-            "seed {} {} n={}: ({}) {}",
-            other.seed, other.plan.name, other.plan.members, other.violation.invariant, other.violation.text
-        );
+        let (name, members) = model.label(&other.plan);
+        let (invariant, text) = (other.violation.invariant, &other.violation.text);
+        println!("seed {} {name} n={members}: ({invariant}) {text}", other.seed);
     }
-    let shrunk = hunt::shrink_catch(caught);
-    println!("{}", hunt::explain(caught, &shrunk, LINES));
-    ExitCode::FAILURE
+    let shrunk = hunt::shrink_catch(model, caught);
+    println!("{}", hunt::explain(model, caught, &shrunk, LINES));
+    Ok(ExitCode::FAILURE)
 }
 
-fn tell(args: &TraceArgs) -> ExitCode {
-    let plan = plans::draw(args.seed, args.plan.and_then(plans::by_name), args.members);
-    let outcome = run(&plan, args.seed, Record { trace: true, ..Record::default() });
-    println!(
-        "plan {}, {} members, one-way delay {:?} + {:?}",
-        plan.name, plan.members, plan.network.one_way, plan.network.jitter
-    );
-    for timed in &plan.faults {
-        let lasts = if timed.lasts.is_zero() { String::new() } else { format!(", for {:?}", timed.lasts) };
-        println!("  at {:?}{lasts}: {}", timed.at, trace::describe(&timed.fault));
+fn tell<M: Model>(model: &M, args: &TraceArgs) -> Result<ExitCode, String> {
+    let plan = model.draw(args.seed, plan(model, args.plan.as_deref())?, args.members);
+    let outcome = model.run(&plan, args.seed, true);
+    for line in model.tell(&plan) {
+        println!("{line}");
     }
     for line in &outcome.timeline {
         println!("{line}");
@@ -247,5 +305,5 @@ fn tell(args: &TraceArgs) -> ExitCode {
         };
         println!("invariant {invariant}: {}{more}", texts[0]);
     }
-    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,16 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use sim::hunt::{Hunt, hunt};
 use sim::membership::fault::{Fault, Plan};
-use sim::membership::hunt::{Hunt, hunt};
 use sim::membership::rows::{Case, PeerModel, Scenario};
 use sim::membership::run::{run, run_twice};
-use sim::membership::{Record, ours, plans};
+use sim::membership::{Cores, Record, ours, plans};
 
 #[test]
 fn a_bounded_hunt_finds_nothing() {
     let job = Hunt { seeds: 0..300, members: None, plan: None, threads: 2, stop_at_first: false };
-    let bag = hunt(&job, |_| true);
+    let bag = hunt(&Cores, &job, |_| true);
     let found: Vec<_> = bag.catches.values().map(|c| (c.seed, c.plan.name, &c.violation)).collect();
     assert!(found.is_empty(), "{found:#?}");
     assert_eq!(bag.runs(), 300);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flagship_types::{Role, Term};
-use sim::{Fault, HostSpec, PayloadState, World, secs};
+use sim::{Act, HostSpec, PayloadState, World, secs};
 
 const NEWYORK: usize = 0;
 const SHEFFIELD: usize = 1;
@@ -26,26 +26,26 @@ fn only_ready_at(world: &World, host: usize) -> bool {
 /// Both run, sheffield leads.
 fn settled(seed: u64) -> World {
     let mut world = two(seed);
-    world.fault(&Fault::Start(NEWYORK));
+    world.act(&Act::Start(NEWYORK));
     world.run_until("newyork leads alone", SETTLE, |w| only_ready_at(w, NEWYORK));
-    world.fault(&Fault::Start(SHEFFIELD));
+    world.act(&Act::Start(SHEFFIELD));
     world.run_until("sheffield takes over by rank", SETTLE, |w| only_ready_at(w, SHEFFIELD));
     world.run(secs(5.0));
     world
 }
 
 fn fine(world: &World) {
-    assert_eq!(world.violations.found(), [], "{}", world.report());
+    assert_eq!(world.violations(), [], "{}", world.report());
 }
 
 fn cut_both(world: &mut World, a: usize, b: usize) {
-    world.fault(&Fault::Cut(a, b));
-    world.fault(&Fault::Cut(b, a));
+    world.act(&Act::Cut(a, b));
+    world.act(&Act::Cut(b, a));
 }
 
 fn heal_both(world: &mut World, a: usize, b: usize) {
-    world.fault(&Fault::Heal(a, b));
-    world.fault(&Fault::Heal(b, a));
+    world.act(&Act::Heal(a, b));
+    world.act(&Act::Heal(b, a));
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn the_better_rank_takes_over_by_handover() {
 fn a_killed_leader_is_replaced_and_comes_back() {
     for seed in 0..20 {
         let mut world = settled(seed);
-        world.fault(&Fault::Kill(SHEFFIELD));
+        world.act(&Act::Kill(SHEFFIELD));
         let took = world.run_until("newyork takes over", secs(6.0), |w| w.payload(NEWYORK).exists());
         assert!(took <= secs(4.0), "{took:?}\n{}", world.report());
         world.run(secs(5.0));
-        world.fault(&Fault::Start(SHEFFIELD));
+        world.act(&Act::Start(SHEFFIELD));
         world.run_until("sheffield is superseded, then leads again", SETTLE * 2, |w| {
             only_ready_at(w, SHEFFIELD)
         });
@@ -78,9 +78,9 @@ fn a_restart_within_the_grace_moves_nothing() {
     for seed in 0..20 {
         let mut world = settled(seed);
         let before = world.payload(SHEFFIELD);
-        world.fault(&Fault::Kill(SHEFFIELD));
+        world.act(&Act::Kill(SHEFFIELD));
         world.run(secs(1.5));
-        world.fault(&Fault::Start(SHEFFIELD));
+        world.act(&Act::Start(SHEFFIELD));
         world.run(secs(30.0));
         assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
         assert!(only_ready_at(&world, SHEFFIELD), "{}", world.report());
@@ -111,9 +111,9 @@ fn a_cut_of_one_direction_ends_with_one_leader() {
     for seed in 0..20 {
         for (from, to) in [(NEWYORK, SHEFFIELD), (SHEFFIELD, NEWYORK)] {
             let mut world = settled(seed);
-            world.fault(&Fault::Cut(from, to));
+            world.act(&Act::Cut(from, to));
             world.run(secs(25.0));
-            world.fault(&Fault::Heal(from, to));
+            world.act(&Act::Heal(from, to));
             world.run_until("one is active", SETTLE, |w| w.holders().len() == 1 && w.leaders().len() == 1);
             world.run(secs(60.0));
             assert_eq!(world.holders().len(), 1, "{}", world.report());
@@ -126,10 +126,10 @@ fn a_cut_of_one_direction_ends_with_one_leader() {
 fn a_paused_leader_steps_down_when_it_wakes() {
     for seed in 0..20 {
         let mut world = settled(seed);
-        world.fault(&Fault::Freeze(SHEFFIELD));
+        world.act(&Act::Freeze(SHEFFIELD));
         world.run_until("newyork takes over", secs(8.0), |w| w.payload(NEWYORK).exists());
         world.run(secs(4.0));
-        world.fault(&Fault::Thaw(SHEFFIELD));
+        world.act(&Act::Thaw(SHEFFIELD));
         world.run_until("sheffield has deleted its payload", secs(10.0), |w| !w.payload(SHEFFIELD).exists());
         world.run_until("rank brings it back", SETTLE * 4, |w| only_ready_at(w, SHEFFIELD));
         fine(&world);
@@ -141,10 +141,10 @@ fn a_leader_without_its_api_goes_on() {
     for seed in 0..10 {
         let mut world = settled(seed);
         let before = world.payload(SHEFFIELD);
-        world.fault(&Fault::ApiDown(SHEFFIELD));
+        world.act(&Act::ApiDown(SHEFFIELD));
         world.run(secs(20.0));
         assert_eq!(world.leaders(), [SHEFFIELD], "{}", world.report());
-        world.fault(&Fault::ApiUp(SHEFFIELD));
+        world.act(&Act::ApiUp(SHEFFIELD));
         world.run(secs(20.0));
         assert_eq!(world.payload(SHEFFIELD), before);
         assert!(only_ready_at(&world, SHEFFIELD), "{}", world.report());
@@ -160,9 +160,9 @@ fn an_announced_restart_moves_nothing() {
             let before = world.payload(SHEFFIELD);
             world.with_machine(who, |machine, now| machine.away(secs(30.0), now));
             world.run(secs(0.1));
-            world.fault(&Fault::Kill(who));
+            world.act(&Act::Kill(who));
             world.run(secs(12.0));
-            world.fault(&Fault::Start(who));
+            world.act(&Act::Start(who));
             world.run(secs(30.0));
             assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
             assert!(only_ready_at(&world, SHEFFIELD), "{}", world.report());
@@ -176,12 +176,12 @@ fn both_killed_and_started_again_the_old_leader_leads() {
     for seed in 0..20 {
         let mut world = settled(seed);
         let before = world.payload(SHEFFIELD);
-        world.fault(&Fault::Kill(SHEFFIELD));
-        world.fault(&Fault::Kill(NEWYORK));
+        world.act(&Act::Kill(SHEFFIELD));
+        world.act(&Act::Kill(NEWYORK));
         world.run(secs(2.0));
-        world.fault(&Fault::Start(NEWYORK));
+        world.act(&Act::Start(NEWYORK));
         world.run(secs(0.3));
-        world.fault(&Fault::Start(SHEFFIELD));
+        world.act(&Act::Start(SHEFFIELD));
         world.run_until("sheffield leads", SETTLE, |w| only_ready_at(w, SHEFFIELD));
         world.run(secs(30.0));
         assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
@@ -194,10 +194,10 @@ fn a_lost_status_is_found_again_by_label() {
     for seed in 0..20 {
         let mut world = settled(seed);
         let before = world.payload(SHEFFIELD);
-        world.fault(&Fault::Kill(SHEFFIELD));
+        world.act(&Act::Kill(SHEFFIELD));
         world.lose_status(SHEFFIELD);
         world.run(secs(0.5));
-        world.fault(&Fault::Start(SHEFFIELD));
+        world.act(&Act::Start(SHEFFIELD));
         world.run_until("sheffield leads", SETTLE, |w| only_ready_at(w, SHEFFIELD));
         world.run(secs(20.0));
         assert_eq!(world.payload(SHEFFIELD), before, "{}", world.report());
@@ -209,9 +209,9 @@ fn a_lost_status_is_found_again_by_label() {
 fn rank_moves_the_lead() {
     for seed in 0..10 {
         let mut world = settled(seed);
-        world.set_rank(NEWYORK, 20);
+        world.edit(NEWYORK, |spec| spec.rank = 20);
         world.run_until("newyork leads", SETTLE, |w| only_ready_at(w, NEWYORK));
-        world.set_rank(NEWYORK, 1);
+        world.edit(NEWYORK, |spec| spec.rank = 1);
         world.run_until("sheffield leads again", SETTLE * 3, |w| only_ready_at(w, SHEFFIELD));
         fine(&world);
     }
@@ -227,17 +227,17 @@ fn three_of_equal_rank_elect_by_name_and_survive_two_crashes() {
         ];
         let mut world = World::new(seed, Duration::from_millis(20), hosts);
         for host in 0..3 {
-            world.fault(&Fault::Start(host));
+            world.act(&Act::Start(host));
             world.run(secs(8.0));
         }
         world.run_until("a leads", SETTLE, |w| only_ready_at(w, 0));
-        world.fault(&Fault::Kill(0));
+        world.act(&Act::Kill(0));
         world.run_until("b leads by name", secs(6.0), |w| ready(w, 1));
-        world.fault(&Fault::Start(0));
+        world.act(&Act::Start(0));
         world.run(secs(20.0));
         assert_eq!(world.leaders(), [1], "an equal rank moves nothing\n{}", world.report());
-        world.fault(&Fault::Kill(1));
-        world.fault(&Fault::Kill(0));
+        world.act(&Act::Kill(1));
+        world.act(&Act::Kill(0));
         world.run_until("c leads", secs(15.0), |w| ready(w, 2));
         fine(&world);
     }
@@ -253,7 +253,7 @@ fn a_cut_leader_of_three_is_replaced_quickly() {
         ];
         let mut world = World::new(seed, Duration::from_millis(20), hosts);
         for host in 0..3 {
-            world.fault(&Fault::Start(host));
+            world.act(&Act::Start(host));
             world.run(secs(7.0));
         }
         world.run_until("a leads", SETTLE, |w| only_ready_at(w, 0));
@@ -291,9 +291,9 @@ fn a_flapping_link_does_not_move_the_payload_at_every_flap() {
 fn a_run_is_a_pure_function_of_its_seed() {
     let run = |seed| {
         let mut world = settled(seed);
-        world.fault(&Fault::Kill(SHEFFIELD));
+        world.act(&Act::Kill(SHEFFIELD));
         world.run(secs(20.0));
-        world.trace().to_owned()
+        world.timeline()
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));

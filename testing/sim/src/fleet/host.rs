@@ -1,36 +1,49 @@
 //! A simulated host: one cluster with its API, its payload and, while it runs, its daemon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use flagship_node::{DurableRecord, Machine, PauseDetector, Restored};
-use flagship_types::{Epoch, Instant, MemberName, PeerAddress, Rank, Term};
+use flagship_node::{Directive, DurableRecord, ElectionSpec, Machine, NodeSpec, PauseDetector, Restored};
+use flagship_types::{Epoch, FleetConfig, MemberName, PeerAddress, Rank};
+
+use super::payload::Payload;
+use super::world::Event;
+use crate::clock::{Clock, Nanos};
 
 /// What a host is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSpec {
-    /// The member's name, which is also its host name.
+    /// The host's name, which is its address.
     pub name: &'static str,
+    /// The member's name: another one's if two clusters were given the same.
+    pub member: &'static str,
     /// Its rank.
     pub rank: i64,
     /// May found alone.
     pub ready: bool,
+    /// May lead.
+    pub candidate: bool,
+    /// Votes and never leads; it has no cluster.
+    pub witness: bool,
     /// Whom it knows at first.
     pub seeds: Vec<&'static str>,
-    /// How long its payload takes to be created, to become ready, and to be deleted.
+    /// The fleet settings its object proposes.
+    pub config: FleetConfig,
+    /// How long its payload takes: the first write after the directive, until pods are ready, until they are gone.
     pub payload: [Duration; 3],
 }
 
 impl HostSpec {
     /// A host with a quick payload.
     pub fn new(name: &'static str, rank: i64, ready: bool, seeds: &[&'static str]) -> Self {
-        let payload = [Duration::from_millis(50), Duration::from_millis(500), Duration::from_millis(300)];
-        Self { name, rank, ready, seeds: seeds.to_vec(), payload }
+        let payload = [Duration::from_millis(20), Duration::from_millis(500), Duration::from_millis(300)];
+        let (seeds, config) = (seeds.to_vec(), FleetConfig::default());
+        Self { name, member: name, rank, ready, candidate: true, witness: false, seeds, config, payload }
     }
 
     /// Its member name.
     pub fn member(&self) -> MemberName {
-        MemberName::new(self.name).expect("test names are valid")
+        MemberName::new(self.member).expect("test names are valid")
     }
 
     /// Its address.
@@ -38,100 +51,104 @@ impl HostSpec {
         PeerAddress::parse(self.name, 9990).expect("test names are valid")
     }
 
-    pub(crate) fn rank(&self) -> Rank {
-        Rank(self.rank)
+    /// What its daemon reads of the object.
+    pub(crate) fn node_spec(&self) -> NodeSpec {
+        let election = ElectionSpec {
+            rank: Rank(self.rank),
+            ready: self.ready,
+            candidate: self.candidate,
+            witness: self.witness,
+            fences: false,
+            promote_timeout: None,
+            proposal: self.config.clone(),
+        };
+        let seeds = self.seeds.iter().map(|s| PeerAddress::parse(s, 9990).expect("test names are valid"));
+        NodeSpec { election, address: Some(self.address()), seeds: seeds.collect() }
     }
 }
 
-/// What runs of the payload in a cluster. It outlives the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayloadState {
-    /// Nothing is there.
-    Absent,
-    /// Created, not ready yet.
-    Starting {
-        /// When it was created.
-        created: Instant,
-        /// Under which term.
-        term: Term,
-    },
-    /// Runs.
-    Ready {
-        /// When it was created.
-        created: Instant,
-        /// Under which term.
-        term: Term,
-    },
-}
-
-impl PayloadState {
-    /// Whether anything of it exists.
-    pub fn exists(self) -> bool {
-        self != Self::Absent
-    }
-
-    pub(crate) fn created(self) -> Option<(Instant, Term)> {
-        match self {
-            Self::Absent => None,
-            Self::Starting { created, term } | Self::Ready { created, term } => Some((created, term)),
-        }
-    }
-}
-
-/// What the payload worker is busy with; its steps are events, and a step of an old job is ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Job {
-    Idle,
-    Apply(Term),
-    Delete(Option<Term>),
+/// A daemon.
+pub(crate) struct Process {
+    pub(crate) machine: Machine,
+    pub(crate) pauses: PauseDetector,
+    /// When, on its own clock, the loop had meant to run.
+    pub(crate) due: flagship_types::Instant,
+    /// The newest directive that the payload worker was told.
+    pub(crate) directive: Directive,
+    /// Counts the worker's steps: a step that was overtaken is ignored.
+    pub(crate) step: u64,
+    /// The worker said that it begins to delete for this stop.
+    pub(crate) began: bool,
+    /// Since when it deletes.
+    pub(crate) deleting_since: Option<Nanos>,
+    /// When the write that was sent last is answered.
+    pub(crate) writing_until: Nanos,
+    /// The newest record that waits for storage, and whether one is being written.
+    pub(crate) unsaved: Option<DurableRecord>,
+    pub(crate) saving: bool,
+    pub(crate) started: Nanos,
+    /// The record it found had `stopping` set: it may only complete that stop.
+    pub(crate) found_stopping: bool,
+    /// Ends when its lead is gone.
+    pub(crate) leaving: bool,
 }
 
 pub(crate) struct Host {
-    pub spec: HostSpec,
-    pub machine: Option<Machine>,
-    pub pauses: PauseDetector,
-    /// When the loop had meant to run.
-    pub due: Option<Instant>,
-    /// Counts starts: streams and events of an earlier process are ignored.
-    pub process: u64,
-    /// When the process started.
-    pub started: Instant,
+    pub(crate) spec: HostSpec,
+    pub(crate) clock: Clock,
+    /// The wall clock ahead of where the boot clock would have it, in milliseconds.
+    pub(crate) wall_ahead_ms: i64,
+    pub(crate) process: Option<Process>,
+    /// Counts processes: streams and events of an earlier one are ignored.
+    pub(crate) number: u64,
     /// While set, nothing of the process runs; what arrives waits.
-    pub frozen: bool,
-    pub api_up: bool,
-    pub durable: Option<DurableRecord>,
-    pub known: BTreeSet<MemberName>,
-    pub payload: PayloadState,
-    pub job: Job,
-    pub job_number: u64,
-    /// The newest record that waits for storage.
-    pub unsaved: Option<DurableRecord>,
-    pub saving: bool,
+    pub(crate) frozen: bool,
+    pub(crate) waiting: VecDeque<Event>,
+    /// Nothing answers at its address.
+    pub(crate) silent: bool,
+    pub(crate) api_up: bool,
+    pub(crate) api_changed: Nanos,
+    /// Faults that hold deletes or make them slow, or the payload invalid, each counted.
+    pub(crate) stuck: bool,
+    pub(crate) slow: Duration,
+    pub(crate) invalid: bool,
+    pub(crate) durable: Option<DurableRecord>,
+    pub(crate) known: BTreeSet<MemberName>,
+    pub(crate) payload: Payload,
+    /// The last time anything was done to it.
+    pub(crate) disturbed: Nanos,
 }
 
 impl Host {
-    pub(crate) fn new(spec: HostSpec) -> Self {
+    pub(crate) fn new(spec: HostSpec, clock: Clock) -> Self {
         Self {
             spec,
-            machine: None,
-            pauses: PauseDetector::new(Instant::ZERO, 0),
-            due: None,
-            process: 0,
-            started: Instant::ZERO,
+            clock,
+            wall_ahead_ms: 0,
+            process: None,
+            number: 0,
             frozen: false,
+            waiting: VecDeque::new(),
+            silent: false,
             api_up: true,
+            api_changed: 0,
+            stuck: false,
+            slow: Duration::ZERO,
+            invalid: false,
             durable: None,
             known: BTreeSet::new(),
-            payload: PayloadState::Absent,
-            job: Job::Idle,
-            job_number: 0,
-            unsaved: None,
-            saving: false,
+            payload: Payload::default(),
+            disturbed: 0,
         }
     }
 
+    /// Its process exists and is not stopped.
     pub(crate) fn runs(&self) -> bool {
-        self.machine.is_some() && !self.frozen
+        self.process.is_some() && !self.frozen
+    }
+
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        self.process.as_ref().map(|process| &process.machine)
     }
 
     pub(crate) fn next_epoch(&self, wall_ms: u64) -> Epoch {
@@ -142,7 +159,7 @@ impl Host {
     pub(crate) fn restored(&self) -> Restored {
         Restored {
             record: self.durable.as_ref().map(|record| record.election.clone()),
-            found_running: self.payload.created().map(|(_, term)| term),
+            found_running: self.payload.annotated(),
             known_peers: self.known.iter().cloned().collect(),
             lapse: None,
         }

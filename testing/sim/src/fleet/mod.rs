@@ -1,15 +1,21 @@
 //! Whole members in virtual time: real nodes without IO (membership and election) on simulated hosts, streams,
-//! storage and payloads, with faults and checkers.
+//! storage and payloads; fault plans as data, checkers for the invariants of DESIGN section 5, a hunt over seeds.
 
-mod check;
+pub mod bugs;
+mod checks;
+pub mod fault;
+mod faults;
 mod host;
-mod network;
+mod model;
 mod payload;
-mod plan;
+pub mod plans;
+pub mod run;
+mod shrink;
 mod streams;
 mod world;
 
-pub use check::{Violation, Violations};
-pub use host::{HostSpec, PayloadState};
-pub use plan::{Fault, Plan};
-pub use world::{World, secs};
+pub use faults::Act;
+pub use host::HostSpec;
+pub use model::Fleet;
+pub use payload::{PayloadState, secs};
+pub use world::{Record, World};

@@ -1,111 +1,302 @@
-//! The payload worker of every host: follows the directive, asks before each write.
+//! The payload of a cluster, which outlives the daemon, and the worker of each daemon: it follows the directive and asks
+//! before each write.
 
 use std::time::Duration;
 
 use flagship_node::{Directive, Purpose};
-use flagship_types::{MemberName, Term};
+use flagship_types::{Instant, Term};
+use rand::RngExt;
 
-use super::host::{Host, Job, PayloadState};
-use super::network::HostId;
-use super::world::{Event, World, secs};
+use super::world::{Event, World};
+use crate::clock::{Nanos, ms, nanos};
+use crate::paths::Host;
+
+/// Objects of a payload. The last one is a workload with pods.
+pub(crate) const OBJECTS: usize = 3;
+/// How long a delete may take before the worker says that it is stuck.
+const STUCK_AFTER: Nanos = ms(15_000);
+/// A step that could not be made is tried again.
+const AGAIN: Nanos = ms(200);
+
+/// What runs of the payload in a cluster. It outlives the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadState {
+    /// Nothing is there, no pod either.
+    Absent,
+    /// Part of it is there: being created, not ready yet, or being deleted.
+    Partial,
+    /// Runs.
+    Ready {
+        /// When its pods were created.
+        created: Instant,
+        /// Under which term.
+        term: Term,
+    },
+}
+
+impl PayloadState {
+    /// Whether anything of it exists.
+    pub fn exists(self) -> bool {
+        self != Self::Absent
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) term: Term,
+    /// Was asked to go, and is held by a finalizer.
+    pub(crate) deleting: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pods {
+    pub(crate) created: Nanos,
+    pub(crate) term: Term,
+    pub(crate) ready: Nanos,
+    pub(crate) gone: Option<Nanos>,
+}
+
+/// What is in the cluster.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Payload {
+    pub(crate) objects: [Option<Object>; OBJECTS],
+    /// Of the present workload, and of deleted ones that still end.
+    pub(crate) pods: Vec<Pods>,
+}
+
+impl Payload {
+    fn tidy(&mut self, now: Nanos) {
+        self.pods.retain(|pods| pods.gone.is_none_or(|gone| gone > now));
+    }
+
+    /// An object or a pod.
+    pub(crate) fn exists(&self, now: Nanos) -> bool {
+        self.objects.iter().any(Option::is_some)
+            || self.pods.iter().any(|pods| pods.gone.is_none_or(|gone| gone > now))
+    }
+
+    /// The highest term that an object is annotated with.
+    pub(crate) fn annotated(&self) -> Option<Term> {
+        self.objects.iter().flatten().map(|object| object.term).max()
+    }
+
+    pub(crate) fn is_ready(&self, now: Nanos) -> bool {
+        let whole = self.objects.iter().all(|object| object.is_some_and(|object| !object.deleting));
+        whole && self.pods.iter().any(|pods| pods.gone.is_none() && pods.ready <= now)
+    }
+
+    pub(crate) fn state(&self, now: Nanos) -> PayloadState {
+        match self.pods.iter().find(|pods| pods.gone.is_none()).filter(|_| self.is_ready(now)) {
+            Some(pods) => PayloadState::Ready { created: Instant::from_nanos(pods.created), term: pods.term },
+            None if self.exists(now) => PayloadState::Partial,
+            None => PayloadState::Absent,
+        }
+    }
+}
+
+/// A write that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Write {
+    Apply(usize, Term),
+    Delete(usize),
+}
 
 impl World {
-    /// The payload worker takes up what the directive asks for, unless it is at it already.
-    pub(crate) fn follow_directive(&mut self, id: HostId) {
-        let host = &self.hosts[id];
-        let Some(machine) = &host.machine else { return };
-        let wanted = match machine.directive() {
-            Directive::Hold => Job::Idle,
-            Directive::Absent if host.payload.exists() => Job::Delete(None),
-            Directive::Absent => Job::Idle,
-            Directive::Run { term, .. } => Job::Apply(*term),
-            Directive::Stop { term, .. } => Job::Delete(Some(*term)),
-        };
-        if wanted != host.job {
-            let host = &mut self.hosts[id];
-            host.job = wanted;
-            host.job_number += 1;
-            let (number, delay) = (host.job_number, host.spec.payload[0]);
-            self.at(delay, Event::Job { host: id, number, step: 0 });
+    /// The worker takes up what changed.
+    pub(crate) fn follow_directive(&mut self, id: Host) {
+        let after = nanos(self.hosts[id].spec.payload[0]);
+        let now = self.now;
+        let Some(process) = &mut self.hosts[id].process else { return };
+        process.began = false;
+        process.deleting_since = None;
+        // A write under way is waited for.
+        let after = after.max((process.writing_until + ms(1)).saturating_sub(now));
+        self.step_after(id, after);
+    }
+
+    /// The worker's next step comes then, whatever was planned before.
+    fn step_after(&mut self, id: Host, after: Nanos) {
+        let number = self.hosts[id].number;
+        let at = self.now + after;
+        if let Some(process) = &mut self.hosts[id].process {
+            process.step += 1;
+            let step = process.step;
+            self.push(at, Event::Work { host: id, process: number, step });
         }
     }
 
-    pub(crate) fn job_step(&mut self, id: HostId, number: u64, step: u8) {
-        let host = &self.hosts[id];
-        if host.job_number != number || host.machine.is_none() {
+    pub(crate) fn work(&mut self, id: Host, number: u64, step: u64) {
+        let is_current =
+            |world: &Self| world.hosts[id].process.as_ref().is_some_and(|process| process.step == step);
+        if self.hosts[id].number != number || !is_current(self) {
             return;
         }
-        if host.frozen || !host.api_up {
-            return self.at(Duration::from_millis(200), Event::Job { host: id, number, step });
+        if self.hosts[id].frozen {
+            self.hosts[id].waiting.push_back(Event::Work { host: id, process: number, step });
+            return self.missed(id);
         }
         self.wake(id);
-        if self.hosts[id].job_number != number {
+        if !is_current(self) {
             return;
         }
-        match self.hosts[id].job {
-            Job::Idle => {}
-            Job::Apply(term) => self.apply_step(id, number, step, term),
-            Job::Delete(term) => self.delete_step(id, number, step, term),
+        if !self.hosts[id].api_up {
+            self.refused_write(id);
+            return self.step_after(id, 2 * AGAIN);
+        }
+        let now = self.now;
+        self.hosts[id].payload.tidy(now);
+        let Some(directive) = self.hosts[id].process.as_ref().map(|process| process.directive.clone()) else {
+            return;
+        };
+        match directive {
+            Directive::Hold => {}
+            Directive::Run { term, .. } => self.bring_in(id, term),
+            Directive::Stop { term, .. } => self.take_away(id, Some(term)),
+            Directive::Absent => self.take_away(id, None),
         }
     }
 
-    pub(crate) fn permitted(&self, id: HostId, purpose: Purpose) -> Option<Term> {
-        let permit = self.hosts[id].machine.as_ref()?.permit(purpose, self.now).ok()?;
+    fn permitted(&self, id: Host, purpose: Purpose) -> Option<Term> {
+        let host = &self.hosts[id];
+        let now = host.clock.read(self.now);
+        let permit = host.machine()?.permit(purpose, now).ok()?;
         Some(permit.term)
     }
 
-    pub(crate) fn apply_step(&mut self, id: HostId, number: u64, step: u8, term: Term) {
-        if step == 0 {
+    /// Sends one write, if it is permitted. The next step comes after its answer.
+    fn write(&mut self, id: Host, purpose: Purpose, write: impl FnOnce(Term) -> Write) {
+        let Some(term) = self.permitted(id, purpose) else { return self.step_after(id, AGAIN) };
+        let takes = ms(5) + self.rng.random_range(0..ms(35));
+        let number = self.hosts[id].number;
+        let at = self.now + takes;
+        if let Some(process) = &mut self.hosts[id].process {
+            process.writing_until = at;
+        }
+        self.push(at, Event::Written { host: id, process: number, write: write(term), permitted: self.now });
+        self.step_after(id, takes + ms(2));
+    }
+
+    fn bring_in(&mut self, id: Host, term: Term) {
+        if self.hosts[id].invalid && !self.hosts[id].payload.exists(self.now) {
+            return self.step_after(id, 5 * AGAIN);
+        }
+        let payload = &self.hosts[id].payload;
+        if let Some(missing) = payload.objects.iter().position(Option::is_none) {
             if self.permitted(id, Purpose::Apply) != Some(term) {
-                return self.at(Duration::from_millis(100), Event::Job { host: id, number, step });
+                return self.step_after(id, AGAIN);
             }
-            let member = self.hosts[id].spec.member();
-            self.violations.applied(&member, term, self.hosts[id].durable.as_ref());
-            if !self.hosts[id].payload.exists() {
-                self.create_payload(id, &member, term);
-            }
-            let delay = self.hosts[id].spec.payload[1];
-            return self.at(delay, Event::Job { host: id, number, step: 1 });
+            return self.write(id, Purpose::Apply, |term| Write::Apply(missing, term));
         }
-        if let Some((created, made_under)) = self.hosts[id].payload.created() {
-            self.hosts[id].payload = PayloadState::Ready { created, term: made_under };
+        let now = self.now;
+        if self.hosts[id].payload.is_ready(now) {
+            return self.report_health(id);
+        }
+        self.step_after(id, AGAIN / 2);
+    }
+
+    /// Deletes from the last to the first, then waits until pods are gone.
+    fn take_away(&mut self, id: Host, stop: Option<Term>) {
+        let now = self.now;
+        if !self.hosts[id].payload.exists(now) {
             self.report_health(id);
-        }
-    }
-
-    pub(crate) fn create_payload(&mut self, id: HostId, member: &MemberName, term: Term) {
-        let quiet = !self.disturbed && self.network.is_whole();
-        // A daemon that has just come back may not have been met yet; until then its cluster counts as dead.
-        let met = |host: &Host| host.runs() && self.now.since(host.started) > secs(5.0);
-        let others: Vec<_> = (0..self.hosts.len())
-            .filter(|o| *o != id && quiet && met(&self.hosts[*o]) && self.hosts[*o].payload.exists())
-            .map(|o| self.hosts[o].spec.member())
-            .collect();
-        if quiet {
-            self.violations.created(member, term, &others, self.now);
-        }
-        self.log(format_args!("{member} payload created under term {term}"));
-        self.hosts[id].payload = PayloadState::Starting { created: self.now, term };
-    }
-
-    pub(crate) fn delete_step(&mut self, id: HostId, number: u64, step: u8, term: Option<Term>) {
-        if self.permitted(id, Purpose::Delete).is_none() {
-            return self.at(Duration::from_millis(100), Event::Job { host: id, number, step });
-        }
-        if step == 0 {
-            if let Some(term) = term {
-                self.with_machine(id, |machine, now| machine.deletion_began(term, now));
+            if let Some(term) = stop {
+                self.with_machine(id, |machine, now| machine.payload_stopped(term, now));
             }
-            let delay = self.hosts[id].spec.payload[2];
-            return self.at(delay, Event::Job { host: id, number, step: 1 });
+            return;
+        }
+        let Some(process) = &mut self.hosts[id].process else { return };
+        let since = *process.deleting_since.get_or_insert(now);
+        if let Some(term) = stop
+            && !std::mem::replace(&mut process.began, true)
+        {
+            self.with_machine(id, |machine, now| machine.deletion_began(term, now));
+        }
+        if now >= since + STUCK_AFTER {
+            if let Some(process) = &mut self.hosts[id].process {
+                process.deleting_since = None;
+            }
+            if let Some(term) = stop {
+                let object = "Service default/web".to_owned();
+                self.step_after(id, AGAIN);
+                return self.with_machine(id, |machine, now| machine.stop_stuck(term, object, now));
+            }
+        }
+        let left = self.hosts[id].payload.objects.iter().rposition(|o| o.is_some_and(|o| !o.deleting));
+        match left {
+            Some(object) => self.write(id, Purpose::Delete, |_| Write::Delete(object)),
+            None => self.step_after(id, AGAIN / 2),
+        }
+    }
+
+    /// A write reaches the API server, whatever became of the process that sent it.
+    pub(crate) fn written(&mut self, id: Host, number: u64, write: Write, permitted: Nanos) {
+        let now = self.now;
+        if !self.hosts[id].api_up {
+            return self.refused_write(id);
+        }
+        match write {
+            Write::Apply(object, term) => self.applied(id, number, object, term, permitted),
+            Write::Delete(object) => self.deleted(id, number, object),
+        }
+        self.hosts[id].payload.tidy(now);
+    }
+
+    fn applied(&mut self, id: Host, number: u64, object: usize, term: Term, permitted: Nanos) {
+        let now = self.now;
+        self.check_apply(id, number, object, term, permitted);
+        let ready = now + nanos(self.hosts[id].spec.payload[1]);
+        let payload = &mut self.hosts[id].payload;
+        let is_new = payload.objects[object].is_none();
+        match &mut payload.objects[object] {
+            Some(present) if present.deleting => return,
+            Some(present) => present.term = term,
+            None => payload.objects[object] = Some(Object { term, deleting: false }),
+        }
+        if is_new && object == OBJECTS - 1 {
+            payload.pods.push(Pods { created: now, term, ready, gone: None });
+        }
+        if is_new {
+            let name = self.hosts[id].spec.name;
+            self.log(format_args!("{name} object {object} of the payload created under term {term}"));
+        }
+    }
+
+    fn deleted(&mut self, id: Host, number: u64, object: usize) {
+        let now = self.now;
+        self.check_delete(id, number, object);
+        let host = &mut self.hosts[id];
+        let ends = now + nanos(host.spec.payload[2] + host.slow);
+        let (stuck, slow) = (host.stuck, host.slow > Duration::ZERO);
+        if object == OBJECTS - 1 {
+            for pods in host.payload.pods.iter_mut().filter(|pods| pods.gone.is_none()) {
+                pods.gone = Some(ends);
+            }
+        }
+        match (&mut host.payload.objects[object], stuck) {
+            (Some(present), true) => present.deleting = true,
+            (present, _) => *present = None,
+        }
+        if stuck || slow {
+            self.held_delete(id);
         }
         let name = self.hosts[id].spec.name;
-        self.log(format_args!("{name} payload deleted"));
-        self.hosts[id].payload = PayloadState::Absent;
-        self.hosts[id].job = Job::Idle;
+        let held = if stuck { ", held by a finalizer" } else { "" };
+        self.log(format_args!("{name} object {object} of the payload deleted{held}"));
         self.report_health(id);
-        if let Some(term) = term {
-            self.with_machine(id, |machine, now| machine.payload_stopped(term, now));
+    }
+
+    /// The finalizers are gone.
+    pub(crate) fn unstick(&mut self, id: Host) {
+        self.hosts[id].stuck = false;
+        for object in &mut self.hosts[id].payload.objects {
+            if object.is_some_and(|object| object.deleting) {
+                *object = None;
+            }
         }
     }
+}
+
+/// Seconds as a duration.
+pub fn secs(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
 }

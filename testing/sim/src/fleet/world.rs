@@ -1,263 +1,290 @@
-//! The world: hosts, network and time, moved on event by event.
+//! The world: hosts, network and time, moved on event by event. A run is a pure function of its plan and seed.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::fmt::Write as _;
+use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_membership::KnownMember;
 use flagship_node::{
-    DurableRecord, ElectionSpec, Machine, MachineConfig, MachineOutput, NodeEvent, NodeSpec, PauseDetector,
-    Proof, Statement,
+    DurableRecord, Machine, MachineConfig, MachineOutput, NodeEvent, PauseDetector, Proof, Statement,
 };
-use flagship_types::{
-    Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Role,
-};
-use flagship_wire::PeerMessage;
-use rand::{RngExt, SeedableRng};
-use rand_pcg::Pcg64;
+use flagship_types::{Callsign, Epoch, Health, Instant, MemberName, Role};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use siphasher::sip::SipHasher24;
 
-use super::check::Violations;
-use super::host::{Host, HostSpec, Job, PayloadState};
-use super::network::{HostId, Network};
-use super::plan::Fault;
+use super::checks::Checks;
+use super::fault::Plan;
+use super::host::{Host as Cluster, HostSpec, Process};
+use super::payload::{PayloadState, Write};
+use super::streams::Streams;
+use crate::clock::{Clock, Nanos, ms, nanos};
+use crate::paths::{Host, Network, Paths};
+use crate::queue::Queue;
 
 /// The wall clock when virtual time begins, in milliseconds.
-const WALL_START_MS: u64 = 1_800_000_000_000;
+pub(crate) const WALL_START_MS: u64 = 1_800_000_000_000;
 /// The loop of a real node turns at least this often.
 const TICK: Duration = Duration::from_millis(250);
+/// How long an API outage lasts before the daemon reports it.
+const API_NOTICED: Nanos = ms(1_500);
 
-/// Seconds as a duration.
-pub fn secs(seconds: f64) -> Duration {
-    Duration::from_secs_f64(seconds)
+/// What a run is asked to record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record {
+    /// A readable timeline.
+    pub timeline: bool,
+    /// A digest of all that would be in it.
+    pub digest: bool,
+    /// A bug in every election core.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<flagship_election::PlantedBug>,
 }
 
 /// Something that will happen.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
-    Wake(HostId, u64),
-    Deliver { stream: u64, end: usize },
-    ConnectDone { from: HostId, process: u64, to: HostId, address: String },
-    CloseSeen { stream: u64, end: usize, code: Option<CloseCode> },
-    Unacked { stream: u64, end: usize },
-    Stored { host: HostId, process: u64 },
-    Job { host: HostId, number: u64, step: u8 },
+    Wake { host: Host, process: u64 },
+    Arrive { link: u64, end: usize },
+    Retry { link: u64, end: usize },
+    Connected { from: Host, process: u64, to: Option<Host>, address: String },
+    Stored { host: Host, process: u64 },
+    StoreAgain { host: Host, process: u64 },
+    Answered { host: Host, process: u64, version: u64 },
+    Work { host: Host, process: u64, step: u64 },
+    Written { host: Host, process: u64, write: Write, permitted: Nanos },
+    Look { host: Host },
+    Exit { host: Host, process: u64 },
+    Begin(usize),
+    End(usize),
 }
 
 /// A fleet in virtual time.
 pub struct World {
-    pub(crate) now: Instant,
-    pub(crate) rng: Pcg64,
-    pub(crate) hosts: Vec<Host>,
-    pub(crate) network: Network,
-    pub(crate) queue: BinaryHeap<Reverse<(Instant, u64, Event)>>,
-    pub(crate) sequence: u64,
-    pub(crate) in_flight:
-        std::collections::BTreeMap<(u64, usize), std::collections::VecDeque<(Instant, PeerMessage)>>,
-    pub(crate) latency: Duration,
-    /// What was found.
-    pub violations: Violations,
-    pub(crate) faults_fired: usize,
-    pub(crate) disturbed: bool,
-    pub(crate) trace: String,
-    pub(crate) seed: u64,
+    pub(crate) now: Nanos,
+    pub(crate) rng: Pcg64Mcg,
+    pub(crate) plan: Plan,
+    pub(crate) plan_began: Nanos,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) hosts: Vec<Cluster>,
+    pub(crate) paths: Paths,
+    pub(crate) streams: Streams,
+    pub(crate) checks: Checks,
+    /// A fault that stops this host waits for its next write.
+    pub(crate) freeze_after_write: Vec<Option<usize>>,
+    /// Faults of the plan that last.
+    pub(crate) active: Vec<usize>,
+    /// The greatest caution that any election showed.
+    pub(crate) caution: u32,
+    pub(crate) happenings: u64,
+    timeline: Option<Vec<(Nanos, String)>>,
+    digest: Option<SipHasher24>,
+    seed: u64,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<flagship_election::PlantedBug>,
 }
 
 impl World {
     /// A world with these hosts, none of which runs yet, and this one-way delay.
     pub fn new(seed: u64, latency: Duration, hosts: Vec<HostSpec>) -> Self {
+        let network = Network { one_way: latency, jitter: latency / 4, lost_per_mille: 0 };
+        let plan = Plan { name: "scenario", hosts, network, faults: Vec::new() };
+        Self::of(&plan, seed, Record { timeline: true, ..Record::default() })
+    }
+
+    /// The world of a plan.
+    pub fn of(plan: &Plan, seed: u64, record: Record) -> Self {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let count = plan.hosts.len();
+        let host = |spec: &HostSpec| {
+            let boot = ms(1_000_000) + rng.next_u64() % ms(1_000_000);
+            Cluster::new(spec.clone(), Clock::new(boot))
+        };
+        let hosts = plan.hosts.iter().map(host).collect();
+        // Acts of scenarios come after the plan's faults: a cut for each direction.
+        let paths = Paths::new(plan.network, plan.faults.len() + count * count);
         Self {
-            now: Instant::ZERO + Duration::from_secs(1000),
-            rng: Pcg64::seed_from_u64(seed),
-            hosts: hosts.into_iter().map(Host::new).collect(),
-            network: Network::default(),
-            queue: BinaryHeap::new(),
-            sequence: 0,
-            in_flight: std::collections::BTreeMap::new(),
-            latency,
-            violations: Violations::default(),
-            faults_fired: 0,
-            disturbed: false,
-            trace: String::new(),
+            now: 0,
+            plan: plan.clone(),
+            plan_began: Nanos::MAX,
+            queue: Queue::default(),
+            hosts,
+            paths,
+            streams: Streams::default(),
+            checks: Checks::new(&plan.hosts),
+            freeze_after_write: vec![None; count],
+            active: Vec::new(),
+            caution: 1,
+            happenings: 0,
+            timeline: record.timeline.then(Vec::new),
+            digest: record.digest.then(SipHasher24::new),
             seed,
+            #[cfg(feature = "planted-bugs")]
+            planted: record.planted,
+            rng,
         }
     }
 
-    /// Now.
-    pub fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// What happened so far, a line each.
-    pub fn trace(&self) -> &str {
-        &self.trace
-    }
-
-    /// How many faults were carried out.
-    pub fn faults_fired(&self) -> usize {
-        self.faults_fired
+    /// Virtual time since the start.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.now)
     }
 
     /// What runs of the payload there.
-    pub fn payload(&self, host: HostId) -> PayloadState {
-        self.hosts[host].payload
+    pub fn payload(&self, host: Host) -> PayloadState {
+        self.hosts[host].payload.state(self.now)
     }
 
     /// The role of a running process.
-    pub fn role(&self, host: HostId) -> Option<Role> {
-        self.hosts[host].machine.as_ref().map(|m| m.election().role())
+    pub fn role(&self, host: Host) -> Option<Role> {
+        self.machine(host).map(|machine| machine.election().role())
     }
 
     /// The machine of a running process.
-    pub fn machine(&self, host: HostId) -> Option<&Machine> {
-        self.hosts[host].machine.as_ref()
+    pub fn machine(&self, host: Host) -> Option<&Machine> {
+        self.hosts[host].machine()
     }
 
     /// The stored record.
-    pub fn durable(&self, host: HostId) -> Option<&DurableRecord> {
+    pub fn durable(&self, host: Host) -> Option<&DurableRecord> {
         self.hosts[host].durable.as_ref()
     }
 
     /// Who leads, by the processes' own word.
-    pub fn leaders(&self) -> Vec<HostId> {
+    pub fn leaders(&self) -> Vec<Host> {
         (0..self.hosts.len()).filter(|h| self.role(*h) == Some(Role::Leader)).collect()
     }
 
     /// Which clusters have anything of the payload.
-    pub fn holders(&self) -> Vec<HostId> {
-        (0..self.hosts.len()).filter(|h| self.hosts[*h].payload.exists()).collect()
+    pub fn holders(&self) -> Vec<Host> {
+        (0..self.hosts.len()).filter(|h| self.hosts[*h].payload.exists(self.now)).collect()
     }
 
-    /// Deletes a host's status, as if its object had been deleted and created again.
-    pub fn lose_status(&mut self, host: HostId) {
-        self.hosts[host].durable = None;
-        self.hosts[host].known.clear();
-    }
-
-    /// Changes a rank.
-    pub fn set_rank(&mut self, host: HostId, rank: i64) {
-        self.hosts[host].spec.rank = rank;
-        let spec = node_spec(&self.hosts[host].spec);
-        self.with_machine(host, |machine, now| machine.spec(spec, now));
+    /// What did not hold so far.
+    pub fn violations(&self) -> &[crate::model::Violation] {
+        self.checks.found()
     }
 
     /// Hands a command to a running machine.
-    pub fn with_machine(&mut self, host: HostId, act: impl FnOnce(&mut Machine, Instant)) {
-        let now = self.now;
-        if let Some(machine) = &mut self.hosts[host].machine {
-            act(machine, now);
+    pub fn with_machine(&mut self, host: Host, act: impl FnOnce(&mut Machine, Instant)) {
+        let now = self.hosts[host].clock.read(self.now);
+        if let Some(process) = &mut self.hosts[host].process {
+            act(&mut process.machine, now);
         }
         self.perform(host);
     }
 
-    /// Carries out a fault now.
-    pub fn fault(&mut self, fault: &Fault) {
-        self.log(format_args!("FAULT {fault:?}"));
-        self.faults_fired += 1;
-        match *fault {
-            Fault::Kill(host) => self.kill(host),
-            Fault::Start(host) => self.start(host),
-            Fault::Freeze(host) => {
-                self.disturbed = true;
-                self.hosts[host].frozen = true;
-            }
-            Fault::Thaw(host) => {
-                self.hosts[host].frozen = false;
-                self.wake(host);
-            }
-            Fault::Cut(from, to) => {
-                self.disturbed = true;
-                self.network.cut(from, to);
-            }
-            Fault::Heal(from, to) => {
-                self.network.heal(from, to);
-                self.resume_streams();
-            }
-            Fault::ApiDown(host) => {
-                self.hosts[host].api_up = false;
-                self.report_health(host);
-            }
-            Fault::ApiUp(host) => {
-                self.hosts[host].api_up = true;
-                self.report_health(host);
-                self.save(host);
-                self.follow_directive(host);
-            }
-        }
-    }
-
     /// Runs for so long.
     pub fn run(&mut self, duration: Duration) {
-        let end = self.now + duration;
-        while let Some(Reverse((at, _, _))) = self.queue.peek() {
-            if *at > end {
-                break;
-            }
-            let Some(Reverse((at, _, event))) = self.queue.pop() else { break };
+        self.run_until_nanos(self.now + nanos(duration));
+    }
+
+    pub(crate) fn run_until_nanos(&mut self, end: Nanos) {
+        while let Some((at, event)) = self.queue.pop(end) {
             self.now = at;
+            self.happenings += 1;
             self.happen(event);
         }
         self.now = end;
     }
 
-    /// Runs until the condition holds; panics with the trace if it does not within `limit`.
+    /// Runs until the condition holds; panics with the timeline if it does not within `limit`.
     pub fn run_until(&mut self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) -> Duration {
         let start = self.now;
         while !condition(self) {
-            assert!(self.now.since(start) < limit, "not within {limit:?}: {what}\n{}", self.report());
+            let took = Duration::from_nanos(self.now - start);
+            assert!(took < limit, "not within {limit:?}: {what}\n{}", self.report());
             self.run(Duration::from_millis(10));
         }
-        self.now.since(start)
+        Duration::from_nanos(self.now - start)
     }
 
-    /// The seed, the end of the trace and where everybody stands.
+    /// The timeline, a line each.
+    pub fn timeline(&self) -> Vec<String> {
+        let from = if self.plan_began == Nanos::MAX { 0 } else { self.plan_began };
+        let lines = self.timeline.iter().flatten();
+        lines.map(|(at, line)| format!("{:>9.3}  {line}", (*at as f64 - from as f64) / 1e9)).collect()
+    }
+
+    /// Digest of the timeline.
+    pub fn digest(&self) -> Option<u64> {
+        self.digest.map(|digest| digest.finish())
+    }
+
+    /// The seed, the end of the timeline and where everybody stands.
     pub fn report(&self) -> String {
-        let lines: Vec<_> = self.trace.lines().collect();
+        let lines = self.timeline();
         let tail = lines[lines.len().saturating_sub(120)..].join("\n");
-        let mut out = format!("seed {}\n{tail}\n", self.seed);
-        for host in &self.hosts {
-            let role = host
-                .machine
-                .as_ref()
-                .map(|m| (m.election().role(), m.election().term(), m.election().waiting_for(self.now)));
-            let _ = writeln!(
-                out,
-                "{}: {role:?} payload {:?} frozen {} api {}",
-                host.spec.name, host.payload, host.frozen, host.api_up
-            );
-        }
-        out
+        format!("seed {}\n{tail}\n{}", self.seed, self.standing().join("\n"))
+    }
+
+    /// Where everybody stands, a line each.
+    pub fn standing(&self) -> Vec<String> {
+        let line = |host: &Cluster| {
+            let process = host.machine().map(|machine| {
+                let election = machine.election();
+                let waits = election.waiting_for(host.clock.read(self.now));
+                (election.role(), election.term(), election.leader(), waits)
+            });
+            let (name, payload) = (host.spec.name, host.payload.state(self.now));
+            let (frozen, api, silent) = (host.frozen, host.api_up, host.silent);
+            format!("{name}: {process:?} payload {payload:?} stopped {frozen} api {api} silent {silent}")
+        };
+        self.hosts.iter().map(line).collect()
     }
 
     pub(crate) fn log(&mut self, what: std::fmt::Arguments<'_>) {
-        let _ = writeln!(self.trace, "{:?} {what}", self.now);
+        if self.timeline.is_none() && self.digest.is_none() {
+            return;
+        }
+        let line = what.to_string();
+        if let Some(digest) = &mut self.digest {
+            digest.write_u64(self.now);
+            digest.write(line.as_bytes());
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.push((self.now, line));
+        }
     }
 
-    pub(crate) fn at(&mut self, delay: Duration, event: Event) {
-        self.sequence += 1;
-        self.queue.push(Reverse((self.now + delay, self.sequence, event)));
+    fn log_name(&mut self, id: Host, what: &str) {
+        let name = self.hosts[id].spec.name;
+        self.log(format_args!("{name} {what}"));
     }
 
-    fn wall_ms(&self) -> u64 {
-        WALL_START_MS + self.now.as_nanos() / 1_000_000
+    pub(crate) fn push(&mut self, at: Nanos, event: Event) {
+        self.queue.push(at, event);
     }
 
-    pub(crate) fn host_named(&self, name: &str) -> Option<HostId> {
+    /// A time drawn evenly from zero.
+    pub(crate) fn draw(&mut self, bound: Nanos) -> Nanos {
+        self.rng.next_u64() % bound.max(1)
+    }
+
+    pub(crate) fn host_at(&self, address: &str) -> Option<Host> {
+        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
         self.hosts.iter().position(|host| host.spec.name == name)
     }
 
-    fn start(&mut self, id: HostId) {
-        if self.hosts[id].machine.is_some() {
+    fn wall_ms(&self, id: Host) -> u64 {
+        let host = &self.hosts[id];
+        let boot_ms = host.clock.read(self.now).as_nanos() / 1_000_000;
+        (WALL_START_MS + boot_ms).saturating_add_signed(host.wall_ahead_ms)
+    }
+
+    /// Starts the process of a host that has none.
+    pub fn start(&mut self, id: Host) {
+        self.hosts[id].silent = false;
+        if self.hosts[id].process.is_some() {
             return;
         }
-        let (now, wall_ms) = (self.now, self.wall_ms());
-        let seed = self.rng.random();
+        let (now, wall_ms, seed) = (self.now, self.wall_ms(id), self.rng.random());
         let known: Vec<_> = self.hosts[id].known.iter().map(|name| self.known_member(name)).collect();
         let host = &mut self.hosts[id];
-        host.process += 1;
-        host.started = now;
+        let local = host.clock.read(now);
+        host.number += 1;
         host.frozen = false;
+        host.disturbed = now;
         let epoch = host.next_epoch(wall_ms);
         if let Some(record) = &mut host.durable {
             record.epoch = epoch;
@@ -267,118 +294,216 @@ impl World {
             member: host.spec.member(),
             epoch,
             wall_ms,
-            spec: node_spec(&host.spec),
+            spec: host.spec.node_spec(),
             restored: host.restored(),
             known,
             beat_interval: Duration::from_secs(1),
             silence_floor: Duration::from_secs(3),
             seed,
         };
-        host.machine = Some(Machine::new(config, Arc::new(|_: &Statement| Some(Proof::default())), now));
-        host.pauses = PauseDetector::new(now, wall_ms);
-        host.due = None;
-        host.job = Job::Idle;
-        host.saving = false;
-        host.unsaved = None;
+        let found_stopping = host.durable.as_ref().is_some_and(|record| record.election.stopping.is_some());
+        #[cfg_attr(not(feature = "planted-bugs"), allow(unused_mut, reason = "bugs are planted in it"))]
+        let mut machine = Machine::new(config, Arc::new(|_: &Statement| Some(Proof::default())), local);
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.planted {
+            machine.plant(bug);
+        }
+        let directive = machine.directive().clone();
+        host.process = Some(Process {
+            machine,
+            pauses: PauseDetector::new(local, wall_ms),
+            due: local,
+            directive,
+            step: 0,
+            began: false,
+            deleting_since: None,
+            writing_until: 0,
+            unsaved: None,
+            saving: false,
+            started: now,
+            found_stopping,
+            leaving: false,
+        });
+        let name = host.spec.name;
+        self.log(format_args!("{name} starts, epoch {}", epoch.0));
+        self.checks.started(id);
         self.report_health(id);
         self.perform(id);
         self.follow_directive(id);
     }
 
     fn known_member(&self, name: &MemberName) -> KnownMember {
-        let host = self.host_named(name.as_str());
-        let epoch = host.and_then(|h| self.hosts[h].durable.as_ref()).map_or(Epoch(0), |record| record.epoch);
-        KnownMember {
-            name: name.clone(),
-            epoch,
-            address: host.map(|h| self.hosts[h].spec.address()),
-            record: None,
+        let host = self.hosts.iter().find(|host| host.spec.member() == *name);
+        let epoch = host.and_then(|host| host.durable.as_ref()).map_or(Epoch(0), |record| record.epoch);
+        KnownMember { name: name.clone(), epoch, address: host.map(|host| host.spec.address()), record: None }
+    }
+
+    /// Ends the process. With `reset` its address refuses from now on, else nothing answers there.
+    pub fn kill(&mut self, id: Host, reset: bool) {
+        let Some(process) = &self.hosts[id].process else {
+            self.hosts[id].silent |= !reset;
+            return;
+        };
+        let lands = process.saving && self.hosts[id].api_up && self.rng.random_range(0..2) == 0;
+        if lands && let Some(record) = process.unsaved.clone() {
+            // What was on its way to the API server may arrive.
+            self.make_durable(id, record);
+        }
+        let host = &mut self.hosts[id];
+        host.silent = !reset;
+        host.disturbed = self.now;
+        host.frozen = false;
+        host.waiting.clear();
+        let name = host.spec.name;
+        self.log(format_args!("{name} ends"));
+        if reset {
+            self.reset_streams(id);
+        }
+        self.hosts[id].process = None;
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&mut self, id: Host) {
+        self.hosts[id].frozen = true;
+        self.hosts[id].disturbed = self.now;
+    }
+
+    /// SIGCONT: what waited comes at once, in order.
+    pub fn thaw(&mut self, id: Host) {
+        self.hosts[id].frozen = false;
+        self.hosts[id].disturbed = self.now;
+        if let Some(process) = &self.hosts[id].process
+            && self.hosts[id].clock.read(self.now) > process.due
+        {
+            self.missed(id);
+        }
+        let waiting = std::mem::take(&mut self.hosts[id].waiting);
+        self.wake(id);
+        for event in waiting {
+            self.push(self.now, event);
         }
     }
 
-    fn kill(&mut self, id: HostId) {
-        let process = self.hosts[id].process;
-        self.hosts[id].machine = None;
-        self.hosts[id].job = Job::Idle;
-        self.hosts[id].job_number += 1;
-        let streams: Vec<_> =
-            self.network.streams.iter().filter_map(|(n, s)| Some((*n, s.end_of(id, process)?))).collect();
-        for (stream, end) in streams {
-            self.close_end(stream, end, None);
+    /// The API server stops answering, or answers again.
+    pub fn set_api(&mut self, id: Host, up: bool) {
+        let host = &mut self.hosts[id];
+        host.api_up = up;
+        host.api_changed = self.now;
+        host.disturbed = self.now;
+        let at = self.now + if up { ms(300) } else { API_NOTICED };
+        self.push(at, Event::Look { host: id });
+        if up {
+            self.save(id);
         }
     }
 
-    pub(crate) fn delay(&mut self) -> Duration {
-        self.latency.mul_f64(1.0 + self.rng.random_range(0.0..0.25))
+    /// Deletes a host's status, as if its object had been deleted and created again.
+    pub fn lose_status(&mut self, id: Host) {
+        self.hosts[id].durable = None;
+        self.hosts[id].known.clear();
+        self.checks.lost(id);
+        self.log_name(id, "loses its status");
     }
 
-    pub(crate) fn report_health(&mut self, id: HostId) {
+    /// Changes what a host's object says.
+    pub fn edit(&mut self, id: Host, change: impl FnOnce(&mut HostSpec)) {
+        change(&mut self.hosts[id].spec);
+        let spec = self.hosts[id].spec.node_spec();
+        self.with_machine(id, |machine, now| machine.spec(spec, now));
+    }
+
+    /// What the controller finds out about its cluster.
+    pub(crate) fn report_health(&mut self, id: Host) {
+        let now = self.now;
         let host = &self.hosts[id];
-        let ready = matches!(host.payload, PayloadState::Ready { .. });
+        if host.process.is_none() || host.frozen {
+            return;
+        }
+        let down = !host.api_up && now >= host.api_changed + API_NOTICED;
+        if down {
+            self.refused_write(id);
+        }
+        let host = &self.hosts[id];
         let health = Health {
-            api: host.api_up,
-            payload_valid: true,
-            payload_ready: ready,
+            api: !down,
+            payload_valid: !host.invalid,
+            payload_ready: host.payload.is_ready(now),
             gates: true,
             failed: false,
         };
         self.with_machine(id, |machine, now| machine.health(health, now));
     }
 
-    pub(crate) fn wake(&mut self, id: HostId) {
-        let (now, wall_ms) = (self.now, self.wall_ms());
+    pub(crate) fn wake(&mut self, id: Host) {
+        let wall_ms = self.wall_ms(id);
         let host = &mut self.hosts[id];
-        if !host.runs() {
+        if host.frozen {
             return;
         }
-        let due = host.due.unwrap_or(now);
-        let missed = host.pauses.observe(now, wall_ms, due.max(Instant::ZERO));
-        let Some(machine) = host.machine.as_mut() else { return };
-        if let Some(missed) = missed {
-            machine.paused(missed, now);
+        let now = host.clock.read(self.now);
+        let Some(process) = &mut host.process else { return };
+        if let Some(missed) = process.pauses.observe(now, wall_ms, process.due) {
+            process.machine.paused(missed, now);
         }
-        if machine.next_timeout().is_some_and(|at| at <= now) {
-            machine.handle_timeout(now);
+        // As the driver: whatever woke it, what is due is done.
+        if process.machine.next_timeout().is_some_and(|at| at <= now) {
+            process.machine.handle_timeout(now);
         }
         self.perform(id);
     }
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Wake(host, process) => {
-                if self.hosts[host].process == process
-                    && self.hosts[host].due.is_some_and(|due| due <= self.now)
+            Event::Wake { host, process } => {
+                let due = self.hosts[host].process.as_ref().map(|process| process.due);
+                if self.hosts[host].number == process
+                    && due.is_some_and(|due| due <= self.hosts[host].clock.read(self.now))
                 {
                     self.wake(host);
                 }
             }
-            Event::Deliver { stream, end } => self.deliver(stream, end),
-            Event::ConnectDone { from, process, to, address } => self.connected(from, process, to, &address),
-            Event::CloseSeen { stream, end, code } => self.close_seen(stream, end, code),
-            Event::Unacked { stream, end } => self.user_timeout(stream, end),
+            Event::Arrive { link, end } => self.arrive(link, end),
+            Event::Retry { link, end } => self.retry(link, end),
+            Event::Connected { from, process, to, address } => self.connected(from, process, to, address),
             Event::Stored { host, process } => self.stored(host, process),
-            Event::Job { host, number, step } => self.job_step(host, number, step),
+            Event::StoreAgain { host, process } => {
+                if self.hosts[host].number == process {
+                    self.save(host);
+                }
+            }
+            Event::Answered { host, process, version } => self.answered(host, process, version),
+            Event::Work { host, process, step } => self.work(host, process, step),
+            Event::Written { host, process, write, permitted } => {
+                self.written(host, process, write, permitted);
+            }
+            Event::Look { host } => self.report_health(host),
+            Event::Exit { host, process } => self.exit(host, process),
+            Event::Begin(fault) => self.begin(fault),
+            Event::End(fault) => self.end(fault),
         }
     }
 
-    pub(crate) fn perform(&mut self, id: HostId) {
+    pub(crate) fn perform(&mut self, id: Host) {
         let name = self.hosts[id].spec.name;
-        while let Some(output) = self.hosts[id].machine.as_mut().and_then(Machine::poll_output) {
+        while let Some(output) = self.hosts[id].process.as_mut().and_then(|p| p.machine.poll_output()) {
             match output {
                 MachineOutput::Connect(address) => self.connect(id, &address),
                 MachineOutput::Send(link, message) => self.send(id, link, message),
                 MachineOutput::Close(link, code) => {
-                    let process = self.hosts[id].process;
-                    if let Some(end) = self.network.streams.get(&link.0).and_then(|s| s.end_of(id, process)) {
-                        self.close_end(link.0, end, Some(code));
-                    }
+                    self.log(format_args!("{name} closes link {}: {}", link.0, code.as_str()));
+                    self.close(id, link, code);
                 }
                 MachineOutput::Persist(record) => {
-                    self.hosts[id].unsaved = Some(record);
+                    if let Some(process) = &mut self.hosts[id].process {
+                        process.unsaved = Some(record);
+                    }
                     self.save(id);
                 }
                 MachineOutput::Direct(directive) => {
                     self.log(format_args!("{name} directive {directive:?}"));
+                    if let Some(process) = &mut self.hosts[id].process {
+                        process.directive = directive;
+                    }
                     self.follow_directive(id);
                 }
                 MachineOutput::Event(event) => {
@@ -390,65 +515,88 @@ impl World {
                 MachineOutput::Hello(_) => {}
             }
         }
+        self.check_lease(id);
         self.schedule_wake(id);
     }
 
-    fn schedule_wake(&mut self, id: HostId) {
-        let now = self.now;
+    fn schedule_wake(&mut self, id: Host) {
         let host = &mut self.hosts[id];
-        let Some(machine) = &host.machine else { return };
-        let due = machine.next_timeout().map_or(now + TICK, |at| at.min(now + TICK)).max(now);
-        host.due = Some(due);
-        let process = host.process;
-        self.at(due.since(now), Event::Wake(id, process));
+        let now = host.clock.read(self.now);
+        let Some(process) = &mut host.process else { return };
+        let due = process.machine.next_timeout().map_or(now + TICK, |at| at.min(now + TICK)).max(now);
+        if due == process.due && due > now {
+            return;
+        }
+        process.due = due;
+        let (number, at) = (host.number, host.clock.when(due).max(self.now));
+        self.push(at, Event::Wake { host: id, process: number });
     }
 
-    fn save(&mut self, id: HostId) {
+    /// Writes the newest record, one write after the other.
+    pub(crate) fn save(&mut self, id: Host) {
+        let takes = ms(2) + self.rng.random_range(0..ms(18));
         let host = &mut self.hosts[id];
-        if host.saving || host.unsaved.is_none() || !host.api_up {
+        let Some(process) = &mut host.process else { return };
+        if process.saving || process.unsaved.is_none() {
             return;
         }
-        host.saving = true;
-        let process = host.process;
-        let delay = Duration::from_millis(self.rng.random_range(2..20));
-        self.at(delay, Event::Stored { host: id, process });
+        process.saving = true;
+        let number = host.number;
+        self.push(self.now + takes, Event::Stored { host: id, process: number });
     }
 
-    fn stored(&mut self, id: HostId, process: u64) {
-        if self.hosts[id].process != process || self.hosts[id].machine.is_none() {
+    /// A write of the record reaches the API server.
+    fn stored(&mut self, id: Host, number: u64) {
+        if self.hosts[id].number != number {
             return;
         }
-        self.hosts[id].saving = false;
-        if !self.hosts[id].api_up {
-            return;
+        let api_up = self.hosts[id].api_up;
+        let Some(process) = &mut self.hosts[id].process else { return };
+        process.saving = false;
+        if !api_up {
+            self.refused_write(id);
+            return self.push(self.now + ms(500), Event::StoreAgain { host: id, process: number });
         }
-        let Some(record) = self.hosts[id].unsaved.take() else { return };
+        let Some(record) = process.unsaved.take() else { return };
         let version = record.election.version;
-        self.violations.stored(&self.hosts[id].spec.member(), &record);
-        self.hosts[id].durable = Some(record);
-        // A frozen process learns of it when it goes on; the write itself happened.
-        if self.hosts[id].frozen {
-            self.at(Duration::from_millis(50), Event::Stored { host: id, process });
-            self.hosts[id].unsaved = self.hosts[id].durable.clone();
-            self.hosts[id].saving = true;
+        self.make_durable(id, record);
+        if let Some(fault) = self.freeze_after_write[id].take() {
+            self.hold(id, fault);
+        }
+        self.answered(id, number, version);
+    }
+
+    /// The process learns that it is stored; a stopped one when it goes on.
+    fn answered(&mut self, id: Host, number: u64, version: u64) {
+        if self.hosts[id].number != number || self.hosts[id].process.is_none() {
             return;
+        }
+        if self.hosts[id].frozen {
+            self.hosts[id].waiting.push_back(Event::Answered { host: id, process: number, version });
+            return self.missed(id);
         }
         self.wake(id);
         self.with_machine(id, |machine, now| machine.persisted(version, now));
+        self.save(id);
     }
-}
 
-fn node_spec(spec: &HostSpec) -> NodeSpec {
-    let election = ElectionSpec {
-        witness: false,
-        fences: false,
-        rank: spec.rank(),
-        ready: spec.ready,
-        candidate: true,
-        proposal: FleetConfig::default(),
-        promote_timeout: None,
-    };
-    let seeds =
-        spec.seeds.iter().map(|s| PeerAddress::parse(s, 9990).expect("test names are valid")).collect();
-    NodeSpec { election, address: Some(spec.address()), seeds }
+    fn make_durable(&mut self, id: Host, record: DurableRecord) {
+        let now = self.now;
+        self.checks.stored(id, &record, now);
+        self.hosts[id].durable = Some(record);
+    }
+
+    /// A process ends; one that gives its lead away once it has none.
+    fn exit(&mut self, id: Host, number: u64) {
+        if self.hosts[id].number != number {
+            return;
+        }
+        let Some(process) = &self.hosts[id].process else { return };
+        let leads =
+            process.leaving && matches!(self.role(id), Some(Role::Leader | Role::Stopping | Role::Candidate));
+        if leads || self.hosts[id].frozen {
+            return self.push(self.now + ms(200), Event::Exit { host: id, process: number });
+        }
+        self.kill(id, true);
+    }
 }

@@ -4,12 +4,12 @@ use flagship_membership::{ConnectFailure, Input, PeerHello};
 use flagship_types::PeerAddress;
 use rand::Rng;
 
-use super::clock::{Nanos, ms};
 use super::fault::Host;
+use super::happening::{DialId, Happening};
 use super::process::Process;
-use super::queue::{DialId, Happening};
 use super::streams::Wire;
 use super::world::World;
+use crate::clock::{Nanos, ms};
 
 /// Without an answer to a SYN for this long the dial is given up.
 const CONNECT_TIMEOUT: Nanos = ms(2_000);

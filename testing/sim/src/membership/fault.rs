@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// A member, by its place in the fleet: 0 is the one the others know as their seed.
-pub type Host = usize;
+pub use crate::paths::{Host, Network};
 
 /// How a process comes back after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,24 +208,6 @@ pub struct Timed {
     pub lasts: Duration,
     /// What.
     pub fault: Fault,
-}
-
-/// The network before faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// One way.
-    pub one_way: Duration,
-    /// Added, evenly from zero.
-    pub jitter: Duration,
-    /// Segments that are lost, in a thousand.
-    pub lost_per_mille: u32,
-}
-
-impl Default for Network {
-    /// 20 ms and up to a quarter more, as in DESIGN section 11.
-    fn default() -> Self {
-        Self { one_way: Duration::from_millis(20), jitter: Duration::from_millis(5), lost_per_mille: 0 }
-    }
 }
 
 /// All that goes wrong in one run.

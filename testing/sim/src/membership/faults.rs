@@ -5,15 +5,15 @@ use std::time::Duration;
 use flagship_membership::Input;
 use rand::{Rng, RngExt};
 
-use super::clock::{Nanos, ms, nanos};
 use super::fault::{Back, Block, Fault, Host, Plan};
+use super::happening::Happening;
 use super::lies::Liar;
 use super::names::metadata;
-use super::paths::{Effect, Hosts};
 use super::process::Process;
-use super::queue::Happening;
 use super::trace::What;
 use super::world::{WALL_MS, World};
+use crate::clock::{Nanos, ms, nanos};
+use crate::paths::{Effect, Hosts};
 
 /// Between good-bye and the end of a process.
 const LINGER: Nanos = ms(300);

@@ -5,12 +5,12 @@ use std::hash::Hasher as _;
 use flagship_membership::{Membership, State};
 
 use super::checks::Violation;
-use super::clock::Nanos;
 use super::fault::Host;
 use super::names::Names;
 use super::process::Process;
 use super::tally::Tally;
 use super::world::World;
+use crate::clock::Nanos;
 
 /// So many views of a large fleet are looked at one by one.
 const SAMPLE: usize = 300;

@@ -4,30 +4,29 @@
 
 pub mod bugs;
 pub mod checks;
-mod clock;
 mod dials;
 pub mod fault;
 mod faults;
-pub mod hunt;
+mod happening;
 mod lies;
 mod look;
+mod model;
 mod names;
 pub mod ours;
-mod paths;
 pub mod plans;
 mod ports;
 mod process;
-mod queue;
 pub mod report;
 mod rings;
 pub mod rows;
 pub mod run;
-pub mod shrink;
+mod shrink;
 mod signing;
 mod streams;
 mod tally;
 pub mod trace;
 mod world;
 
+pub use model::Cores;
 pub use tally::{Tally, Verdict};
 pub use world::{Record, World};

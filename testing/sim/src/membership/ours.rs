@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::clock::{Nanos, ms, nanos};
 use super::fault::{Block, Fault, Host, Network, Plan, Timed};
 use super::rows::{Case, PeerModel, Scenario};
 use super::world::{Record, World};
+use crate::clock::{Nanos, ms, nanos};
 
 /// A fleet runs so long before anything is measured, so that links have learnt their delays.
 const SETTLE: Nanos = ms(12_000);

@@ -7,15 +7,15 @@ use flagship_membership::{Event, Input, LinkId, Membership, Message, Output, Sta
 use flagship_types::{Instant, PeerAddress};
 
 use super::checks::Seen;
-use super::clock::{Nanos, ms};
 use super::fault::Host;
+use super::happening::Happening;
 use super::process::Process;
-use super::queue::Happening;
 use super::rings::MESH;
 use super::signing::sign;
 use super::streams::Wire;
 use super::trace::What;
 use super::world::World;
+use crate::clock::{Nanos, ms};
 
 /// A process that finds its name in use is ended and started anew by whoever runs it.
 const STALLED_FOR: Nanos = ms(8_000);

@@ -6,13 +6,13 @@ use flagship_membership::{Config, Input, KnownMember, Membership, Output, State}
 use flagship_types::Epoch;
 use rand::{Rng, RngExt};
 
-use super::clock::{Clock, Nanos, ms};
 use super::fault::{Block, Host};
+use super::happening::Happening;
 use super::lies::Liar;
 use super::names::metadata;
-use super::queue::Happening;
 use super::trace::What;
 use super::world::{WALL_MS, World};
+use crate::clock::{Clock, Nanos, ms};
 
 /// What a host does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,31 +2,14 @@
 
 use std::time::Duration;
 
-use super::checks::Violation;
+pub use crate::model::Outcome;
+use crate::model::Violation;
+
 use super::checks::settling::{self, Bounds};
-use super::clock::{Nanos, ms, nanos};
 use super::fault::{Fault, Plan};
 use super::plans;
 use super::world::{Record, World};
-
-/// What a run showed.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// What did not hold, in order of time.
-    pub violations: Vec<Violation>,
-    /// Virtual time.
-    pub virtual_time: Duration,
-    /// Times that faults struck, and kinds of those that did not.
-    pub struck: u64,
-    /// Faults of the plan that never struck.
-    pub missed: Vec<&'static str>,
-    /// Events of the simulation.
-    pub happenings: u64,
-    /// Digest of everything every core put out, if asked for.
-    pub digest: Option<u64>,
-    /// The timeline from the start of the plan, if asked for.
-    pub timeline: Vec<String>,
-}
+use crate::clock::{Nanos, ms, nanos};
 
 /// How long a fleet is left alone at the end: nothing may change in it any more. What the last fault stirred up ends in
 /// time: a suspicion after 2 s, a question on behalf of a stand-in 3 s later, and 10 s after that the link it asked for.

@@ -1,56 +1,11 @@
-//! Makes a plan that violates an invariant smaller, as long as it still does: fewer faults, shorter ones, fewer
-//! members.
+//! Smaller plans: fewer faults, shorter ones, fewer members.
 
 use std::time::Duration;
 
-use super::checks::Violation;
 use super::fault::{Fault, Host, Plan};
 
-/// Runs that a shrink may take.
-const MAX_RUNS: u32 = 300;
-
-/// A plan that is as small as was found, and what it violates.
-#[derive(Debug, Clone)]
-pub struct Shrunk {
-    /// The plan.
-    pub plan: Plan,
-    /// The first violation of it.
-    pub violation: Violation,
-    /// Runs that it took.
-    pub runs: u32,
-}
-
-/// Shrinks a plan. `judge` runs a plan and names its first violation; only one of the same invariant counts.
-pub fn shrink(
-    plan: &Plan,
-    violation: Violation,
-    mut judge: impl FnMut(&Plan) -> Option<Violation>,
-) -> Shrunk {
-    let mut best = Shrunk { plan: plan.clone(), violation, runs: 0 };
-    loop {
-        let smaller = candidates(&best.plan);
-        let mut better = false;
-        for candidate in smaller {
-            if best.runs >= MAX_RUNS {
-                return best;
-            }
-            best.runs += 1;
-            if let Some(found) = judge(&candidate).filter(|found| found.invariant == best.violation.invariant)
-            {
-                best.plan = candidate;
-                best.violation = found;
-                better = true;
-                break;
-            }
-        }
-        if !better {
-            return best;
-        }
-    }
-}
-
 /// Smaller plans, the boldest first.
-fn candidates(plan: &Plan) -> Vec<Plan> {
+pub(super) fn candidates(plan: &Plan) -> Vec<Plan> {
     let mut out = Vec::new();
     let faults = plan.faults.len();
     let with = |keep: &dyn Fn(usize) -> bool| {
@@ -163,6 +118,8 @@ fn hosts(fault: &Fault) -> Vec<Host> {
 mod tests {
     use super::*;
     use crate::membership::plans;
+    use crate::model::Violation;
+    use crate::shrink::shrink;
 
     #[test]
     fn what_is_not_needed_goes() {
@@ -175,7 +132,7 @@ mod tests {
         });
         let plan = plans::draw(seed.unwrap(), plans::by_name("mix"), Some(12));
         let judge = |plan: &Plan| (freezes(plan) && plan.members >= 3).then(|| found.clone());
-        let shrunk = shrink(&plan, found.clone(), judge);
+        let shrunk = shrink(&plan, found.clone(), candidates, judge);
         assert_eq!((shrunk.plan.faults.len(), shrunk.plan.members), (1, 3), "{:?}", shrunk.plan);
     }
 
@@ -183,7 +140,8 @@ mod tests {
     fn another_violation_does_not_count() {
         let plan = plans::draw(3, plans::by_name("churn"), Some(8));
         let found = Violation { invariant: 4, at: 0, text: String::new() };
-        let shrunk = shrink(&plan, found.clone(), |_| Some(Violation { invariant: 5, ..found.clone() }));
+        let shrunk =
+            shrink(&plan, found.clone(), candidates, |_| Some(Violation { invariant: 5, ..found.clone() }));
         assert_eq!(shrunk.plan, plan);
     }
 }

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use flagship_membership::{Input, LinkEnd, LinkId, Message, PeerHello};
 use flagship_types::{CloseCode, PeerAddress, Verified};
 
-use super::clock::{Nanos, ms};
 use super::fault::Host;
+use super::happening::{EndOf, Happening};
 use super::process::Process;
-use super::queue::{EndOf, Happening};
 use super::signing::verify;
 use super::trace::What;
 use super::world::World;
+use crate::clock::{Nanos, ms};
 
 /// Unacknowledged for this long: the sender gives the stream up (TCP_USER_TIMEOUT).
 pub(super) const USER_TIMEOUT: Nanos = ms(5_000);

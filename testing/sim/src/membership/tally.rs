@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use flagship_membership::{Message, State};
 
 use super::checks::Seen;
-use super::clock::Nanos;
 use super::fault::Host;
+use crate::clock::Nanos;
 
 /// A verdict: a viewer holds a subject Down from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use flagship_membership::{Event, Evidence, LinkEnd, Message, State, Verdict};
 use flagship_types::CloseCode;
 
 use super::checks::Seen;
-use super::clock::Nanos;
 use super::fault::{Block, Fault, Host};
 use super::names::Names;
+use crate::clock::Nanos;
 
 /// What happened at a host.
 #[derive(Debug, Clone)]

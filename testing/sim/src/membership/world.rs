@@ -5,17 +5,18 @@ use rand_pcg::Pcg64Mcg;
 use siphasher::sip::SipHasher24;
 
 use super::checks::Checks;
-use super::clock::{Nanos, ms, nanos};
 use super::dials::Dial;
 use super::fault::Plan;
+use super::happening::Happening;
 use super::names::Names;
-use super::paths::Paths;
 use super::process::Member;
-use super::queue::{Happening, Queue};
 use super::rings::Rings;
 use super::streams::Stream;
 use super::tally::Tally;
 use super::trace::Trace;
+use crate::clock::{Nanos, ms, nanos};
+use crate::paths::Paths;
+use crate::queue::Queue;
 
 /// The wall clock at the start of virtual time, in milliseconds.
 pub(super) const WALL_MS: u64 = 1_800_000_000_000;
@@ -41,7 +42,7 @@ pub struct World {
     pub(super) now: Nanos,
     pub(super) rng: Pcg64Mcg,
     pub(super) plan: Plan,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Happening>,
     pub(super) names: Names,
     pub(super) rings: Rings,
     pub(super) members: Vec<Member>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use flagship_membership::{Evidence, State, Verdict};
 
 use super::{Seen, Violation};
-use crate::membership::clock::{Nanos, ms};
+use crate::clock::{Nanos, ms};
 use crate::membership::fault::{Fault, Host, Plan};
 
 /// The beat interval.

@@ -27,7 +27,9 @@ use flagship_membership::{
 };
 use flagship_types::MemberName;
 
-use super::clock::{Nanos, ms, nanos};
+use crate::clock::{Nanos, ms, nanos};
+pub use crate::model::Violation;
+
 use super::fault::{Host, Plan};
 use super::names::Names;
 use super::world::{WALL_MS, World};
@@ -54,17 +56,6 @@ pub struct Seen {
     pub term: Option<u64>,
     /// What a suspicion or Down rests on.
     pub evidence: Option<Evidence>,
-}
-
-/// An invariant that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Its number in DESIGN section 4; 0: the run itself is wrong (a fault did not strike, no boot).
-    pub invariant: u8,
-    /// When.
-    pub at: Nanos,
-    /// What was seen.
-    pub text: String,
 }
 
 /// An accuser counts among the first so many live members after the subject on some ring: its observers, and those

@@ -7,7 +7,7 @@ use flagship_membership::State;
 use siphasher::sip::SipHasher24;
 
 use super::Violation;
-use crate::membership::clock::{Nanos, ms, nanos};
+use crate::clock::{Nanos, ms, nanos};
 use crate::membership::fault::Host;
 use crate::membership::world::World;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Checks, Seen, Violation};
-use crate::membership::clock::{Nanos, ms};
+use crate::clock::{Nanos, ms};
 use crate::membership::fault::{Fault, Host};
 use crate::membership::world::World;
 

@@ -3,21 +3,21 @@
 use flagship_types::Instant;
 
 /// Nanoseconds of virtual time, the same for all.
-pub(super) type Nanos = u64;
+pub(crate) type Nanos = u64;
 
 /// Milliseconds as virtual time.
-pub(super) const fn ms(ms: u64) -> Nanos {
+pub(crate) const fn ms(ms: u64) -> Nanos {
     ms * 1_000_000
 }
 
 /// A duration as virtual time.
-pub(super) fn nanos(duration: std::time::Duration) -> Nanos {
+pub(crate) fn nanos(duration: std::time::Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A boot-time clock.
 #[derive(Debug, Clone)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     now: Stretch,
     /// Before the last change of its rate.
     before: Vec<Stretch>,
@@ -35,24 +35,24 @@ struct Stretch {
 
 impl Clock {
     /// A right clock that shows `local` at the start.
-    pub(super) fn new(local: Nanos) -> Self {
+    pub(crate) fn new(local: Nanos) -> Self {
         Self { now: Stretch { global: 0, local, rate: 1000 }, before: Vec::new() }
     }
 
     /// From now on it runs faster by so many thousandths, or slower.
-    pub(super) fn set_rate(&mut self, permille: i32, now: Nanos) {
+    pub(crate) fn set_rate(&mut self, permille: i32, now: Nanos) {
         let rate = u64::try_from(1000 + i64::from(permille)).unwrap_or(1).max(1);
         self.before.push(self.now);
         self.now = Stretch { global: now, local: self.now.local(now), rate };
     }
 
     /// What it shows.
-    pub(super) fn read(&self, now: Nanos) -> Instant {
+    pub(crate) fn read(&self, now: Nanos) -> Instant {
         Instant::from_nanos(self.now.local(now))
     }
 
     /// When it will show, or did show, that. Rounded up.
-    pub(super) fn when(&self, shows: Instant) -> Nanos {
+    pub(crate) fn when(&self, shows: Instant) -> Nanos {
         let mut stretches = std::iter::once(&self.now).chain(self.before.iter().rev());
         let first = self.before.first().unwrap_or(&self.now);
         stretches.find(|stretch| stretch.local <= shows.as_nanos()).unwrap_or(first).when(shows)

@@ -1,9 +1,4 @@
-//! What will happen, in order of time and, within an instant, of asking.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use super::clock::Nanos;
+//! What will happen to a fleet of membership cores.
 
 /// A stream's slot, its use, and one of its two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,40 +46,4 @@ pub(super) enum Happening {
     Exit(u32, u32),
     /// A liar lies: host.
     Lie(u32),
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    heap: BinaryHeap<Reverse<(Nanos, u64, Happening)>>,
-    order: u64,
-}
-
-impl Queue {
-    pub(super) fn push(&mut self, at: Nanos, happening: Happening) {
-        self.order += 1;
-        self.heap.push(Reverse((at, self.order, happening)));
-    }
-
-    /// The next that happens not after `end`.
-    pub(super) fn pop(&mut self, end: Nanos) -> Option<(Nanos, Happening)> {
-        if self.heap.peek()?.0.0 > end {
-            return None;
-        }
-        self.heap.pop().map(|Reverse((at, _, happening))| (at, happening))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn in_order_of_time_then_of_asking() {
-        let mut queue = Queue::default();
-        for (at, host) in [(5, 1), (3, 9), (5, 0), (9, 2)] {
-            queue.push(at, Happening::Timer(host));
-        }
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(8)).collect();
-        assert_eq!(order, [(3, Happening::Timer(9)), (5, Happening::Timer(1)), (5, Happening::Timer(0))]);
-    }
 }

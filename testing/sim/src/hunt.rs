@@ -6,12 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::checks::Violation;
-use super::fault::Plan;
-use super::plans::{self, Kind};
-use super::run::{Outcome, run, run_twice};
-use super::shrink::{Shrunk, shrink};
-use super::world::Record;
+use crate::model::{Model, Outcome, Violation};
+use crate::shrink::{Shrunk, shrink};
 
 /// Every so many seeds a run is made twice, to compare the traces.
 const TWICE_EVERY: u64 = 32;
@@ -50,25 +46,31 @@ pub struct PlanSum {
 
 /// A seed that violates something.
 #[derive(Debug, Clone)]
-pub struct Catch {
+pub struct Catch<P> {
     /// The seed.
     pub seed: u64,
     /// Its plan.
-    pub plan: Plan,
+    pub plan: P,
     /// The first violation.
     pub violation: Violation,
 }
 
 /// All that a hunt found.
-#[derive(Debug, Default)]
-pub struct Bag {
+#[derive(Debug)]
+pub struct Bag<P> {
     /// By plan.
     pub plans: BTreeMap<&'static str, PlanSum>,
     /// By seed.
-    pub catches: BTreeMap<u64, Catch>,
+    pub catches: BTreeMap<u64, Catch<P>>,
 }
 
-impl Bag {
+impl<P> Default for Bag<P> {
+    fn default() -> Self {
+        Self { plans: BTreeMap::new(), catches: BTreeMap::new() }
+    }
+}
+
+impl<P> Bag<P> {
     /// Runs made.
     pub fn runs(&self) -> u64 {
         self.plans.values().map(|sum| sum.seeds).sum()
@@ -101,16 +103,16 @@ impl Bag {
         lines.join("\n")
     }
 
-    fn put(&mut self, seed: u64, plan: Plan, outcome: &Outcome) {
+    fn put(&mut self, seed: u64, (name, members): (&'static str, usize), plan: P, outcome: &Outcome) {
         let sum = PlanSum {
             seeds: 1,
             violations: u64::from(!outcome.violations.is_empty()),
             struck: outcome.struck,
             virtual_time: outcome.virtual_time,
             happenings: outcome.happenings,
-            members: plan.members as u64,
+            members: members as u64,
         };
-        self.plans.entry(plan.name).or_default().add(&sum);
+        self.plans.entry(name).or_default().add(&sum);
         if let Some(violation) = outcome.violations.first().cloned() {
             self.catches.insert(seed, Catch { seed, plan, violation });
         }
@@ -129,8 +131,7 @@ impl PlanSum {
 }
 
 /// Hunts. `tick` is called after every run with the number of runs so far and says whether to go on.
-pub fn hunt(hunt: &Hunt, tick: impl Fn(u64) -> bool + Sync) -> Bag {
-    let kind = hunt.plan.and_then(plans::by_name);
+pub fn hunt<M: Model>(model: &M, hunt: &Hunt, tick: impl Fn(u64) -> bool + Sync) -> Bag<M::Plan> {
     let (next, done, over) = (AtomicU64::new(hunt.seeds.start), AtomicU64::new(0), AtomicBool::new(false));
     let bag = Mutex::new(Bag::default());
     std::thread::scope(|scope| {
@@ -141,10 +142,10 @@ pub fn hunt(hunt: &Hunt, tick: impl Fn(u64) -> bool + Sync) -> Bag {
                     if seed >= hunt.seeds.end {
                         return;
                     }
-                    let (plan, outcome) = one(seed, kind, hunt.members);
+                    let (plan, outcome) = one(model, seed, hunt.plan, hunt.members);
                     let found = !outcome.violations.is_empty();
                     if let Ok(mut bag) = bag.lock() {
-                        bag.put(seed, plan, &outcome);
+                        bag.put(seed, model.label(&plan), plan, &outcome);
                     }
                     let go_on = tick(done.fetch_add(1, Ordering::Relaxed) + 1);
                     if !go_on || (found && hunt.stop_at_first) {
@@ -158,47 +159,40 @@ pub fn hunt(hunt: &Hunt, tick: impl Fn(u64) -> bool + Sync) -> Bag {
 }
 
 /// The run of one seed: some are made twice, to compare their traces.
-pub fn one(seed: u64, kind: Option<Kind>, members: Option<usize>) -> (Plan, Outcome) {
-    let plan = plans::draw(seed, kind, members);
-    let mut outcome = run(&plan, seed, Record::default());
+pub fn one<M: Model>(model: &M, seed: u64, plan: Option<&str>, members: Option<usize>) -> (M::Plan, Outcome) {
+    let plan = model.draw(seed, plan, members);
+    let mut outcome = model.run(&plan, seed, false);
     if seed.is_multiple_of(TWICE_EVERY) && outcome.violations.is_empty() {
-        outcome.violations.extend(run_twice(&plan, seed, Record::default()));
+        outcome.violations.extend(model.run_twice(&plan, seed));
     }
     (plan, outcome)
 }
 
 /// Shrinks what was caught.
-pub fn shrink_catch(caught: &Catch) -> Shrunk {
-    let judge = |plan: &Plan| match caught.violation.invariant {
-        12 => run_twice(plan, caught.seed, Record::default()),
-        _ => run(plan, caught.seed, Record::default()).violations.into_iter().next(),
+pub fn shrink_catch<M: Model>(model: &M, caught: &Catch<M::Plan>) -> Shrunk<M::Plan> {
+    let repeats = caught.violation.invariant == model.repeats();
+    let judge = |plan: &M::Plan| match repeats {
+        true => model.run_twice(plan, caught.seed),
+        false => model.run(plan, caught.seed, false).violations.into_iter().next(),
     };
-    shrink(&caught.plan, caught.violation.clone(), judge)
+    shrink(&caught.plan, caught.violation.clone(), |plan| model.smaller(plan), judge)
 }
 
 /// A caught seed for people: the shrunk plan and its timeline, at most so many lines of it before the violation.
-pub fn explain(caught: &Catch, shrunk: &Shrunk, lines: usize) -> String {
-    let plan = &shrunk.plan;
+pub fn explain<M: Model>(
+    model: &M,
+    caught: &Catch<M::Plan>,
+    shrunk: &Shrunk<M::Plan>,
+    lines: usize,
+) -> String {
     let mut out = vec![
         format!("seed {} violates invariant {}", caught.seed, caught.violation.invariant),
         format!("  {}", caught.violation.text),
-        format!(
-            "shrunk in {} runs to plan {} with {} members, {} faults, one-way delay {:?} + {:?}, loss {} in 1000:",
-            shrunk.runs,
-            plan.name,
-            plan.members,
-            plan.faults.len(),
-            plan.network.one_way,
-            plan.network.jitter,
-            plan.network.lost_per_mille
-        ),
+        format!("shrunk in {} runs to:", shrunk.runs),
     ];
-    for timed in &plan.faults {
-        let lasts = if timed.lasts.is_zero() { String::new() } else { format!(", for {:?}", timed.lasts) };
-        out.push(format!("  at {:?}{lasts}: {}", timed.at, super::trace::describe(&timed.fault)));
-    }
+    out.extend(model.tell(&shrunk.plan).into_iter().map(|line| format!("  {line}")));
     out.push(format!("  {}", shrunk.violation.text));
-    let traced = run(plan, caught.seed, Record { trace: true, ..Record::default() });
+    let traced = model.run(&shrunk.plan, caught.seed, true);
     let skipped = traced.timeline.len().saturating_sub(lines);
     if skipped > 0 {
         out.push(format!("  ({skipped} earlier lines are not shown)"));

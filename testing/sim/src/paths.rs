@@ -1,17 +1,39 @@
 //! What a segment meets on its way: delay, loss, cuts. Counts for each fault how often it struck.
 
+use std::time::Duration;
+
 use rand::Rng;
 use rand_pcg::Pcg64Mcg;
 
-use super::clock::{Nanos, ms, nanos};
-use super::fault::{Host, Network};
+use crate::clock::{Nanos, ms, nanos};
+
+/// A member, by its place in the fleet: 0 is the one the others know as their seed.
+pub type Host = usize;
+
+/// The network before faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// One way.
+    pub one_way: Duration,
+    /// Added, evenly from zero.
+    pub jitter: Duration,
+    /// Segments that are lost, in a thousand.
+    pub lost_per_mille: u32,
+}
+
+impl Default for Network {
+    /// 20 ms and up to a quarter more, as in DESIGN section 11.
+    fn default() -> Self {
+        Self { one_way: Duration::from_millis(20), jitter: Duration::from_millis(5), lost_per_mille: 0 }
+    }
+}
 
 /// A set of hosts.
 #[derive(Debug, Clone)]
-pub(super) struct Hosts(Vec<bool>);
+pub(crate) struct Hosts(Vec<bool>);
 
 impl Hosts {
-    pub(super) fn of(hosts: &[Host], members: usize) -> Self {
+    pub(crate) fn of(hosts: &[Host], members: usize) -> Self {
         let mut set = vec![false; members];
         for host in hosts {
             set[*host] = true;
@@ -26,7 +48,7 @@ impl Hosts {
 
 /// What a fault does to paths.
 #[derive(Debug, Clone)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     Cut { from: Hosts, to: Hosts },
     Split(Hosts),
     Pair(Host, Host),
@@ -63,18 +85,18 @@ struct Past {
 
 /// The network as it is now.
 #[derive(Debug)]
-pub(super) struct Paths {
+pub(crate) struct Paths {
     network: Network,
     one_way: Nanos,
     jitter: Nanos,
     active: Vec<(u32, Effect)>,
     past: Vec<Past>,
     /// How often each fault struck.
-    pub(super) fired: Vec<u64>,
+    pub(crate) fired: Vec<u64>,
 }
 
 impl Paths {
-    pub(super) fn new(network: Network, faults: usize) -> Self {
+    pub(crate) fn new(network: Network, faults: usize) -> Self {
         Self {
             network,
             one_way: nanos(network.one_way),
@@ -85,11 +107,11 @@ impl Paths {
         }
     }
 
-    pub(super) fn begin(&mut self, fault: u32, effect: Effect) {
+    pub(crate) fn begin(&mut self, fault: u32, effect: Effect) {
         self.active.push((fault, effect));
     }
 
-    pub(super) fn end(&mut self, fault: u32, now: Nanos) {
+    pub(crate) fn end(&mut self, fault: u32, now: Nanos) {
         while let Some(i) = self.active.iter().position(|(f, _)| *f == fault) {
             let (_, effect) = self.active.swap_remove(i);
             self.past.push(Past { effect, ended: now });
@@ -101,7 +123,7 @@ impl Paths {
     }
 
     /// Whether nothing gets from one to the other now. Counts for the faults that do it.
-    pub(super) fn blocked(&mut self, from: Host, to: Host) -> bool {
+    pub(crate) fn blocked(&mut self, from: Host, to: Host) -> bool {
         let mut blocked = false;
         for (fault, effect) in &self.active {
             if effect.blocks(from, to) {
@@ -112,8 +134,13 @@ impl Paths {
         blocked
     }
 
+    /// Whether something gets from one to the other now.
+    pub(crate) fn open(&self, from: Host, to: Host) -> bool {
+        !self.active.iter().any(|(_, effect)| effect.blocks(from, to))
+    }
+
     /// Whether this segment is lost by chance.
-    pub(super) fn lost(&mut self, rng: &mut Pcg64Mcg) -> bool {
+    pub(crate) fn lost(&mut self, rng: &mut Pcg64Mcg) -> bool {
         let base = self.network.lost_per_mille;
         let mut lost = base > 0 && rng.next_u64() % 1000 < u64::from(base);
         for (fault, effect) in &self.active {
@@ -128,7 +155,7 @@ impl Paths {
     }
 
     /// How long a segment takes.
-    pub(super) fn delay(&mut self, from: Host, to: Host, rng: &mut Pcg64Mcg) -> Nanos {
+    pub(crate) fn delay(&mut self, from: Host, to: Host, rng: &mut Pcg64Mcg) -> Nanos {
         let mut delay = self.one_way + rng.next_u64() % self.jitter;
         for (fault, effect) in &self.active {
             if let Effect::Slow(a, b, extra) = effect
@@ -142,7 +169,7 @@ impl Paths {
     }
 
     /// The round trip without jitter, now.
-    pub(super) fn round_trip(&self, a: Host, b: Host) -> Nanos {
+    pub(crate) fn round_trip(&self, a: Host, b: Host) -> Nanos {
         let slow = self.active.iter().map(|(_, effect)| match effect {
             Effect::Slow(x, y, extra) if (a, b) == (*x, *y) || (b, a) == (*x, *y) => *extra,
             _ => 0,
@@ -151,12 +178,12 @@ impl Paths {
     }
 
     /// TCP's first retransmission timeout.
-    pub(super) fn first_retry(&self, a: Host, b: Host) -> Nanos {
+    pub(crate) fn first_retry(&self, a: Host, b: Host) -> Nanos {
         ms(200).max(2 * self.round_trip(a, b))
     }
 
     /// The largest share of segments that is lost now.
-    pub(super) fn loss_percent(&self) -> u32 {
+    pub(crate) fn loss_percent(&self) -> u32 {
         let most = self.active.iter().map(|(_, effect)| match effect {
             Effect::Loss(percent) => *percent,
             _ => 0,
@@ -165,7 +192,7 @@ impl Paths {
     }
 
     /// Whether nothing disturbed the way between the two, in both directions, since then.
-    pub(super) fn clear_since(&self, a: Host, b: Host, since: Nanos) -> bool {
+    pub(crate) fn clear_since(&self, a: Host, b: Host, since: Nanos) -> bool {
         !self.active.iter().any(|(_, effect)| effect.disturbs(a, b))
             && !self.past.iter().any(|past| past.ended > since && past.effect.disturbs(a, b))
     }

@@ -1,0 +1,1 @@
+//! Bugs that can be planted in the election core (feature `planted-bugs`).
