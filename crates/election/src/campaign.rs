@@ -7,7 +7,7 @@ use flagship_types::{Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::electors::{Elector, Tally, select, tally};
-use crate::io::{Ascent, AscentReason, Claim, Event, Message, Presence, Refusal, ResignReason, Vote};
+use crate::io::{Claim, Event, Message, Presence, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
 use crate::stage::{Campaign, Lead, Phase, Stage};
@@ -77,7 +77,7 @@ impl Election {
 
     /// When this member may campaign for a lead that is free since `claimable`; `None`: not by itself.
     fn campaign_time(&self, claimable: Instant, jitter: Duration) -> Option<Instant> {
-        if !self.is_eligible() || !self.may_vote || self.founding_is_others() {
+        if !self.is_eligible() || !self.may_vote || self.founding_is_others() || self.is_held_back() {
             return None;
         }
         let mut from = claimable;
@@ -149,8 +149,13 @@ impl Election {
             };
         }
         let outlook = self.outlook(None);
-        if campaign.found.is_none() && (outlook != Outlook::Vacant || !self.spec.candidate) {
+        if campaign.found.is_none()
+            && (outlook != Outlook::Vacant || !self.spec.may_lead() || self.is_held_back())
+        {
             return self.become_standby();
+        }
+        if self.step_forced(campaign) {
+            return;
         }
         match campaign.phase {
             Phase::Refused => self.step_refused(campaign),
@@ -275,10 +280,10 @@ impl Election {
         self.next_phase(Campaign { phase: Phase::Claim { after }, ..campaign });
     }
 
-    fn win(&mut self, campaign: Campaign) {
+    pub(crate) fn win(&mut self, campaign: Campaign) {
         self.stats.elected += 1;
         let handed_over_by = self.releaser(campaign.released);
-        self.note_ascent(&campaign, handed_over_by.as_ref());
+        let ascent = self.note_ascent(&campaign, handed_over_by.as_ref());
         self.record.held = Some(campaign.term);
         self.follow_self(campaign.term);
         // A fresh term stands above whatever happened before it.
@@ -302,20 +307,14 @@ impl Election {
         self.become_leader(lead);
         self.event(match campaign.found {
             Some(_) => Event::Resumed { term: campaign.term },
-            None => Event::Elected { term: campaign.term, took, failover: campaign.failover, handed_over_by },
+            None => Event::Elected {
+                term: campaign.term,
+                took,
+                failover: campaign.failover,
+                handed_over_by,
+                ascent,
+            },
         });
-    }
-
-    fn note_ascent(&mut self, campaign: &Campaign, handed_over_by: Option<&MemberName>) {
-        let predecessor =
-            handed_over_by.or(self.former.as_ref()).filter(|former| **former != self.me).cloned();
-        let reason = match (campaign.found, campaign.failover) {
-            (Some(_), _) => AscentReason::Found,
-            (None, true) => AscentReason::Failover,
-            (None, false) if predecessor.is_some() => AscentReason::Handover,
-            (None, false) => AscentReason::Founding,
-        };
-        self.ascent = Some(Ascent { term: campaign.term, predecessor, reason });
     }
 
     /// Notes that this member itself leads now.

@@ -12,6 +12,7 @@ use crate::io::{
     Restored, Spec, Standing, Stats,
 };
 use crate::leader_gate::LeaderGate;
+use crate::operator::Operator;
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
 use crate::stage::{Held, Joining, Stage};
@@ -91,6 +92,7 @@ pub struct Election {
     pub(crate) gate: LeaderGate,
     /// How this process's last lead began.
     pub(crate) ascent: Option<Ascent>,
+    pub(crate) operator: Operator,
     /// Recent meetings with another leader.
     pub(crate) heals: VecDeque<Instant>,
     /// The rival that was last told of.
@@ -117,6 +119,7 @@ impl Election {
             .flatten()
             .fold(record.term, Term::max);
         let stored_config = record.config.clone();
+        let operator = Operator::restored(&stored_config);
         let leader = if held.is_some() { Some(config.name.clone()) } else { record.leader.clone() };
         // An own lead that ended is no lead to follow.
         let leader = leader.filter(|l| held.is_some() || *l != config.name);
@@ -160,6 +163,7 @@ impl Election {
             ceded_to: None,
             gate: LeaderGate::restored(lapse, now),
             ascent: None,
+            operator,
             heals: VecDeque::new(),
             split_seen: None,
             stats: Stats::default(),
@@ -196,6 +200,8 @@ impl Election {
             Input::Forget(member) => self.on_forget(&member),
             Input::Retire(reason) => self.on_retire(reason),
             Input::HandOver { to, reason } => self.on_hand_over(to, reason),
+            Input::Pause(pause) => self.on_pause(pause),
+            Input::ForceLead { above, stopped } => self.on_force_lead(above, &stopped),
         }
         self.evaluate();
     }
@@ -234,6 +240,7 @@ impl Election {
                 Stage::Stopping(_) => self.step_stopping(),
             }
             self.step_config();
+            self.step_operator();
             self.wake_for_caution();
             self.step_lapse();
             if self.moves == moves {
@@ -297,7 +304,12 @@ impl Election {
             peer.unconfirmed = is_asking;
             peer
         });
+        let before = peer.metadata().map(|metadata| metadata.rank);
         peer.update(view, now);
+        let rank = peer.metadata().map(|metadata| metadata.rank);
+        if before.is_some() && before != rank {
+            self.forget_choice();
+        }
     }
 
     /// Room for one more peer, if need be at the cost of one that left or is down; for one that may lead also of one
@@ -323,7 +335,8 @@ impl Election {
             // A new rank is a newer wish than the switchover.
             self.ceded_to = None;
         }
-        self.spec = spec;
+        let rank = std::mem::replace(&mut self.spec, spec).rank;
+        self.note_own_rank(rank);
     }
 
     fn on_admit(&mut self, member: &MemberName) {
@@ -465,6 +478,7 @@ fn empty_record(spec: &Spec) -> Record {
         term: Term::NONE,
         leader: None,
         config: FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() },
+        chosen: false,
         forgotten: Vec::new(),
     }
 }

@@ -111,6 +111,7 @@ impl Election {
         }
         self.announce(lead.term);
         self.step_leader_gate(&lead);
+        self.step_uncandidate();
     }
 
     /// The lead is not durable yet, so nothing was done under it: if that takes too long, others may have it.

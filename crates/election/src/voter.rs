@@ -72,6 +72,9 @@ impl Election {
         if let Some(term) = self.spent(from, claim.term) {
             return Err((Refusal::Granted { term }, RETRY_SOON));
         }
+        if self.knows_newer_pause(claim) {
+            return Err((Refusal::OldConfig, RETRY_SOON));
+        }
         match self.outlook(Some(from)) {
             Outlook::Held(leader) => {
                 let heard = self.peers.get(&leader).and_then(|p| p.heard);

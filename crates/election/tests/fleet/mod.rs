@@ -177,7 +177,15 @@ impl Fleet {
 
     pub fn spec(rank: i64, ready: bool) -> Spec {
         let proposal = FleetConfig::default();
-        Spec { rank: Rank(rank), ready, candidate: true, witness: false, proposal, promote_timeout: None }
+        Spec {
+            rank: Rank(rank),
+            ready,
+            candidate: true,
+            suspended: false,
+            witness: false,
+            proposal,
+            promote_timeout: None,
+        }
     }
 
     pub fn add(&mut self, node: &str, spec: Spec) {
