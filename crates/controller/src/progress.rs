@@ -59,6 +59,9 @@ impl Progress {
             api,
             payload_valid: self.validity == Validity::Valid,
             payload_ready: self.applied.is_some() && self.ready,
+            gates: true,
+            // The election knows.
+            failed: false,
         }
     }
 }

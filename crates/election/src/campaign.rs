@@ -7,9 +7,7 @@ use flagship_types::{ConfigVersion, Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::electors::{Elector, Tally, select, tally};
-use crate::io::{
-    Ascent, AscentReason, Claim, Event, Message, Presence, Promise, Refusal, ResignReason, Vote,
-};
+use crate::io::{Claim, Event, Message, Presence, Promise, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
 use crate::quorum::has_majority;
@@ -85,7 +83,8 @@ impl Election {
 
     /// When this member may campaign for a lead that is free since `claimable`; `None`: not by itself.
     fn campaign_time(&self, claimable: Instant, jitter: Duration) -> Option<Instant> {
-        if !self.is_eligible() || !self.may_vote || self.founding_is_others() || self.unfenced().is_some() {
+        let is_barred = self.is_held_back() || self.unfenced().is_some();
+        if !self.is_eligible() || !self.may_vote || self.founding_is_others() || is_barred {
             return None;
         }
         let mut from = claimable;
@@ -160,12 +159,17 @@ impl Election {
         if campaign.found.is_some() && self.is_unleased_too_long() {
             return self.stop_payload(campaign.found.unwrap_or_default(), ResignReason::LeaseLost, None);
         }
+        let outlook = self.outlook(None);
+        if campaign.found.is_none()
+            && (outlook != Outlook::Vacant || !self.spec.may_lead() || self.is_held_back())
+        {
+            return self.become_standby();
+        }
+        if self.step_forced(campaign) {
+            return;
+        }
         if self.quorum().is_some() && !self.is_config_of(campaign) {
             return self.follow_config(campaign);
-        }
-        let outlook = self.outlook(None);
-        if campaign.found.is_none() && (outlook != Outlook::Vacant || !self.spec.candidate) {
-            return self.become_standby();
         }
         match campaign.phase {
             Phase::Refused => self.step_refused(campaign),
@@ -347,10 +351,10 @@ impl Election {
         self.next_phase(Campaign { phase: Phase::Claim { after }, ..campaign });
     }
 
-    fn win(&mut self, campaign: Campaign) {
+    pub(crate) fn win(&mut self, campaign: Campaign) {
         self.stats.elected += 1;
         let handed_over_by = self.releaser(campaign.released);
-        self.note_ascent(&campaign, handed_over_by.as_ref());
+        let ascent = self.note_ascent(&campaign, handed_over_by.as_ref());
         let waits_until = self.lease_from_grants(&campaign);
         if waits_until.is_none() {
             self.record.held = Some(campaign.term);
@@ -378,20 +382,14 @@ impl Election {
         self.become_leader(lead);
         self.event(match campaign.found {
             Some(_) => Event::Resumed { term: campaign.term },
-            None => Event::Elected { term: campaign.term, took, failover: campaign.failover, handed_over_by },
+            None => Event::Elected {
+                term: campaign.term,
+                took,
+                failover: campaign.failover,
+                handed_over_by,
+                ascent,
+            },
         });
-    }
-
-    fn note_ascent(&mut self, campaign: &Campaign, handed_over_by: Option<&MemberName>) {
-        let predecessor =
-            handed_over_by.or(self.former.as_ref()).filter(|former| **former != self.me).cloned();
-        let reason = match (campaign.found, campaign.failover) {
-            (Some(_), _) => AscentReason::Found,
-            (None, true) => AscentReason::Failover,
-            (None, false) if predecessor.is_some() => AscentReason::Handover,
-            (None, false) => AscentReason::Founding,
-        };
-        self.ascent = Some(Ascent { term: campaign.term, predecessor, reason });
     }
 
     /// Quorum: the grants are promises. Returns when the payloads of those before are gone, by the word of a majority.

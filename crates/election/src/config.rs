@@ -36,7 +36,7 @@ impl Election {
         self.persist_then(Gated::ConfigStored { version: self.record.config.version });
     }
 
-    fn store_config(&mut self) {
+    pub(crate) fn store_config(&mut self) {
         let config = self.record.config.clone();
         if self.may_vote {
             self.persist_then(Gated::ConfigStored { version: config.version });

@@ -13,6 +13,7 @@ use crate::io::{
 };
 use crate::leader_gate::LeaderGate;
 use crate::lease::Lease;
+use crate::operator::Operator;
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
 use crate::pledge::Pledge;
@@ -102,6 +103,7 @@ pub struct Election {
     pub(crate) gate: LeaderGate,
     /// How this process's last lead began.
     pub(crate) ascent: Option<Ascent>,
+    pub(crate) operator: Operator,
     /// Recent meetings with another leader.
     pub(crate) heals: VecDeque<Instant>,
     /// The rival that was last told of.
@@ -133,6 +135,7 @@ impl Election {
         }
         let pledge = Pledge::restored(record.promise, now);
         let stored_config = record.config.clone();
+        let operator = Operator::restored(&stored_config);
         let leader = if held.is_some() { Some(config.name.clone()) } else { record.leader.clone() };
         // An own lead that ended is no lead to follow.
         let leader = leader.filter(|l| held.is_some() || *l != config.name);
@@ -180,6 +183,7 @@ impl Election {
             ceded_to: None,
             gate: LeaderGate::restored(lapse, now),
             ascent: None,
+            operator,
             heals: VecDeque::new(),
             split_seen: None,
             stats: Stats::default(),
@@ -216,6 +220,8 @@ impl Election {
             Input::Forget(member) => self.on_forget(&member),
             Input::Retire(reason) => self.on_retire(reason),
             Input::HandOver { to, reason } => self.on_hand_over(to, reason),
+            Input::Pause(pause) => self.on_pause(pause),
+            Input::ForceLead { above, stopped } => self.on_force_lead(above, &stopped),
         }
         self.evaluate();
     }
@@ -254,6 +260,7 @@ impl Election {
                 Stage::Stopping(_) => self.step_stopping(),
             }
             self.step_config();
+            self.step_operator();
             self.wake_for_caution();
             self.step_lapse();
             if self.moves == moves {
@@ -319,8 +326,14 @@ impl Election {
             peer.unconfirmed = is_asking;
             peer
         });
-        if peer.update(view, now) {
+        let before = peer.metadata().map(|metadata| metadata.rank);
+        let is_linked_now = peer.update(view, now);
+        let rank = peer.metadata().map(|metadata| metadata.rank);
+        if is_linked_now {
             self.hasten_renewal(&linked);
+        }
+        if before.is_some() && before != rank {
+            self.forget_choice();
         }
     }
 
@@ -355,7 +368,8 @@ impl Election {
             // A new rank is a newer wish than the switchover.
             self.ceded_to = None;
         }
-        self.spec = spec;
+        let rank = std::mem::replace(&mut self.spec, spec).rank;
+        self.note_own_rank(rank);
     }
 
     fn on_admit(&mut self, member: &MemberName) {
@@ -508,6 +522,7 @@ fn empty_record(spec: &Spec) -> Record {
         term: Term::NONE,
         leader: None,
         config: FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() },
+        chosen: false,
         forgotten: Vec::new(),
     }
 }

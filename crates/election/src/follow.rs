@@ -5,7 +5,7 @@ use std::time::Duration;
 use flagship_types::{FleetConfig, MemberName, Role, Term};
 
 use crate::core::Election;
-use crate::io::{Event, Message, Presence, Vote};
+use crate::io::{Event, Message, Presence, ResignReason, Vote};
 use crate::outlook::Reservation;
 use crate::peer::Paced;
 use crate::pledge::Renewal;
@@ -37,7 +37,7 @@ impl Election {
             Message::HandoverRefused { term, reason, retry_after } => {
                 self.on_handover_refused(from, term, &reason, retry_after);
             }
-            Message::Release { term, successor } => self.on_release(from, term, successor),
+            Message::Release { term, successor, reason } => self.on_release(from, term, successor, reason),
             Message::ConfirmRequest { term } => {
                 self.spare_the_asker();
                 let highest = self.highest_known();
@@ -134,7 +134,13 @@ impl Election {
         }
     }
 
-    fn on_release(&mut self, from: &MemberName, term: Term, successor: Option<MemberName>) {
+    fn on_release(
+        &mut self,
+        from: &MemberName,
+        term: Term,
+        successor: Option<MemberName>,
+        reason: ResignReason,
+    ) {
         if !self.see(term) || term < self.leader_term {
             return;
         }
@@ -158,7 +164,8 @@ impl Election {
         if is_known || is_other || leads_itself {
             return;
         }
-        self.reservation = Some(Reservation { term, successor, until: now + crate::handover::RESERVATION });
+        self.reservation =
+            Some(Reservation { term, successor, reason, until: now + crate::handover::RESERVATION });
         self.leader_term = term;
         self.leader_met = true;
         self.former = Some(from.clone());

@@ -55,7 +55,7 @@ impl Election {
                 || !p.is_healthy()
                 || preference_of(p, p.rank()) < own
         };
-        let automatic = self.fleet_config().failback == Failback::Automatic;
+        let automatic = self.fleet_config().failback == Failback::Automatic && self.pause().is_none();
         let replaces = is_better && is_fit && automatic && self.peers.values().all(is_best);
         replaces.then(|| (leader.name().clone(), self.leader_term))
     }
@@ -101,6 +101,9 @@ impl Election {
         }
         if !self.health.api {
             return no("the leader cannot reach its API server, so it cannot stop its payload");
+        }
+        if let Some(because) = self.operator_refuses() {
+            return no(because);
         }
         let config = self.fleet_config();
         if config.failback == Failback::Manual {
@@ -275,7 +278,7 @@ impl Election {
             self.released = Some((term, successor.clone()));
             let me = self.me.clone();
             self.void_pledge(&me, term);
-            self.reservation = Some(Reservation { term, successor, until: self.now + RESERVATION });
+            self.reservation = Some(Reservation { term, successor, reason, until: self.now + RESERVATION });
             self.event(Event::LeaderChanged { leader: None, term });
         }
         for peer in self.peers.values_mut() {
@@ -289,8 +292,9 @@ impl Election {
         let Some((term, successor)) = self.released.clone() else {
             return;
         };
+        let reason = self.reservation.as_ref().map_or(ResignReason::Handover, |r| r.reason);
         for peer in self.names(Peer::is_linked) {
-            let release = Message::Release { term, successor: successor.clone() };
+            let release = Message::Release { term, successor: successor.clone(), reason };
             self.send_paced(&peer, Paced::Release, RELEASE_EVERY, release);
         }
     }

@@ -130,6 +130,7 @@ impl Election {
         }
         self.announce(lead.term);
         self.step_leader_gate(&lead);
+        self.step_uncandidate();
     }
 
     /// Quorum: the payload of those before may run yet, or a majority has yet to renew the lease. Only then the lead is

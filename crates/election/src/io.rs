@@ -46,6 +46,17 @@ pub enum Input {
     Admit(MemberName),
     /// An operator says that a member will not come back: nobody waits for it.
     Forget(MemberName),
+    /// An operator pauses the fleet, or resumes it. For the leader; with nobody leading, whoever is told to resume asks
+    /// for the lead. Answered by [`Event::PauseChanged`] or [`Event::PauseRefused`].
+    Pause(Option<flagship_types::Pause>),
+    /// An operator has this member lead without the grants of those that cannot be asked. Answered by
+    /// [`Event::Forcing`] or [`Event::ForceRefused`].
+    ForceLead {
+        /// The highest term that the operator knows.
+        above: Term,
+        /// Whom the operator stopped: everybody that is not reachable and might lead.
+        stopped: Vec<MemberName>,
+    },
     /// Give the lead away and do not take it again: the object is being deleted, or the daemon was asked to.
     Retire(ResignReason),
     /// As the leader: move the lead to another member and stay in the fleet. Answered by [`Event::HandOverAccepted`]
@@ -95,6 +106,8 @@ pub struct Spec {
     pub ready: bool,
     /// May lead.
     pub candidate: bool,
+    /// What runs is left alone: this member takes no lead, and keeps the one that it has as long as it may.
+    pub suspended: bool,
     /// Votes and never leads; it has no object and proposes nothing.
     pub witness: bool,
     /// What is called before a promotion makes sure that the predecessor's payload does not run: it needs no word of
@@ -104,6 +117,13 @@ pub struct Spec {
     pub proposal: FleetConfig,
     /// How long the payload may be not ready here before the lead goes to a healthy standby; `None`: for ever.
     pub promote_timeout: Option<Duration>,
+}
+
+impl Spec {
+    /// May take a lead that it does not hold.
+    pub fn may_lead(&self) -> bool {
+        self.candidate && !self.suspended
+    }
 }
 
 /// What the core wants done, in this order.
@@ -160,6 +180,8 @@ pub enum ResignReason {
     Switchover,
     /// The payload did not get or stay ready here, and another member is healthy.
     Unhealthy,
+    /// The object says that this member may not lead any more.
+    NotCandidate,
     /// The object is being deleted, or the member leaves.
     Removal,
     /// An operator, or SIGTERM with `--on-shutdown handover`.
@@ -174,7 +196,7 @@ pub enum ResignReason {
 impl ResignReason {
     /// Whether the lead goes to a named member, and stays here if that one cannot take it.
     pub fn is_handover(self) -> bool {
-        matches!(self, Self::Handover | Self::Switchover | Self::Unhealthy)
+        matches!(self, Self::Handover | Self::Switchover | Self::Unhealthy | Self::NotCandidate)
     }
 
     /// The word shown to users and in metrics.
@@ -184,6 +206,7 @@ impl ResignReason {
             Self::Handover => "Handover",
             Self::Switchover => "Switchover",
             Self::Unhealthy => "Unhealthy",
+            Self::NotCandidate => "NotCandidate",
             Self::Removal => "Removal",
             Self::Operator => "Operator",
             Self::Unfinished => "Unfinished",
@@ -229,6 +252,8 @@ pub struct Record {
     pub leader: Option<MemberName>,
     /// The fleet configuration in force here.
     pub config: FleetConfig,
+    /// An operator's switchover gave this member the lead that it holds: rank does not move it.
+    pub chosen: bool,
     /// Members an operator declared gone.
     pub forgotten: Vec<MemberName>,
 }
@@ -300,6 +325,8 @@ pub enum Message {
         term: Term,
         /// Who is to take over; `None`: whoever is best.
         successor: Option<MemberName>,
+        /// Why it was given up.
+        reason: ResignReason,
     },
     /// I restarted and led under this term: do I still?
     ConfirmRequest {
@@ -437,6 +464,8 @@ pub enum Event {
         failover: bool,
         /// Who released the lead, and still lives.
         handed_over_by: Option<MemberName>,
+        /// How it came to lead.
+        ascent: Ascent,
     },
     /// A restarted leader goes on.
     Resumed {
@@ -486,6 +515,30 @@ pub enum Event {
     },
     /// The configuration in force changed.
     ConfigAdopted(FleetConfig),
+    /// The fleet was paused, or goes on.
+    PauseChanged {
+        /// The pause in force; `None`: none.
+        pause: Option<flagship_types::Pause>,
+    },
+    /// [`Input::Pause`] changed nothing.
+    PauseRefused {
+        /// It was a pause; else the end of one.
+        pause: bool,
+        /// What speaks against it: a sentence for people.
+        because: String,
+    },
+    /// [`Input::ForceLead`] is being carried out.
+    Forcing {
+        /// The term that is taken.
+        term: Term,
+        /// Whom the operator says to have stopped.
+        stopped: Vec<MemberName>,
+    },
+    /// [`Input::ForceLead`] changed nothing.
+    ForceRefused {
+        /// What speaks against it: a sentence for people.
+        because: String,
+    },
 }
 
 /// What the core is made with.
@@ -519,6 +572,20 @@ pub struct Ascent {
     pub predecessor: Option<MemberName>,
     /// Why that one does not lead any more.
     pub reason: AscentReason,
+    /// How long it took.
+    pub phases: Phases,
+}
+
+/// How long the steps of a change of the lead took. Each counts from the cause: the last sign of life of a leader that
+/// failed, or the moment at which it was seen to stop; without either, from when the lead was known to be free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// The failure was known.
+    pub detected: Option<Duration>,
+    /// The old leader said that its payload is gone.
+    pub predecessor_stopped: Option<Duration>,
+    /// The lead was won.
+    pub elected: Duration,
 }
 
 /// Why the lead was free.
@@ -526,22 +593,40 @@ pub struct Ascent {
 pub enum AscentReason {
     /// There was no leader before, or none that is known.
     Founding,
-    /// The leader was gone.
-    Failover,
-    /// The leader released it.
+    /// The leader's process ended while its host lives.
+    Crash,
+    /// Nothing was heard of the leader any more.
+    Silence,
+    /// The leader gave way to a higher rank.
+    Rank,
+    /// An operator moved the lead.
+    Switchover,
+    /// The leader's payload was not ready in time.
+    Unhealthy,
+    /// The leader's object was deleted, or it left the fleet.
+    Removal,
+    /// The leader gave it up for another reason.
     Handover,
     /// The payload was found running here.
     Found,
+    /// An operator took the lead by force.
+    Forced,
 }
 
 impl AscentReason {
     /// The word shown to users.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Founding => "Founding",
-            Self::Failover => "Failover",
+            Self::Founding => "Founded",
+            Self::Crash => "Crash",
+            Self::Silence => "Silence",
+            Self::Rank => "Rank",
+            Self::Switchover => "Switchover",
+            Self::Unhealthy => "Unhealthy",
+            Self::Removal => "Removal",
             Self::Handover => "Handover",
             Self::Found => "Found",
+            Self::Forced => "Forced",
         }
     }
 }

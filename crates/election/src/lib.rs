@@ -4,6 +4,7 @@
 //! Every input ends in one evaluation of the whole state (`Election::evaluate`), which also collects the next
 //! deadline. So nothing depends on the order in which news arrive, and a lost message is asked for again.
 
+mod ascent;
 mod campaign;
 mod config;
 mod core;
@@ -14,6 +15,7 @@ mod heal;
 mod io;
 mod leader_gate;
 mod lease;
+mod operator;
 mod outlook;
 mod peer;
 mod pledge;
@@ -30,6 +32,6 @@ pub use electors::{ABSTAIN_AFTER, MAX_OTHER_ELECTORS};
 pub use handover::RESERVATION;
 pub use io::{
     Ascent, AscentReason, Claim, Config, Directive, Event, Input, Lapse, Message, Output, PeerView, Permit,
-    Presence, Promise, Record, Refusal, ResignReason, Restored, Spec, Standing, Stats, Vote,
+    Phases, Presence, Promise, Record, Refusal, ResignReason, Restored, Spec, Standing, Stats, Vote,
 };
 pub use peer::MAX_PEERS;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flagship_types::{FleetConfig, Instant, MemberName, Rank, Term};
 
 use crate::core::Election;
-use crate::io::Presence;
+use crate::io::{Presence, ResignReason};
 use crate::peer::Peer;
 
 /// The longest that repeated splits may stretch the restart grace.
@@ -42,6 +42,8 @@ pub(crate) struct Vacancy {
 pub(crate) struct Reservation {
     pub(crate) term: Term,
     pub(crate) successor: Option<MemberName>,
+    /// Why it was released.
+    pub(crate) reason: ResignReason,
     pub(crate) until: Instant,
 }
 
@@ -109,7 +111,7 @@ impl Election {
 
     /// May ask for the lead at all.
     pub(crate) fn is_eligible(&self) -> bool {
-        self.spec.candidate && self.retired.is_none()
+        self.spec.may_lead() && self.retired.is_none()
     }
 
     pub(crate) fn own_preference(&self) -> Preference<'_> {

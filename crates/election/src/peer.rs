@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) announced: Option<(Term, FleetConfig)>,
     /// The newest term whose payload it said is gone.
     pub(crate) released: Term,
+    /// Since when it says that it is deleting its payload.
+    pub(crate) stopping_since: Option<Instant>,
     /// It told its record since this process started.
     pub(crate) told: bool,
     /// It has yet to say whether a higher term than the held one exists.
@@ -73,6 +75,7 @@ impl Peer {
             exited_at: None,
             announced: None,
             released: Term::NONE,
+            stopping_since: None,
             told: false,
             unconfirmed: false,
             config_stored: ConfigVersion(0),
@@ -97,6 +100,13 @@ impl Peer {
             self.exited_at.get_or_insert(now);
         } else if view.presence == Presence::Present {
             self.exited_at = None;
+        }
+        match view.metadata.as_ref().map(|metadata| metadata.role) {
+            Some(Role::Stopping) => {
+                self.stopping_since.get_or_insert(now);
+            }
+            Some(Role::Leader) => self.stopping_since = None,
+            _ => {}
         }
         let metadata = view.metadata.or_else(|| self.view.metadata.take());
         self.view = PeerView { metadata, ..view };

@@ -209,6 +209,15 @@ impl Election {
         }
     }
 
+    /// An operator vouches for it that nobody else runs the payload: this member, whose vote is its own, owes nobody
+    /// anything.
+    pub(crate) fn pledge_by_force(&mut self) {
+        let Some(config) = self.quorum() else { return };
+        let (lease, stop_grace) = (config.lease, config.stop_grace);
+        self.record.promise = Some(Promise { lease, stop_grace });
+        self.pledge = Pledge { until: self.now + lease, owed_until: self.now, relax_at: None };
+    }
+
     /// The holder said that its payload is gone: nothing is promised to it any more, and nothing owed, as it waited for
     /// those before it.
     pub(crate) fn void_pledge(&mut self, holder: &MemberName, term: Term) {

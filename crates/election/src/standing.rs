@@ -198,7 +198,7 @@ impl Election {
             Stage::Leader(lead) if !lead.begun => {
                 Some("this member's lead is not stored yet: its API server has to answer".to_owned())
             }
-            Stage::Leader(_) => self.leader_gate_waits(),
+            Stage::Leader(_) => self.leader_gate_waits().or_else(|| self.uncandidate_waits()),
             Stage::Stopping(stopping) => Some(match (&stopping.stuck, stopping.directed) {
                 (Some(object), _) => format!("{object} does not go away: remove what holds it"),
                 (None, false) => {
@@ -249,6 +249,9 @@ impl Election {
                     "{former} could not stop its payload when it was last heard (its API server did not answer): nobody takes over before a beforePromote hook has fenced it, or an operator forces the lead"
                 ))
             }
+            Outlook::Vacant if self.is_held_back() => self.pause_says().map(|paused| {
+                format!("nobody leads, and {paused}: nobody takes the lead before flagship resume")
+            }),
             Outlook::Vacant if !self.is_eligible() => {
                 Some("nobody leads, and this member is no candidate".to_owned())
             }

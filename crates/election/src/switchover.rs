@@ -33,7 +33,8 @@ impl Election {
         to: Option<&MemberName>,
         reason: ResignReason,
     ) -> Result<MemberName, String> {
-        if !matches!(reason, ResignReason::Switchover | ResignReason::Unhealthy) {
+        if !matches!(reason, ResignReason::Switchover | ResignReason::Unhealthy | ResignReason::NotCandidate)
+        {
             return Err(format!("the lead is not handed over for the reason {}", reason.as_str()));
         }
         let lead = match &self.stage {
@@ -51,6 +52,14 @@ impl Election {
         if !self.health.api {
             return Err("this member cannot reach its API server, so it cannot stop its payload".to_owned());
         }
+        if self.spec.suspended {
+            return Err(
+                "this member's object is suspended (spec.suspend), so its payload is left alone".to_owned()
+            );
+        }
+        if let Some(paused) = self.pause_says().filter(|_| reason != ResignReason::Switchover) {
+            return Err(paused);
+        }
         // An operator may try again at once.
         let wait = self.handover_not_before.filter(|at| *at > self.now && reason != ResignReason::Switchover);
         if wait.is_some() {
@@ -62,24 +71,32 @@ impl Election {
         }
     }
 
-    fn judge_target(&self, to: &MemberName, reason: ResignReason) -> Result<(), String> {
+    pub(crate) fn judge_target(&self, to: &MemberName, reason: ResignReason) -> Result<(), String> {
         if *to == self.me {
             return Err(format!("{to} leads already"));
         }
         match self.peers.get(to) {
-            Some(peer) => unfit(peer, reason).map_or(Ok(()), Err),
+            Some(peer) => unfit(peer, reason).or_else(|| self.lags(peer, reason)).map_or(Ok(()), Err),
             None => Err(format!("no member of this fleet is called {to}")),
         }
     }
 
+    /// An operator waits until the target knows what the fleet agreed on: it would lead under what was in force before.
+    fn lags(&self, peer: &Peer, reason: ResignReason) -> Option<String> {
+        let (own, metadata) = (self.record.config.version, peer.metadata()?);
+        let lags = reason == ResignReason::Switchover && metadata.config.max(peer.config_stored) < own;
+        lags.then(|| format!("{} has not stored the fleet configuration {own} yet", peer.name()))
+    }
+
     fn best_target(&self, reason: ResignReason) -> Result<MemberName, String> {
-        let fit = self.peers.values().filter(|p| unfit(p, reason).is_none());
+        let fit = self.peers.values().filter(|p| unfit(p, reason).or_else(|| self.lags(p, reason)).is_none());
         if let Some(best) = fit.max_by(|a, b| preference_of(a, a.rank()).cmp(&preference_of(b, b.rank()))) {
             return Ok(best.name().clone());
         }
         let candidates =
             self.peers.values().filter(|p| p.view.presence != Presence::Left && p.is_candidate());
-        let unfit: Vec<_> = candidates.filter_map(|p| unfit(p, reason)).take(MAX_NAMED).collect();
+        let why = |p| unfit(p, reason).or_else(|| self.lags(p, reason));
+        let unfit: Vec<_> = candidates.filter_map(why).take(MAX_NAMED).collect();
         Err(match unfit.is_empty() {
             true => "there is no other candidate".to_owned(),
             false => format!("there is no healthy standby: {}", unfit.join("; ")),

@@ -105,6 +105,9 @@ impl Election {
         if let Some(until) = self.pledged_to_another(from) {
             return Err((Refusal::Leased, until.since(self.now)));
         }
+        if self.knows_newer_pause(claim) {
+            return Err((Refusal::OldConfig, RETRY_SOON));
+        }
         match self.outlook(Some(from)) {
             Outlook::Held(leader) => {
                 let heard = self.peers.get(&leader).and_then(|p| p.heard);

@@ -19,6 +19,7 @@ fn election(candidate: bool) -> Election {
         candidate,
         witness: false,
         fences: false,
+        suspended: false,
         proposal: FleetConfig::default(),
         promote_timeout: None,
     };

@@ -198,7 +198,7 @@ fn garbage(f: &mut Fleet) -> Message {
         4 => Message::Announce { term, config },
         5 => Message::HandoverRequest { term: Term(f.below(9)) },
         6 => Message::HandoverRefused { term, reason: "x".repeat(5000), retry_after: secs(9999) },
-        7 => Message::Release { term, successor: Some(fleet::name("ghost")) },
+        7 => Message::Release { term, successor: Some(fleet::name("ghost")), reason: ResignReason::Handover },
         8 => Message::ConfirmRequest { term },
         9 => Message::ConfirmReply { term, highest: vote },
         10 => Message::RecordReply { vote, term, config },

@@ -154,6 +154,10 @@ impl Driver {
             Command::Forget(member) => machine.forget(member, now),
             Command::Retire(reason) => machine.retire(reason, now),
             Command::HandOver { to, reason } => machine.hand_over(to, reason, now),
+            Command::Order { order, reply } => {
+                // The asker may have given up; the order stands.
+                let _ = reply.send(machine.order(order, now));
+            }
             Command::Away(grace) => machine.away(grace, now),
             Command::Leave => machine.leave(now),
             Command::Permit { purpose, reply } => {

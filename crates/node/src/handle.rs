@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use flagship_election::{Directive, ResignReason, Spec};
-use flagship_types::{Health, MemberName, PeerAddress, Term};
+use flagship_types::{Health, MemberName, Pause, PeerAddress, Term};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::ports::{Denied, Leadership, LinkRefusal, LinkWarning, Purpose, WritePermit};
@@ -53,6 +53,13 @@ pub enum Command {
         /// `Switchover` or `Unhealthy`.
         reason: ResignReason,
     },
+    /// An operator's order, answered at once.
+    Order {
+        /// What.
+        order: Order,
+        /// Whether it is carried out; if not, a sentence that says why.
+        reply: oneshot::Sender<Result<Accepted, String>>,
+    },
     /// Announce a pause to everyone; the payload runs on.
     Away(Duration),
     /// Leave the fleet for good.
@@ -66,6 +73,38 @@ pub enum Command {
     },
     /// Flush what is queued, close the links with a code and end.
     Shutdown,
+}
+
+/// What an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing moves the lead by itself any more; `None`: it does again.
+    Pause(Option<Pause>),
+    /// Move the lead.
+    Switchover {
+        /// To whom; `None`: the best healthy candidate.
+        to: Option<MemberName>,
+        /// Only find out who would get it.
+        try_only: bool,
+    },
+    /// Take the lead without the grants of those that cannot be asked.
+    ForceLead {
+        /// The highest term that the operator knows.
+        above: Term,
+        /// Whom he stopped.
+        stopped: Vec<MemberName>,
+    },
+}
+
+/// An order that is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// The fleet configuration changes, or will once this member leads.
+    Config,
+    /// The lead goes, or would go, to this member.
+    Target(MemberName),
+    /// This member leads under that term as soon as it is stored.
+    Term(Term),
 }
 
 /// What happened, for history, Events, metrics and logs.
@@ -109,6 +148,13 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
+    /// Gives an operator's order and waits for the answer. An error is a sentence for people.
+    pub async fn order(&self, order: Order) -> Result<Accepted, String> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Order { order, reply }).await;
+        answer.await.unwrap_or_else(|_| Err("this member's node ended meanwhile; try again".to_owned()))
+    }
+
     /// Tells the node. Lost only if the node has ended.
     pub async fn tell(&self, command: Command) {
         // A node that has ended has nothing to be told; its end is seen on its task.

@@ -13,15 +13,15 @@ mod snapshot;
 pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
 pub use driver::spawn;
 pub use flagship_election::{
-    Ascent, AscentReason, Directive, Event as ElectionEvent, Lapse, Promise, Record as ElectionRecord,
-    Refusal, ResignReason, Restored, Spec as ElectionSpec, Vote,
+    Ascent, AscentReason, Directive, Event as ElectionEvent, Lapse, Phases, Promise,
+    Record as ElectionRecord, Refusal, ResignReason, Restored, Spec as ElectionSpec, Vote,
 };
 pub use flagship_membership::Stats as MembershipStats;
 pub use flagship_membership::{
     ConnectFailure, Evidence, KnownMember, LinkEnd, LinkId, PeerHello, Proof, State, Statement,
 };
 pub use flagship_wire::PeerMessage;
-pub use handle::{Command, NodeEvent, NodeHandle, NodeSpec};
+pub use handle::{Accepted, Command, NodeEvent, NodeHandle, NodeSpec, Order};
 pub use machine::{Machine, MachineConfig, MachineOutput};
 pub use ports::{
     Denied, DurableRecord, Leadership, LinkEvent, LinkRefusal, LinkWarning, Links, LocalHello, Purpose,

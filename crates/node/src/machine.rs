@@ -12,7 +12,7 @@ use flagship_types::{
 };
 use flagship_wire::PeerMessage;
 
-use crate::handle::{NodeEvent, NodeSpec};
+use crate::handle::{Accepted, NodeEvent, NodeSpec, Order};
 use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, Signer, WritePermit};
 use crate::signing::sign;
 
@@ -104,7 +104,7 @@ impl Machine {
         let metadata = Metadata {
             address: config.spec.address.clone(),
             rank: config.spec.election.rank,
-            candidate: config.spec.election.candidate,
+            candidate: config.spec.election.may_lead(),
             health: Health::default(),
             role: Role::Joining,
             term: Term::NONE,
@@ -201,7 +201,7 @@ impl Machine {
         self.membership.handle(membership::Input::SetSeeds(spec.seeds), now);
         self.metadata.address = spec.address;
         self.metadata.rank = spec.election.rank;
-        self.metadata.candidate = spec.election.candidate;
+        self.metadata.candidate = spec.election.may_lead();
         self.publish(now);
         self.outputs.push_back(MachineOutput::Hello(self.hello()));
         self.tell_election(election::Input::Spec(spec.election), now);
@@ -257,6 +257,31 @@ impl Machine {
     /// Hands the lead over to another member.
     pub fn hand_over(&mut self, to: Option<MemberName>, reason: ResignReason, now: Instant) {
         self.tell_election(election::Input::HandOver { to, reason }, now);
+    }
+
+    /// Carries an operator's order out, or says why not.
+    pub fn order(&mut self, order: Order, now: Instant) -> Result<Accepted, String> {
+        use election::Input;
+        let (accepted, input) = match order {
+            Order::Pause(pause) => {
+                self.election.may_pause(pause.as_ref())?;
+                (Accepted::Config, Input::Pause(pause))
+            }
+            Order::Switchover { to, try_only } => {
+                let reason = ResignReason::Switchover;
+                let to = self.election.hand_over_target(to.as_ref(), reason)?;
+                if try_only {
+                    return Ok(Accepted::Target(to));
+                }
+                (Accepted::Target(to.clone()), Input::HandOver { to: Some(to), reason })
+            }
+            Order::ForceLead { above, stopped } => {
+                let term = self.election.may_force_lead(above, &stopped)?;
+                (Accepted::Term(term), Input::ForceLead { above, stopped })
+            }
+        };
+        self.tell_election(input, now);
+        Ok(accepted)
     }
 
     /// Announces a pause.

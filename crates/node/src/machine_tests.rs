@@ -31,6 +31,7 @@ pub(crate) fn founder_config() -> MachineConfig {
         candidate: true,
         witness: false,
         fences: false,
+        suspended: false,
         proposal,
         promote_timeout: None,
     };

@@ -37,6 +37,10 @@ impl Machine {
                 .election
                 .config_conflict()
                 .map(|(leader, config)| conflict(&leader, &config)),
+            config_missing: match self.election.role() {
+                Role::Leader => self.election.config_missing(),
+                _ => Vec::new(),
+            },
             waiting_for: self.election.waiting_for(now),
             members,
             other_leaders,
@@ -69,6 +73,8 @@ impl Machine {
             term: metadata.map_or(Term::NONE, |m| m.term),
             health: metadata.map_or_else(Health::default, |m| m.health),
             epoch: view.epoch,
+            candidate: metadata.is_some_and(|m| m.candidate),
+            unfit: self.election.unfit(view.name),
         }
     }
 }

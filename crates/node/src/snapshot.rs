@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub config: FleetConfig,
     /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
+    /// Members that may lead and have not stored this configuration yet. On the leader; else empty.
+    pub config_missing: Vec<MemberName>,
     /// What the election waits for, as a sentence; `None` if for nothing.
     pub waiting_for: Option<String>,
     /// All members known, this one included, ordered by name; without those that an operator declared gone.
@@ -80,4 +82,8 @@ pub struct MemberSnapshot {
     pub health: Health,
     /// Its epoch.
     pub epoch: Epoch,
+    /// Whether it may lead, as far as it said.
+    pub candidate: bool,
+    /// Why an operator could not move the lead to it now, as a sentence. On the leader and about others; else `None`.
+    pub unfit: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_election::{Claim, Message, Refusal, Vote};
+use flagship_election::{Claim, Message, Refusal, ResignReason, Vote};
 use flagship_types::{ConfigVersion, Failback, FleetConfig, MemberName, Mode, Pause, Rank, Term};
 
 use crate::fields::{from_millis, member, millis_up, optional_member, text_of};
@@ -39,9 +39,11 @@ impl From<&Message> for pb::ElectionMessage {
                     retry_after_ms: millis_up(*retry_after),
                 })
             }
-            Message::Release { term, successor } => {
-                Kind::Release(pb::Release { term: term.0, successor: text_of(successor.as_ref()) })
-            }
+            Message::Release { term, successor, reason } => Kind::Release(pb::Release {
+                term: term.0,
+                successor: text_of(successor.as_ref()),
+                reason: pb::Resignation::from(*reason).into(),
+            }),
             Message::ConfirmRequest { term } => Kind::ConfirmRequest(pb::ConfirmRequest { term: term.0 }),
             Message::ConfirmReply { term, highest } => Kind::ConfirmReply(pb::ConfirmReply {
                 term: term.0,
@@ -102,6 +104,7 @@ impl TryFrom<pb::ElectionMessage> for Message {
             Kind::Release(release) => Self::Release {
                 term: Term(release.term),
                 successor: optional_member("release.successor", &release.successor)?,
+                reason: release.reason().into(),
             },
             Kind::ConfirmRequest(request) => Self::ConfirmRequest { term: Term(request.term) },
             Kind::ConfirmReply(reply) => Self::ConfirmReply {
@@ -159,6 +162,39 @@ impl TryFrom<pb::Claim> for Claim {
             released: claim.released.map(Term),
             config: claim.config.map(FleetConfig::try_from).transpose()?.unwrap_or_else(named),
         })
+    }
+}
+
+impl From<ResignReason> for pb::Resignation {
+    fn from(reason: ResignReason) -> Self {
+        match reason {
+            ResignReason::Superseded => Self::Superseded,
+            ResignReason::Handover => Self::Handover,
+            ResignReason::Switchover => Self::Switchover,
+            ResignReason::Unhealthy => Self::Unhealthy,
+            ResignReason::NotCandidate => Self::NotCandidate,
+            ResignReason::Removal => Self::Removal,
+            ResignReason::Operator => Self::Operator,
+            ResignReason::Unfinished => Self::Unfinished,
+            ResignReason::LeaseLost => Self::LeaseLost,
+        }
+    }
+}
+
+impl From<pb::Resignation> for ResignReason {
+    fn from(reason: pb::Resignation) -> Self {
+        match reason {
+            // It is for people: a reason that only a later build knows must not lose the release.
+            pb::Resignation::Unspecified | pb::Resignation::Operator => Self::Operator,
+            pb::Resignation::Superseded => Self::Superseded,
+            pb::Resignation::Handover => Self::Handover,
+            pb::Resignation::Switchover => Self::Switchover,
+            pb::Resignation::Unhealthy => Self::Unhealthy,
+            pb::Resignation::NotCandidate => Self::NotCandidate,
+            pb::Resignation::Removal => Self::Removal,
+            pb::Resignation::Unfinished => Self::Unfinished,
+            pb::Resignation::LeaseLost => Self::LeaseLost,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flagship_election::{Claim, Message as Election, Refusal, Vote};
+use flagship_election::{Claim, Message as Election, Refusal, ResignReason, Vote};
 use flagship_membership::{
     Accusation, Echo, Evidence, Message as Membership, Proof, Record, SelfState, Signed, State, Statement,
     Verdict,
@@ -155,8 +155,12 @@ fn election_messages() -> Vec<Election> {
         Election::Announce { term: Term(4), config },
         Election::HandoverRequest { term: Term(4) },
         Election::HandoverRefused { term: Term(4), reason: "the payload is stuck".into(), retry_after },
-        Election::Release { term: Term(4), successor: Some(name("sheffield")) },
-        Election::Release { term: Term(4), successor: None },
+        Election::Release {
+            term: Term(4),
+            successor: Some(name("sheffield")),
+            reason: ResignReason::Switchover,
+        },
+        Election::Release { term: Term(4), successor: None, reason: ResignReason::LeaseLost },
         Election::ConfirmRequest { term: Term(4) },
         Election::ConfirmReply { term: Term(4), highest: Some(vote.clone()) },
         Election::RecordRequest,

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flagship_election::{Claim, Message as Election, Refusal, Vote};
+use flagship_election::{Claim, Message as Election, Refusal, ResignReason, Vote};
 use flagship_membership::{
     Accusation, Echo, Evidence, Message as Membership, Proof, Record, SelfState, Signed, State, Statement,
     Verdict,
@@ -233,6 +233,20 @@ fn claim() -> impl Strategy<Value = Claim> {
     )
 }
 
+fn resignation() -> impl Strategy<Value = ResignReason> {
+    prop_oneof![
+        Just(ResignReason::Superseded),
+        Just(ResignReason::Handover),
+        Just(ResignReason::Switchover),
+        Just(ResignReason::Unhealthy),
+        Just(ResignReason::NotCandidate),
+        Just(ResignReason::Removal),
+        Just(ResignReason::Operator),
+        Just(ResignReason::Unfinished),
+        Just(ResignReason::LeaseLost),
+    ]
+}
+
 fn refusal() -> impl Strategy<Value = Refusal> {
     prop_oneof![
         millis().prop_map(|beat_age| Refusal::LeaderAlive { beat_age }),
@@ -293,7 +307,11 @@ fn election() -> impl Strategy<Value = Election> {
             reason,
             retry_after
         }),
-        (term(), option::of(name())).prop_map(|(term, successor)| Election::Release { term, successor }),
+        (term(), option::of(name()), resignation()).prop_map(|(term, successor, reason)| Election::Release {
+            term,
+            successor,
+            reason
+        }),
         term().prop_map(|term| Election::ConfirmRequest { term }),
         (term(), option::of(vote())).prop_map(|(term, highest)| Election::ConfirmReply { term, highest }),
         Just(Election::RecordRequest),

@@ -183,6 +183,7 @@ impl Fleet {
             candidate: true,
             witness: false,
             fences: false,
+            suspended: false,
             proposal,
             promote_timeout: None,
         }

@@ -193,6 +193,15 @@ impl Fleet {
         });
     }
 
+    /// It announced a pause before its process ended, and no verdict about it follows.
+    pub fn view_away(&mut self, observer: &str, subject: &str) {
+        self.touch(&name(observer), &name(subject));
+        self.view(&name(observer), &name(subject), |v| {
+            v.presence = Presence::Away;
+            v.linked = false;
+        });
+    }
+
     pub fn api(&mut self, node: &str, up: bool) {
         self.say(&format!("{node} API {}", if up { "up" } else { "down" }));
         let name = name(node);

@@ -120,6 +120,9 @@ pub struct Release {
     /// Empty: whoever is best.
     #[prost(string, tag = "2")]
     pub successor: ::prost::alloc::string::String,
+    /// Why; unspecified if an earlier build does not say.
+    #[prost(enumeration = "Resignation", tag = "3")]
+    pub reason: i32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfirmRequest {
@@ -270,6 +273,56 @@ impl Refusal {
             "REFUSAL_LEASED" => Some(Self::Leased),
             "REFUSAL_OLD_CONFIG" => Some(Self::OldConfig),
             "REFUSAL_NO_VOTER" => Some(Self::NoVoter),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Resignation {
+    Unspecified = 0,
+    Superseded = 1,
+    Handover = 2,
+    Switchover = 3,
+    Unhealthy = 4,
+    NotCandidate = 5,
+    Removal = 6,
+    Operator = 7,
+    Unfinished = 8,
+    LeaseLost = 9,
+}
+impl Resignation {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RESIGNATION_UNSPECIFIED",
+            Self::Superseded => "RESIGNATION_SUPERSEDED",
+            Self::Handover => "RESIGNATION_HANDOVER",
+            Self::Switchover => "RESIGNATION_SWITCHOVER",
+            Self::Unhealthy => "RESIGNATION_UNHEALTHY",
+            Self::NotCandidate => "RESIGNATION_NOT_CANDIDATE",
+            Self::Removal => "RESIGNATION_REMOVAL",
+            Self::Operator => "RESIGNATION_OPERATOR",
+            Self::Unfinished => "RESIGNATION_UNFINISHED",
+            Self::LeaseLost => "RESIGNATION_LEASE_LOST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RESIGNATION_UNSPECIFIED" => Some(Self::Unspecified),
+            "RESIGNATION_SUPERSEDED" => Some(Self::Superseded),
+            "RESIGNATION_HANDOVER" => Some(Self::Handover),
+            "RESIGNATION_SWITCHOVER" => Some(Self::Switchover),
+            "RESIGNATION_UNHEALTHY" => Some(Self::Unhealthy),
+            "RESIGNATION_NOT_CANDIDATE" => Some(Self::NotCandidate),
+            "RESIGNATION_REMOVAL" => Some(Self::Removal),
+            "RESIGNATION_OPERATOR" => Some(Self::Operator),
+            "RESIGNATION_UNFINISHED" => Some(Self::Unfinished),
+            "RESIGNATION_LEASE_LOST" => Some(Self::LeaseLost),
             _ => None,
         }
     }

@@ -97,6 +97,7 @@ impl Fleet {
             candidate,
             witness: false,
             fences: false,
+            suspended: false,
             proposal: FleetConfig::default(),
             promote_timeout: None,
         };

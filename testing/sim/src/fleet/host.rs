@@ -58,6 +58,7 @@ impl HostSpec {
             ready: self.ready,
             candidate: self.candidate,
             witness: self.witness,
+            suspended: false,
             fences: false,
             promote_timeout: None,
             proposal: self.config.clone(),
