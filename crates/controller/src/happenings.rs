@@ -27,7 +27,7 @@ impl Happening {
         Self { term, ..self }
     }
 
-    fn throttled(self, key: String) -> Self {
+    pub(crate) fn throttled(self, key: String) -> Self {
         Self { throttle: Some(key), ..self }
     }
 

@@ -139,8 +139,8 @@ mod tests {
             version: 9,
             vote: Some(Vote { term: Term(7), candidate: member("newyork") }),
             promise: Some(Promise {
-                lease: std::time::Duration::from_secs(3),
-                stop_grace: std::time::Duration::from_millis(10_500),
+                lease: Duration::from_secs(3),
+                stop_grace: Duration::from_millis(10_500),
             }),
             held: Some(Term(7)),
             stopping: Some(Term(7)),

@@ -51,6 +51,9 @@ impl Election {
         if !self.health.api {
             return Err("this member cannot reach its API server, so it cannot stop its payload".to_owned());
         }
+        if reason == ResignReason::Unhealthy && self.fleet_config().pause.is_some() {
+            return Err("the fleet is paused".to_owned());
+        }
         // An operator may try again at once.
         let wait = self.handover_not_before.filter(|at| *at > self.now && reason != ResignReason::Switchover);
         if wait.is_some() {

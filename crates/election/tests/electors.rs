@@ -16,7 +16,8 @@ fn election(candidate: bool) -> Election {
     let spec = Spec {
         rank: Rank(1),
         ready: true,
-        candidate, witness: false,
+        candidate,
+        witness: false,
         proposal: FleetConfig::default(),
         promote_timeout: None,
     };

@@ -25,8 +25,14 @@ pub(crate) fn unsigned(_: &Statement) -> Option<membership::Proof> {
 
 pub(crate) fn founder_config() -> MachineConfig {
     let proposal = FleetConfig::default();
-    let election =
-        election::Spec { rank: Rank(5), ready: true, candidate: true, witness: false, proposal, promote_timeout: None };
+    let election = election::Spec {
+        rank: Rank(5),
+        ready: true,
+        candidate: true,
+        witness: false,
+        proposal,
+        promote_timeout: None,
+    };
     MachineConfig {
         callsign: Callsign::new("federation").unwrap(),
         member: "newyork".parse().unwrap(),

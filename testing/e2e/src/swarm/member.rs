@@ -91,8 +91,14 @@ impl Fleet {
     ) -> NodeSpec {
         let rank = Rank(i64::try_from(electors.saturating_sub(index)).unwrap_or_default());
         let (ready, candidate) = (index == 0, index < electors);
-        let election =
-            ElectionSpec { rank, ready, candidate, witness: false, proposal: FleetConfig::default(), promote_timeout: None };
+        let election = ElectionSpec {
+            rank,
+            ready,
+            candidate,
+            witness: false,
+            proposal: FleetConfig::default(),
+            promote_timeout: None,
+        };
         NodeSpec { election, address: Some(address.clone()), seeds: seeds.to_vec() }
     }
 }
