@@ -18,6 +18,7 @@ use crate::commands::{self, Annotation, Order};
 use crate::departure::{Departure, Why, can_hand_over};
 use crate::events::Notice;
 use crate::finalizer;
+use crate::gates::Gates;
 use crate::happenings::{self, Happening};
 use crate::member::{Change, change, node_spec};
 use crate::orphan::{Removal, removal};
@@ -71,6 +72,7 @@ struct Attention {
     stopping: Option<Term>,
     running: Option<Term>,
     objects: Option<usize>,
+    gates: Gates,
     /// The generation that no node could start with, and when that is tried again.
     refused: Option<(Option<i64>, Instant)>,
     name_in_use_since: Option<Instant>,
@@ -138,6 +140,7 @@ impl Tenure {
                 Some(happening) = member.happenings.recv() => self.chronicle.tell(happening),
                 Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
                 Ok(()) = member.progress.changed() => {}
+                Ok(()) = member.gates.changed() => {}
                 () = service_changed(&mut self.service) => self.relocate(member).await,
                 Ok(()) = changed.changed() => {}
                 _ = tick.tick() => {
@@ -155,7 +158,9 @@ impl Tenure {
         let snapshot = member.node.snapshot();
         let progress = member.progress.borrow().clone();
         self.look_at_api(attention);
-        let health = progress.health(!attention.api_down);
+        let gates = member.gates.borrow().clone();
+        self.tell_gates(&gates, attention);
+        let health = progress.health(!attention.api_down, gates.hold());
         if attention.health != Some(health) {
             attention.health = Some(health);
             member.node.tell(Command::Health(health)).await;
@@ -176,6 +181,24 @@ impl Tenure {
         // Whether it may go can change without an edit.
         let leaving = attention.departure.is_none() && finalizer::is_deleting(&self.object.borrow());
         if leaving { self.remove(member, attention).await } else { over }
+    }
+
+    /// Tells when the gates open and close; that another object of them is to blame changes no more than the status.
+    fn tell_gates(&mut self, gates: &Gates, attention: &mut Attention) {
+        let was_closed = attention.gates.closed().is_some();
+        match gates.closed() {
+            Some(closed) if !was_closed => {
+                let note = format!("this member is not fit to lead: {closed}");
+                self.chronicle.tell(Happening::new(Notice::warning("GateClosed", note)));
+            }
+            None if was_closed && gates.hold() => {
+                self.chronicle.tell(Happening::new(Notice::normal("GatesOpen", "all gates hold again")));
+            }
+            Some(_) | None => {}
+        }
+        if *gates != Gates::Unknown {
+            attention.gates = gates.clone();
+        }
     }
 
     /// The object is being deleted.

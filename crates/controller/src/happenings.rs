@@ -27,7 +27,7 @@ impl Happening {
         Self { term, ..self }
     }
 
-    fn throttled(self, key: String) -> Self {
+    pub(crate) fn throttled(self, key: String) -> Self {
         Self { throttle: Some(key), ..self }
     }
 
@@ -108,7 +108,7 @@ fn of_member(
 
 fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
     let (notice, term) = match event {
-        ElectionEvent::Elected { term, took, failover, handed_over_by } => {
+        ElectionEvent::Elected { term, took, failover, handed_over_by, ascent: _ } => {
             let why = match (failover, handed_over_by) {
                 (true, _) => "after the leader failed".into(),
                 (false, Some(leader)) => format!("handed over by {leader}"),
@@ -224,6 +224,7 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
         ResignReason::Unhealthy => "it was not ready in time, and another member is healthy",
         ResignReason::Removal => "this MultiCluster is being deleted or leaves the fleet",
         ResignReason::Operator => "an operator asked for it",
+        ResignReason::NotCandidate => "its object says that it may not lead any more",
         ResignReason::Unfinished => "an earlier process had begun to",
         ResignReason::LeaseLost => "a majority of the voters did not renew its lease in time",
     };

@@ -1,6 +1,6 @@
 //! The conditions of a MultiCluster: for each, whether it holds, and a sentence that tells a tired person why.
 
-use flagship_k8s_api::ConditionType;
+use flagship_k8s_api::{ConditionType, HookPoint};
 use flagship_node::{Directive, MemberSnapshot, Snapshot, State};
 use flagship_types::{MemberName, Role};
 use jiff::Timestamp;
@@ -85,6 +85,14 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
     if view.removal {
         return Some(going("Removing", "the object is being deleted: payload first, finalizer last".into()));
     }
+    if let Some((point, error)) = view.progress.hooks.first_key_value() {
+        return Some(match point {
+            HookPoint::BeforePromote => {
+                going("HookBlocks", format!("nothing is written before this hook succeeds: {error}"))
+            }
+            _ => going("HookFailed", format!("{error}; it is tried again")),
+        });
+    }
     match (&view.progress.activity, view.snapshot.map(|snapshot| snapshot.role)) {
         (Activity::Deleting(Some(waiting)), _) => Some(going("Deleting", format!("waiting for {waiting}"))),
         (Activity::Deleting(None), _) => Some(going("Deleting", "deleting the payload".into())),
@@ -99,7 +107,11 @@ fn reconciling(view: &View<'_>) -> Option<Judgement> {
         }
         (_, Some(Role::Leader)) if !view.progress.ready => {
             let waiting = view.progress.not_ready.as_deref().unwrap_or("the payload");
-            Some(going("Progressing", format!("not ready yet: {waiting}")))
+            // The time is over, and nobody else can lead either.
+            match view.snapshot.and_then(|snapshot| snapshot.waiting_for.as_ref()) {
+                Some(stays) => Some(going("NotReadyInTime", format!("{stays}; not ready: {waiting}"))),
+                None => Some(going("Progressing", format!("not ready yet: {waiting}"))),
+            }
         }
         (Activity::Idle | Activity::Applying(_), Some(Role::Leader | Role::Standby | Role::Witness)) => {
             unlocated.map(|trouble| going(trouble.reason, trouble.message.clone()))
@@ -124,6 +136,18 @@ fn ready(view: &View<'_>, stalled: Option<&Judgement>, reconciling: Option<&Judg
     }
     if leads(view) {
         return judgement(which, true, "Leading", "the payload runs here and is ready");
+    }
+    if let Some(closed) = view.gates.closed() {
+        return judgement(which, false, "GateClosed", format!("not fit to lead: {closed}"));
+    }
+    if let Some(lapse) =
+        view.snapshot.and_then(|snapshot| snapshot.lapse).filter(|lapse| !lapse.left.is_zero())
+    {
+        let times = lapse.times;
+        let message = format!(
+            "this member led and its payload did not get or stay ready ({times} in a row): for a while it is no              successor. status.failedLead says until when; a switchover to it by name is possible all the same"
+        );
+        return judgement(which, false, "FailedAsLeader", message);
     }
     let leader = view.snapshot.and_then(|snapshot| snapshot.leader.as_ref());
     match leader {

@@ -14,7 +14,9 @@ mod finalizer;
 #[cfg(test)]
 mod fixtures;
 mod gate;
+mod gates;
 mod happenings;
+mod hooks;
 mod judge;
 mod lease;
 mod member;

@@ -14,6 +14,7 @@ pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
     NodeSpec {
         election: ElectionSpec {
             witness: false,
+            suspended: false,
             fences: false,
             rank: settings.rank,
             ready: settings.ready,

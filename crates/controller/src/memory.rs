@@ -56,6 +56,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         leader: status.leader.as_ref().and_then(name),
         config: config.unwrap_or_default(),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
+        chosen: false,
     })
 }
 
@@ -80,8 +81,18 @@ pub(crate) fn failed_lead(lapse: Option<Lapse>, wall: Timestamp) -> FailedLead {
 
 /// Puts a record into the status, replacing the one before as a whole.
 pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, callsign: &Callsign) {
-    let ElectionRecord { version: _, vote, promise, held, stopping, term, leader: _, config, forgotten } =
-        &record.election;
+    let ElectionRecord {
+        version: _,
+        vote,
+        promise,
+        held,
+        stopping,
+        term,
+        leader: _,
+        config,
+        forgotten,
+        chosen: _,
+    } = &record.election;
     status.epoch = Some(signed(record.epoch.0));
     status.callsign = Some(callsign.as_str().into());
     status.vote = vote.as_ref().map(|vote| VoteStatus {
@@ -139,8 +150,8 @@ mod tests {
             version: 9,
             vote: Some(Vote { term: Term(7), candidate: member("newyork") }),
             promise: Some(Promise {
-                lease: std::time::Duration::from_secs(3),
-                stop_grace: std::time::Duration::from_millis(10_500),
+                lease: Duration::from_secs(3),
+                stop_grace: Duration::from_millis(10_500),
             }),
             held: Some(Term(7)),
             stopping: Some(Term(7)),
@@ -148,6 +159,7 @@ mod tests {
             leader: Some(member("newyork")),
             config,
             forgotten: vec![member("sheffield")],
+            chosen: false,
         };
         DurableRecord { epoch: Epoch(123), election }
     }

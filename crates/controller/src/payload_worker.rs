@@ -2,10 +2,10 @@
 //! loop that steps and tries again, the only place with retries; the steps are in `running` and `stopping`.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flagship_k8s_api::Settings;
+use flagship_k8s_api::{HookPoint, Settings};
 use flagship_node::{Directive, NodeHandle};
 use flagship_payload::{Cluster, Inventory, Owner, Tracker};
 use flagship_types::MemberName;
@@ -17,6 +17,7 @@ use crate::discovery;
 use crate::drift::Drift;
 use crate::gate::{NodeGate, RemovalGate};
 use crate::happenings::Happening;
+use crate::hooks::{Background, Told};
 use crate::lease::LeaseWatch;
 use crate::progress::{Activity, Progress, Validity};
 use crate::request::Caller;
@@ -66,6 +67,9 @@ pub(crate) struct PayloadWorker {
     status: StatusHandle,
     lease: LeaseWatch,
     happenings: mpsc::Sender<Happening>,
+    /// What the hooks know of the lead.
+    pub(crate) told: Mutex<Told>,
+    pub(crate) background: Background,
     directive: watch::Receiver<Directive>,
     targets: watch::Receiver<Target>,
 }
@@ -85,8 +89,16 @@ impl PayloadWorker {
         let first = Progress { inventory: inventory.to_status(), ..Progress::default() };
         let (progress, seen) = watch::channel(first);
         let tracker = watch::Sender::new(flagship_payload::Progress { inventory, waiting_for: None });
+        let caller = Caller::new(Arc::clone(&context.observer));
+        let (background, deliver) = Background::new(
+            Arc::clone(&context),
+            caller.clone(),
+            owner.namespace.clone(),
+            progress.clone(),
+            happenings.clone(),
+        );
         let worker = Self {
-            caller: Caller::new(Arc::clone(&context.observer)),
+            caller,
             cluster: discovery::cluster(&context),
             directive: node.directive(),
             tracker: tracker.clone(),
@@ -97,6 +109,8 @@ impl PayloadWorker {
             status,
             lease,
             happenings,
+            told: Mutex::default(),
+            background,
             targets,
         };
         let forward = forward(tracker.subscribe(), progress);
@@ -104,6 +118,7 @@ impl PayloadWorker {
             tokio::select! {
                 () = worker.run() => {}
                 () = forward => {}
+                () = deliver => {}
             }
         };
         (AbortOnDrop(tokio::spawn(task.in_current_span())), seen, heard)
@@ -169,6 +184,8 @@ impl PayloadWorker {
                 progress.applied = None;
                 progress.ready = false;
                 progress.not_ready = None;
+                progress.hooks.remove(&HookPoint::BeforePromote);
+                progress.hooks.remove(&HookPoint::AfterPromote);
             }
             if !stopping {
                 progress.stuck = None;
@@ -192,7 +209,7 @@ impl PayloadWorker {
             Directive::Run { term, resumed } => {
                 self.be_running(*term, *resumed, target, overtaken, drift).await
             }
-            Directive::Stop { term, reason: _ } => self.stop(*term, target, overtaken).await,
+            Directive::Stop { term, reason } => self.stop(*term, *reason, target, overtaken).await,
         }
     }
 
@@ -287,4 +304,4 @@ pub(crate) async fn clear(
 
 #[cfg(test)]
 #[path = "payload_worker_tests.rs"]
-mod tests;
+pub(crate) mod tests;

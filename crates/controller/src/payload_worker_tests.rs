@@ -22,9 +22,9 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// ConfigMaps by name.
-type Maps = Arc<Mutex<BTreeMap<String, Value>>>;
+pub(crate) type Maps = Arc<Mutex<BTreeMap<String, Value>>>;
 
-fn api_server(maps: Maps) -> Client {
+pub(crate) fn api_server(maps: Maps) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let maps = Arc::clone(&maps);
         async move {
@@ -75,6 +75,10 @@ fn answer(maps: &Maps, method: &str, path: &str, dry: bool, body: Value) -> (u16
         );
     }
     let mut maps = maps.lock().unwrap();
+    if let Some(name) = path.strip_prefix("/api/v1/namespaces/default/secrets/") {
+        let secret = maps.get(&format!("secret:{name}"));
+        return secret.map_or_else(|| refusal(404, "NotFound"), |secret| (200, secret.clone()));
+    }
     let name = path.strip_prefix(MAPS).unwrap_or_default().trim_start_matches('/').to_owned();
     match (method, name.as_str()) {
         ("GET", "") if path == MAPS => {
@@ -106,7 +110,7 @@ fn stored(mut map: Value) -> Value {
     map
 }
 
-struct NoJoiner;
+pub(crate) struct NoJoiner;
 
 #[async_trait::async_trait]
 impl Joiner for NoJoiner {
@@ -123,25 +127,26 @@ impl Joiner for NoJoiner {
 }
 
 /// A worker that steps only when the test says so.
-struct Bench {
-    maps: Maps,
-    worker: PayloadWorker,
+pub(crate) struct Bench {
+    pub(crate) maps: Maps,
+    pub(crate) worker: PayloadWorker,
     _renewed: watch::Sender<Option<flagship_types::Instant>>,
     _links: mpsc::Sender<flagship_node::LinkEvent>,
-    _heard: mpsc::Receiver<Happening>,
+    pub(crate) heard: mpsc::Receiver<Happening>,
+    _deliver: AbortOnDrop,
     _targets: watch::Sender<Target>,
 }
 
-fn target(payload: &str) -> Target {
+pub(crate) fn target(payload: &str) -> Target {
     let sources = vec![PayloadSource::Inline(payload.into())];
     Target { generation: 1, settings: Settings { sources, ..settings() } }
 }
 
 /// One ConfigMap.
-const GOOD: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {k: v}\n";
+pub(crate) const GOOD: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {k: v}\n";
 
 /// A member alone, whose node has settled on leading or on standing by.
-async fn bench(leads: bool) -> Bench {
+pub(crate) async fn bench(leads: bool) -> Bench {
     let maps = Maps::default();
     let client = api_server(Arc::clone(&maps));
     let context = Arc::new(context(client.clone(), Arc::new(NoJoiner)));
@@ -153,21 +158,32 @@ async fn bench(leads: bool) -> Bench {
     let (targets_out, targets) = watch::channel(target(GOOD));
     // Never over.
     let renewed = watch::Sender::new(Some(flagship_node::boot_now() + Duration::from_secs(3600)));
+    let progress = watch::Sender::new(Progress::default());
+    let (background, deliver) = Background::new(
+        Arc::clone(&context),
+        caller.clone(),
+        "default".into(),
+        progress.clone(),
+        happenings.clone(),
+    );
     let worker = PayloadWorker {
+        told: Mutex::default(),
+        background,
         cluster: discovery::cluster(&context),
         caller,
         owner: Owner { namespace: "default".into(), name: "newyork".into() },
         directive: node.directive(),
         node,
         tracker: Tracker::new(flagship_payload::Progress::default()),
-        progress: watch::Sender::new(Progress::default()),
+        progress,
         status,
         lease: LeaseWatch::of(&renewed),
         happenings,
         targets,
         context,
     };
-    Bench { maps, worker, _renewed: renewed, _links: links, _heard: heard, _targets: targets_out }
+    let deliver = AbortOnDrop(tokio::spawn(deliver));
+    Bench { maps, worker, _renewed: renewed, _links: links, heard, _deliver: deliver, _targets: targets_out }
 }
 
 async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandle) {
@@ -203,7 +219,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
 }
 
 /// Polls until it is so.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let wait = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(20)).await;

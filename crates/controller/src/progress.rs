@@ -1,6 +1,8 @@
 //! How far the payload worker is: what it tells the rest of the member's worker.
 
-use flagship_k8s_api::InventoryEntry;
+use std::collections::BTreeMap;
+
+use flagship_k8s_api::{HookPoint, InventoryEntry};
 use flagship_types::{Health, Term};
 
 /// What the payload worker is doing.
@@ -48,18 +50,20 @@ pub(crate) struct Progress {
     pub error: Option<String>,
     /// The object that does not go although it was deleted long ago.
     pub stuck: Option<String>,
+    /// Hooks that have to succeed and did not yet, with what went wrong.
+    pub hooks: BTreeMap<HookPoint, String>,
     /// The directive that this is the outcome of is carried out completely.
     pub settled: bool,
 }
 
 impl Progress {
     /// This member's fitness to lead.
-    pub(crate) fn health(&self, api: bool) -> Health {
+    pub(crate) fn health(&self, api: bool, gates: bool) -> Health {
         Health {
             api,
             payload_valid: self.validity == Validity::Valid,
             payload_ready: self.applied.is_some() && self.ready,
-            gates: true,
+            gates,
             // The election knows.
             failed: false,
         }

@@ -41,6 +41,8 @@ enum Refusal {
     Halfway(String),
     /// Not now.
     Failed(String),
+    /// A hook has to succeed first. It was told and is shown.
+    Blocked(String),
     /// The lead was given up, or is not settled.
     Denied(String),
 }
@@ -68,13 +70,17 @@ impl PayloadWorker {
                 return Next::Rest(REFUSED_RETRY);
             }
             Err(Refusal::Failed(error)) => return self.failed(target, &error),
+            Err(Refusal::Blocked(error)) => {
+                info!(error, "nothing is written before the hook succeeds");
+                return Next::Retry;
+            }
             Err(Refusal::Denied(why)) => {
                 info!(why, "payload writes are not permitted now");
                 return Next::Retry;
             }
         };
         let applied_at = Instant::now();
-        match self.stay(&plan, overtaken, drift).await {
+        match self.stay(&plan, term, target, overtaken, drift).await {
             Woken::Overtaken | Woken::Resync => {}
             Woken::Drifted => {
                 tokio::select! {
@@ -98,7 +104,7 @@ impl PayloadWorker {
         let Some(kept) = drift else { return Next::Rest(REFUSED_RETRY) };
         let plan = kept.plan().clone();
         let again = Instant::now() + REFUSED_RETRY;
-        while let Woken::Drifted = self.stay_watching(kept, again, overtaken).await {
+        while let Woken::Drifted = self.stay_watching(kept, (term, target), again, overtaken).await {
             if let Err(error) = self.correct(&plan, term, target, overtaken).await {
                 info!(error, "the payload that runs drifted and is not corrected yet");
             }
@@ -144,6 +150,8 @@ impl PayloadWorker {
                 }
             })?;
         self.valid();
+        // Asked before anything of the payload is written. Each write asks the node for a permit all the same.
+        self.before_promote(term, resumed, target).await.map_err(Refusal::Blocked)?;
         let first = self.progress.borrow().applied.map(|(term, _)| term) != Some(term);
         let clean = checked.is_clean();
         if !clean {
@@ -228,7 +236,14 @@ impl PayloadWorker {
     }
 
     /// Watches the payload until something has to be done about it.
-    async fn stay(&self, plan: &Plan, overtaken: &CancellationToken, kept: &mut Option<Drift>) -> Woken {
+    async fn stay(
+        &self,
+        plan: &Plan,
+        term: Term,
+        target: &Target,
+        overtaken: &CancellationToken,
+        kept: &mut Option<Drift>,
+    ) -> Woken {
         let resync = Instant::now() + RESYNC;
         let mut drift = match kept.take() {
             Some(mut drift) => match drift.take_over(plan) {
@@ -237,7 +252,7 @@ impl PayloadWorker {
             },
             None => Drift::watch(&self.context.client, plan),
         };
-        let woken = self.stay_watching(&mut drift, resync, overtaken).await;
+        let woken = self.stay_watching(&mut drift, (term, target), resync, overtaken).await;
         *kept = Some(drift);
         woken
     }
@@ -245,6 +260,7 @@ impl PayloadWorker {
     async fn stay_watching(
         &self,
         drift: &mut Drift,
+        (term, target): (Term, &Target),
         resync: Instant,
         overtaken: &CancellationToken,
     ) -> Woken {
@@ -263,7 +279,7 @@ impl PayloadWorker {
                 () = tokio::time::sleep_until(resync) => return Woken::Resync,
                 () = look => {
                     look_at = None;
-                    match self.look().await {
+                    match self.look(term, target).await {
                         Ok(true) => {}
                         Ok(false) => return Woken::Drifted,
                         // Asked again soon: an API server that is away for a while comes back without an event.
@@ -280,7 +296,7 @@ impl PayloadWorker {
     }
 
     /// Reads how the payload is. `false`: some of it is not there.
-    async fn look(&self) -> Result<bool, String> {
+    async fn look(&self, term: Term, target: &Target) -> Result<bool, String> {
         let summary = self.cluster.observe(&self.tracker).await.map_err(|error| error.to_string())?;
         let first = !self.progress.borrow().ready && summary.is_ready();
         self.report(|progress| {
@@ -289,6 +305,9 @@ impl PayloadWorker {
         });
         if first {
             info!(objects = summary.total, "the payload is ready");
+        }
+        if summary.is_ready() {
+            self.after_promote(term, target);
         }
         Ok(summary.lost.is_empty())
     }

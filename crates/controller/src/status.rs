@@ -9,6 +9,7 @@ use flagship_types::{Instant, MemberName, Role};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::gates::Gates;
 use crate::judge;
 use crate::memory::{self, signed};
 use crate::progress::Progress;
@@ -33,6 +34,7 @@ pub(crate) struct View<'a> {
     /// `None` while no node runs.
     pub snapshot: Option<&'a Snapshot>,
     pub progress: &'a Progress,
+    pub gates: &'a Gates,
     pub reach: Reachability,
     pub stall: Option<&'a Stall>,
     /// Why it is not known, or not sure, where others reach this member.

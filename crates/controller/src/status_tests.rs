@@ -1,4 +1,4 @@
-use flagship_k8s_api::{ConditionType, InventoryEntry, ObjectState};
+use flagship_k8s_api::{ConditionType, HookPoint, InventoryEntry, MultiClusterStatus, ObjectState};
 use flagship_node::Directive;
 use flagship_types::Term;
 
@@ -42,6 +42,7 @@ struct Scene {
     stall: Option<Stall>,
     service: Option<Trouble>,
     settings: Settings,
+    gates: Gates,
 }
 
 impl Scene {
@@ -53,6 +54,7 @@ impl Scene {
             stall: None,
             service: None,
             settings: settings(),
+            gates: Gates::Open,
         }
     }
 
@@ -65,6 +67,7 @@ impl Scene {
             settings: Some(&self.settings),
             snapshot: self.snapshot.as_ref(),
             progress: &self.progress,
+            gates: &self.gates,
             reach: self.reach.clone(),
             stall: self.stall.as_ref(),
             service: self.service.as_ref(),
@@ -261,4 +264,64 @@ fn an_address_that_is_not_known_is_said() {
     scene.snapshot = None;
     scene.service = Some(trouble(false));
     assert!(scene.says(ConditionType::Reconciling).2.contains("a/b"), "also while it joins");
+}
+
+#[test]
+fn a_standby_whose_gate_is_closed_is_not_ready_and_names_it() {
+    let mut scene = Scene::new(standby(), Progress { settled: true, ..Default::default() });
+    assert_eq!(scene.says(ConditionType::Ready).0, Some(true));
+    scene.gates = Gates::Closed(vec!["spec.health.gates[0]: Service shop/db does not exist".into()]);
+    let (status, reason, message) = scene.says(ConditionType::Ready);
+    assert_eq!((status, reason.as_str()), (Some(false), "GateClosed"));
+    assert!(message.contains("Service shop/db does not exist"), "{message}");
+    // A leader's payload runs: what a gate says of its fitness does not make it less well.
+    scene.snapshot = Some(snapshot());
+    scene.progress = running();
+    assert_eq!(scene.says(ConditionType::Ready).0, Some(true));
+}
+
+#[test]
+fn a_hook_that_blocks_is_named() {
+    let hooks =
+        [(HookPoint::BeforePromote, "spec.hooks.beforePromote: http://fence answered 503".to_owned())];
+    let scene = Scene::new(snapshot(), Progress { hooks: hooks.into(), ..Default::default() });
+    for which in [ConditionType::Ready, ConditionType::Reconciling] {
+        let (status, reason, message) = scene.says(which);
+        assert_eq!(status, Some(which == ConditionType::Reconciling));
+        assert_eq!(reason, "HookBlocks");
+        assert!(message.contains("nothing is written") && message.contains("answered 503"), "{message}");
+    }
+}
+
+#[test]
+fn a_failed_lead_is_shown_kept_and_cleared() {
+    let lapse = Some(flagship_node::Lapse { times: 2, left: std::time::Duration::from_secs(600) });
+    let mut scene =
+        Scene::new(Snapshot { lapse, ..standby() }, Progress { settled: true, ..Default::default() });
+    let (status, reason, message) = scene.says(ConditionType::Ready);
+    assert_eq!((status, reason.as_str()), (Some(false), "FailedAsLeader"));
+    assert!(message.contains("2 in a row"), "{message}");
+    let failed = scene.picture().status.failed_lead.unwrap();
+    assert_eq!(failed.times, 2);
+    let status = MultiClusterStatus { failed_lead: Some(failed), ..Default::default() };
+    // As the next process reads it, 100 s later.
+    let later = "2026-01-02T12:04:51Z".parse().unwrap();
+    let back = memory::lapse(&status, later).unwrap();
+    assert!(back.times == 2 && (499..=501).contains(&back.left.as_secs()), "{back:?}");
+    // Over: it may lead again, and the next time will be longer.
+    scene.snapshot.as_mut().unwrap().lapse =
+        Some(flagship_node::Lapse { times: 2, left: std::time::Duration::ZERO });
+    assert_eq!(scene.says(ConditionType::Ready).0, Some(true));
+    assert_eq!(scene.picture().status.failed_lead.unwrap().until, None);
+}
+
+#[test]
+fn a_leader_that_is_not_ready_in_time_and_stays_says_why() {
+    let waiting_for = Some("the lead stays here: there is no healthy standby: sheffield is Down".to_owned());
+    let progress =
+        Progress { ready: false, not_ready: Some("Deployment shop/web: 0 of 1".into()), ..running() };
+    let scene = Scene::new(Snapshot { waiting_for, ..snapshot() }, progress);
+    let (status, reason, message) = scene.says(ConditionType::Ready);
+    assert_eq!((status, reason.as_str()), (Some(false), "NotReadyInTime"));
+    assert!(message.contains("sheffield is Down") && message.contains("0 of 1"), "{message}");
 }

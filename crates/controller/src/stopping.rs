@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flagship_node::Command;
+use flagship_node::{Command, ResignReason};
 use flagship_payload::{DeleteError, Stuck};
 use flagship_types::{Term, format_duration};
 use tokio::time::Instant;
@@ -26,12 +26,25 @@ const VALIDATE: Duration = Duration::from_secs(180);
 /// How often a payload that cannot be applied here is tried again.
 const REVALIDATE: Duration = Duration::from_secs(30);
 
+/// How long the node has to call off a stop that a hook refused.
+const REFUSED_STOP: Duration = Duration::from_secs(1);
+
 impl PayloadWorker {
     /// Deletes the payload of a term and says so once the API server has confirmed that all of it is gone.
-    pub(crate) async fn stop(&self, term: Term, target: &Target, overtaken: &CancellationToken) -> Next {
+    pub(crate) async fn stop(
+        &self,
+        term: Term,
+        reason: ResignReason,
+        target: &Target,
+        overtaken: &CancellationToken,
+    ) -> Next {
         if self.progress.borrow().settled {
             // Said already; the node decides what comes next.
             return Next::Rest(Duration::MAX);
+        }
+        if !self.before_demote(term, reason, target).await {
+            // If the node cannot call the stop off, it goes on.
+            return Next::Rest(REFUSED_STOP);
         }
         let gate = self.gate(overtaken).stopping(term);
         let began = Instant::now();
@@ -47,6 +60,7 @@ impl PayloadWorker {
                 self.tell(Happening::new(Notice::normal("PayloadDeleted", note)).under(term));
                 self.report(|progress| progress.settled = true);
                 self.node.tell(Command::PayloadStopped(term)).await;
+                self.after_demote(term, reason, target, before > 0);
                 Next::Rest(Duration::MAX)
             }
             Err(DeleteError::Stuck { stuck, waited }) => {

@@ -20,6 +20,7 @@ use crate::chronicle::Chronicle;
 use crate::departure::Why;
 use crate::events::{Notice, Publisher};
 use crate::finalizer;
+use crate::gates::{self, Gates};
 use crate::happenings::Happening;
 use crate::judge;
 use crate::lease::LeaseWatch;
@@ -59,6 +60,9 @@ pub(crate) struct Member {
     pub progress: watch::Receiver<Progress>,
     pub happenings: mpsc::Receiver<Happening>,
     pub payload: AbortOnDrop,
+    pub gates: watch::Receiver<Gates>,
+    /// Looks at the gates.
+    pub _gate_watch: AbortOnDrop,
 }
 
 /// A task that does not outlive its owner.
@@ -196,6 +200,7 @@ impl Tenure {
         let first = Target { generation: generation.unwrap_or(0), settings: settings.clone() };
         let (target, targets) = watch::channel(first);
         let context = Arc::clone(&self.context);
+        let (gate_watch, gates) = gates::watch(Arc::clone(&context), self.owner(), targets.clone());
         let (payload, progress, happenings) = PayloadWorker::spawn(
             context,
             self.owner(),
@@ -205,7 +210,19 @@ impl Tenure {
             targets,
             inventory,
         );
-        Ok(Member { node, events, ended, settings, generation, target, progress, happenings, payload })
+        Ok(Member {
+            node,
+            events,
+            ended,
+            settings,
+            generation,
+            target,
+            progress,
+            happenings,
+            payload,
+            gates,
+            _gate_watch: gate_watch,
+        })
     }
 
     pub(crate) fn member(&self) -> &MemberName {
@@ -358,6 +375,7 @@ impl Tenure {
             inventory: self.chronicle.inventory().to_vec(),
             ..Progress::default()
         });
+        let gates = member.map(|member| member.gates.borrow().clone()).unwrap_or_default();
         let leader_since = snapshot.as_ref().and_then(|snapshot| self.chronicle.leader_since(snapshot));
         let view = View {
             namespace: &self.identity.namespace,
@@ -366,6 +384,7 @@ impl Tenure {
             settings: member.map(|member| &member.settings),
             snapshot: snapshot.as_deref(),
             progress: &progress,
+            gates: &gates,
             reach: self.caller.reachability(),
             stall: self.stall.as_ref(),
             service: self.service.as_ref().and_then(ServiceWatch::trouble),

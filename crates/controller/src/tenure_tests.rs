@@ -102,6 +102,8 @@ pub(crate) fn bench_over(client: kube::Client) -> Bench {
         progress,
         happenings,
         payload: AbortOnDrop(tokio::spawn(std::future::pending())),
+        gates: watch::channel(Gates::Open).1,
+        _gate_watch: AbortOnDrop(tokio::spawn(std::future::pending())),
     };
     Bench {
         joiner,

@@ -216,6 +216,7 @@ impl Election {
             Input::DeletionBegan(term) => self.on_deletion_began(term),
             Input::PayloadStopped(term) => self.on_payload_stopped(term),
             Input::StopStuck { term, object } => self.on_stop_stuck(term, object),
+            Input::StopRefused { term, because } => self.on_stop_refused(term, &because),
             Input::Admit(member) => self.on_admit(&member),
             Input::Forget(member) => self.on_forget(&member),
             Input::Retire(reason) => self.on_retire(reason),

@@ -324,6 +324,16 @@ impl Election {
         }
     }
 
+    /// Only a move that somebody wished for can be refused, and only while nothing is deleted.
+    pub(crate) fn on_stop_refused(&mut self, term: Term, because: &str) {
+        let Stage::Stopping(stopping) = &self.stage else {
+            return;
+        };
+        if stopping.term == term && stopping.reason.is_handover() && !stopping.began && !stopping.stopped {
+            self.call_off(because);
+        }
+    }
+
     pub(crate) fn on_retire(&mut self, reason: ResignReason) {
         self.retired = Some(reason);
         if let Stage::Stopping(stopping) = &mut self.stage {

@@ -42,6 +42,13 @@ pub enum Input {
         /// The object that does not go.
         object: String,
     },
+    /// Nothing was deleted for the stop of this term yet, and a hook of this side objects to it.
+    StopRefused {
+        /// Of which term.
+        term: Term,
+        /// A sentence for people.
+        because: String,
+    },
     /// An operator vouches for a member that has no record, so that it may vote.
     Admit(MemberName),
     /// An operator says that a member will not come back: nobody waits for it.

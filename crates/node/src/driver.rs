@@ -150,6 +150,7 @@ impl Driver {
             Command::DeletionBegan(term) => machine.deletion_began(term, now),
             Command::PayloadStopped(term) => machine.payload_stopped(term, now),
             Command::StopStuck { term, object } => machine.stop_stuck(term, object, now),
+            Command::StopRefused { term, because } => machine.stop_refused(term, because, now),
             Command::Admit(member) => machine.admit(member, now),
             Command::Forget(member) => machine.forget(member, now),
             Command::Retire(reason) => machine.retire(reason, now),

@@ -40,6 +40,13 @@ pub enum Command {
         /// What does not go.
         object: String,
     },
+    /// A hook objects to the stop of this term, of which nothing is deleted yet.
+    StopRefused {
+        /// Of which term.
+        term: Term,
+        /// Why, as a sentence.
+        because: String,
+    },
     /// An operator vouches for a member without a voter record.
     Admit(MemberName),
     /// An operator says that a member will not come back.

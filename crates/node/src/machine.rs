@@ -238,6 +238,11 @@ impl Machine {
         self.tell_election(election::Input::StopStuck { term, object }, now);
     }
 
+    /// A hook objects to the stop.
+    pub fn stop_refused(&mut self, term: Term, because: String, now: Instant) {
+        self.tell_election(election::Input::StopRefused { term, because }, now);
+    }
+
     /// Operator's word for a member without a record.
     pub fn admit(&mut self, member: MemberName, now: Instant) {
         self.tell_election(election::Input::Admit(member), now);
