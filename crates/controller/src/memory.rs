@@ -56,6 +56,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         leader: status.leader.as_ref().and_then(name),
         config: config.unwrap_or_default(),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
+        chosen: status.chosen,
     })
 }
 
@@ -80,8 +81,19 @@ pub(crate) fn failed_lead(lapse: Option<Lapse>, wall: Timestamp) -> FailedLead {
 
 /// Puts a record into the status, replacing the one before as a whole.
 pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, callsign: &Callsign) {
-    let ElectionRecord { version: _, vote, promise, held, stopping, term, leader: _, config, forgotten } =
-        &record.election;
+    let ElectionRecord {
+        version: _,
+        vote,
+        promise,
+        held,
+        stopping,
+        term,
+        leader: _,
+        config,
+        forgotten,
+        chosen,
+    } = &record.election;
+    status.chosen = *chosen;
     status.epoch = Some(signed(record.epoch.0));
     status.callsign = Some(callsign.as_str().into());
     status.vote = vote.as_ref().map(|vote| VoteStatus {
@@ -112,6 +124,7 @@ pub(crate) fn copy(from: &MultiClusterStatus, to: &mut MultiClusterStatus) {
     to.callsign.clone_from(&from.callsign);
     to.vote.clone_from(&from.vote);
     to.held_term = from.held_term;
+    to.chosen = from.chosen;
     to.stopping = from.stopping;
     to.term = from.term;
     to.holder.clone_from(&from.holder);
@@ -148,6 +161,7 @@ mod tests {
             leader: Some(member("newyork")),
             config,
             forgotten: vec![member("sheffield")],
+            chosen: true,
         };
         DurableRecord { epoch: Epoch(123), election }
     }

@@ -26,6 +26,9 @@ const GATHER: Duration = Duration::from_millis(150);
 /// The least time between two corrections: somebody who sets a field back every time must not keep us busy.
 const DRIFT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often a payload that is left alone is looked at.
+const SUSPENDED_LOOK: Duration = Duration::from_secs(5);
+
 /// Why the payload is not watched any more.
 enum Woken {
     Overtaken,
@@ -84,6 +87,22 @@ impl PayloadWorker {
             }
         }
         Next::Go
+    }
+
+    /// The object is suspended: what runs is looked at and not touched.
+    pub(crate) async fn leave_alone(&self, overtaken: &CancellationToken) -> Next {
+        self.report(|progress| {
+            progress.activity = Activity::Idle;
+            progress.error = None;
+        });
+        tokio::select! {
+            biased;
+            () = overtaken.cancelled() => {}
+            looked = self.look() => if let Err(error) = looked {
+                info!(error, "a suspended payload cannot be looked at now");
+            }
+        }
+        Next::Rest(SUSPENDED_LOOK)
     }
 
     /// The payload was refused after an edit: what ran before it goes on running, and is kept as it was applied, until

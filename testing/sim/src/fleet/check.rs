@@ -127,6 +127,7 @@ mod tests {
             leader: None,
             config: FleetConfig::default(),
             forgotten: vec![],
+            chosen: false,
         };
         DurableRecord { epoch: Epoch(epoch), election }
     }

@@ -444,6 +444,7 @@ fn node_spec(spec: &HostSpec) -> NodeSpec {
         rank: spec.rank(),
         ready: spec.ready,
         candidate: true,
+        suspended: false,
         proposal: FleetConfig::default(),
         promote_timeout: None,
     };
