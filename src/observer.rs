@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use flagship_controller::{Observer, PayloadResult};
+use flagship_controller::{LeadPhase, Observer, PayloadResult};
 use flagship_node::NodeHandle;
-use flagship_telemetry::{MemberRecorder, Outcome, Running, Telemetry};
+use flagship_telemetry::{MemberRecorder, Outcome, Phase, Running, Telemetry};
 use flagship_types::{Callsign, MemberName};
 
 type Members = BTreeMap<(Callsign, MemberName), Running>;
@@ -54,6 +54,16 @@ impl Observer for TelemetryObserver {
     ) {
         if let Some(recorder) = self.recorder(callsign, member) {
             recorder.applied(took, outcome(result));
+        }
+    }
+
+    fn lead_phase(&self, callsign: &Callsign, member: &MemberName, phase: LeadPhase, after: Duration) {
+        let phase = match phase {
+            LeadPhase::PayloadCreated => Phase::PayloadCreated,
+            LeadPhase::PayloadReady => Phase::PayloadReady,
+        };
+        if let Some(recorder) = self.recorder(callsign, member) {
+            recorder.lead_phase(phase, after);
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::operator::args::{ExplainArgs, ForceLeadArgs, HistoryArgs, PauseArgs, ResumeArgs, SwitchoverArgs};
+
 /// Keeps one workload running in exactly one of several Kubernetes clusters.
 #[derive(Debug, Parser)]
 #[command(name = "flagship", version, propagate_version = true, disable_help_subcommand = true)]
@@ -25,6 +27,16 @@ pub enum Command {
     Status(StatusArgs),
     /// Check that a failover would succeed: certificates, links, clocks, rights, agreement
     Check(CheckArgs),
+    /// Explain why each member leads or not, and whether a failover would succeed right now
+    Explain(ExplainArgs),
+    /// Show what happened in a fleet: who came to lead, why, and how long it took
+    History(HistoryArgs),
+    /// Move the lead to another member: the payload stops first, then starts there
+    Switchover(SwitchoverArgs),
+    /// Stop everything that moves the lead by itself, in the whole fleet and through restarts
+    Pause(PauseArgs),
+    /// End a pause
+    Resume(ResumeArgs),
     /// Print the CustomResourceDefinition as YAML
     Crd,
     /// Make and show the certificates of a fleet
@@ -253,6 +265,8 @@ pub enum FleetCommand {
     Admit(FleetArgs),
     /// Say that a member will not come back, so that nobody waits for it
     Forget(FleetArgs),
+    /// Have a member lead without the grants of those that cannot be asked: the last resort
+    ForceLead(ForceLeadArgs),
 }
 
 /// A word to the fleet about one member.
@@ -282,7 +296,7 @@ pub struct CompletionArgs {
 /// The longest reason: it goes into an annotation, Events and the history.
 const MAX_REASON_CHARS: usize = 512;
 
-fn reason(text: &str) -> Result<String, String> {
+pub(crate) fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("say why: it is shown in Events and in the history".into()),
         text if text.chars().count() > MAX_REASON_CHARS => {
@@ -371,6 +385,11 @@ mod tests {
             (&["fleet", "forget", "newyork"], "--reason"),
             (&["fleet", "forget", "newyork", "--reason", " "], "say why"),
             (&["fleet", "forget", "New York", "--reason", "x"], "lower-case"),
+            (&["pause"], "--reason"),
+            (&["pause", "--reason", &"é".repeat(200)], "at most 256 bytes"),
+            (&["switchover", "--to", "New York"], "lower-case"),
+            (&["fleet", "force-lead", "--reason", "x", "--i-have-stopped", "a"], "--above-term"),
+            (&["fleet", "force-lead", "--reason", "x", "--above-term", "3"], "--i-have-stopped"),
             (&["pki", "init", "--fleet", "a/b", "--member", "x", "--out", "d"], "not allowed"),
             (&["pki", "init", "--fleet", "f", "--member", "x", "--out", "d", "--days", "0"], "1..=3650"),
         ] {

@@ -34,6 +34,7 @@ pub(crate) async fn run(command: &FleetCommand) -> Result<Exit, Stop> {
     let (args, annotation) = match command {
         FleetCommand::Admit(args) => (args, ADMIT_ANNOTATION),
         FleetCommand::Forget(args) => (args, FORGET_ANNOTATION),
+        FleetCommand::ForceLead(args) => return crate::operator::force::run(args).await,
     };
     let (targets, unreachable) = gather(args).await;
     let targets = choose(args, targets, annotation == FORGET_ANNOTATION)?;

@@ -8,6 +8,7 @@ mod exit;
 mod fleet;
 mod leases;
 mod liveness;
+mod operator;
 mod out;
 mod pki;
 mod reference;
@@ -43,6 +44,11 @@ pub async fn dispatch(command: Command) -> Result<Dispatched, Stop> {
         Command::Run(args) => return Ok(Dispatched::Run(args)),
         Command::Status(args) => status::run(&args).await?,
         Command::Check(args) => check::run(&args).await?,
+        Command::Explain(args) => operator::explain::run(&args).await?,
+        Command::History(args) => operator::history::run(&args).await?,
+        Command::Switchover(args) => operator::switchover::run(&args).await?,
+        Command::Pause(args) => operator::pause::pause(&args).await?,
+        Command::Resume(args) => operator::pause::resume(&args).await?,
         Command::Crd => crd()?,
         Command::Pki(command) => pki::run(&command)?,
         Command::Fleet(command) => fleet::run(&command).await?,

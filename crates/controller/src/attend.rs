@@ -21,6 +21,7 @@ use crate::finalizer;
 use crate::gates::Gates;
 use crate::happenings::{self, Happening};
 use crate::member::{Change, change, node_spec};
+use crate::orders;
 use crate::orphan::{Removal, removal};
 use crate::payload_worker::Target;
 use crate::ports::Probe;
@@ -165,6 +166,10 @@ impl Tenure {
             attention.health = Some(health);
             member.node.tell(Command::Health(health)).await;
         }
+        for (phase, after) in self.chronicle.follow(&progress) {
+            let callsign = &member.settings.callsign;
+            self.context.observer.lead_phase(callsign, &self.identity.member, phase, after);
+        }
         let objects = progress.inventory.len();
         if attention.objects.replace(objects) != Some(objects) {
             let callsign = &member.settings.callsign;
@@ -297,6 +302,8 @@ impl Tenure {
         let hand_over = end == End::Shutdown
             && self.context.options.on_shutdown == OnShutdown::Handover
             && leads
+            && snapshot.config.pause.is_none()
+            && !member.settings.suspend
             && can_hand_over(&snapshot);
         if !hand_over {
             return Some(Outcome::Interrupted(end));
@@ -372,8 +379,7 @@ impl Tenure {
         attention.obeyed.retain(|key, _| annotations.iter().any(|annotation| annotation.key == *key));
         for annotation in annotations {
             if attention.obeyed.get(annotation.key) != Some(&annotation.value) {
-                let happening = self.carry_out(&annotation, member).await;
-                self.chronicle.tell(happening);
+                self.carry_out(&annotation, member).await;
                 attention.obeyed.insert(annotation.key, annotation.value);
             }
             if let Err(error) = commands::remove(&self.api, &self.caller, object, annotation.key).await {
@@ -383,10 +389,17 @@ impl Tenure {
         }
     }
 
-    async fn carry_out(&self, annotation: &Annotation, member: &Member) -> Happening {
-        match &annotation.order {
+    async fn carry_out(&mut self, annotation: &Annotation, member: &Member) {
+        let happening = match &annotation.order {
             Err(error) => {
                 Happening::new(Notice::warning("CommandRefused", format!("{}: {error}", annotation.key)))
+            }
+            // An earlier process of this member carried it out.
+            Ok(Order::Operator(order)) if self.chronicle.answered(&order.id) => return,
+            Ok(Order::Operator(order)) => {
+                let (answer, happening) = orders::carry_out(annotation.key, order, &member.node).await;
+                self.chronicle.answer(answer);
+                happening
             }
             Ok(Order::Admit { member: who, reason }) => {
                 member.node.tell(Command::Admit(who.clone())).await;
@@ -398,14 +411,13 @@ impl Tenure {
             }
             Ok(Order::Forget { member: who, reason }) => {
                 member.node.tell(Command::Forget(who.clone())).await;
-                Happening::new(Notice::normal(
-                    "Forgotten",
-                    format!(
-                        "{who} is forgotten, nobody waits for it any more: an operator declared it gone ({reason})"
-                    ),
-                ))
+                let note = format!(
+                    "{who} is forgotten, nobody waits for it any more: an operator declared it gone ({reason})"
+                );
+                Happening::new(Notice::normal("Forgotten", note))
             }
-        }
+        };
+        self.chronicle.tell(happening);
     }
 
     /// Everything that was told and not read yet.

@@ -1,6 +1,9 @@
 //! What an operator asks for by an annotation: read, carried out once, taken off the object.
 
-use flagship_k8s_api::{ADMIT_ANNOTATION, Command, CommandError, FORGET_ANNOTATION, MultiCluster};
+use flagship_k8s_api::{
+    ADMIT_ANNOTATION, Command, FORCE_LEAD_ANNOTATION, FORGET_ANNOTATION, MultiCluster, OperatorOrder,
+    PAUSE_ANNOTATION, RESUME_ANNOTATION, SWITCHOVER_ANNOTATION,
+};
 use flagship_types::MemberName;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -10,8 +13,16 @@ use crate::request::{CallError, Caller, Verb};
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
-    Admit { member: MemberName, reason: String },
-    Forget { member: MemberName, reason: String },
+    Admit {
+        member: MemberName,
+        reason: String,
+    },
+    Forget {
+        member: MemberName,
+        reason: String,
+    },
+    /// For the node, which answers.
+    Operator(OperatorOrder),
 }
 
 /// An annotation with what it says.
@@ -19,7 +30,8 @@ pub(crate) enum Order {
 pub(crate) struct Annotation {
     pub key: &'static str,
     pub value: String,
-    pub order: Result<Order, CommandError>,
+    /// What is asked for, or why that is not known: a sentence.
+    pub order: Result<Order, String>,
 }
 
 /// The command annotations on the object.
@@ -28,12 +40,23 @@ pub(crate) fn read(object: &MultiCluster) -> Vec<Annotation> {
         let value = object.annotations().get(key)?;
         Some(Annotation { key, value: value.clone(), order: order(key, value) })
     };
-    [ADMIT_ANNOTATION, FORGET_ANNOTATION].into_iter().filter_map(annotation).collect()
+    let known = [
+        ADMIT_ANNOTATION,
+        FORGET_ANNOTATION,
+        PAUSE_ANNOTATION,
+        RESUME_ANNOTATION,
+        SWITCHOVER_ANNOTATION,
+        FORCE_LEAD_ANNOTATION,
+    ];
+    known.into_iter().filter_map(annotation).collect()
 }
 
-fn order(key: &str, value: &str) -> Result<Order, CommandError> {
-    let Command { member, reason } = Command::parse(value)?;
-    let member = MemberName::new(&member)?;
+fn order(key: &str, value: &str) -> Result<Order, String> {
+    if key != ADMIT_ANNOTATION && key != FORGET_ANNOTATION {
+        return OperatorOrder::parse(key, value).map(Order::Operator).map_err(|error| error.to_string());
+    }
+    let Command { member, reason } = Command::parse(value).map_err(|error| error.to_string())?;
+    let member = MemberName::new(&member).map_err(|error| error.to_string())?;
     Ok(if key == ADMIT_ANNOTATION {
         Order::Admit { member, reason }
     } else {
@@ -74,6 +97,15 @@ mod tests {
         let member = MemberName::new("sheffield").unwrap();
         assert_eq!(found[0].key, FORGET_ANNOTATION);
         assert_eq!(*found[0].order.as_ref().unwrap(), Order::Forget { member, reason: "scrapped".into() });
+    }
+
+    #[test]
+    fn an_operators_order_is_read() {
+        let object = annotated(SWITCHOVER_ANNOTATION, r#"{"id":"1","to":"sheffield"}"#);
+        let found = read(&object);
+        let Ok(Order::Operator(order)) = &found[0].order else { panic!("{found:?}") };
+        assert_eq!((found[0].key, order.id.as_str()), (SWITCHOVER_ANNOTATION, "1"));
+        assert!(read(&annotated(PAUSE_ANNOTATION, "yes"))[0].order.is_err());
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(crate) fn peer(who: &str, state: State) -> MemberSnapshot {
         term: Term(7),
         health: Health::default(),
         epoch: Epoch(4711),
+        candidate: true,
+        unfit: None,
     }
 }
 
@@ -122,6 +124,7 @@ pub(crate) fn snapshot() -> Snapshot {
         successor: None,
         lapse: None,
         config_conflict: None,
+        config_missing: Vec::new(),
         waiting_for: None,
         members: vec![own],
         other_leaders: Vec::new(),

@@ -1,7 +1,11 @@
 //! What happens to a member, in words: for the history in its status and for Kubernetes Events.
 
+use std::time::Duration;
+
+use flagship_k8s_api::LeadPhases;
 use flagship_node::{
-    ElectionEvent, Evidence, LinkRefusal, NodeEvent, Refusal, RefusalReason, ResignReason, State,
+    Ascent, AscentReason, ElectionEvent, Evidence, LinkRefusal, NodeEvent, Phases, Refusal, RefusalReason,
+    ResignReason, State,
 };
 use flagship_types::{MemberName, Role, Term, format_duration};
 
@@ -16,11 +20,13 @@ pub(crate) struct Happening {
     pub history: bool,
     /// If set, equal keys are throttled: peers can make it happen as often as they like.
     pub throttle: Option<String>,
+    /// Of a lead that began: how.
+    pub lead: Option<Ascent>,
 }
 
 impl Happening {
     pub(crate) fn new(notice: Notice) -> Self {
-        Self { notice, term: Term::NONE, history: true, throttle: None }
+        Self { notice, term: Term::NONE, history: true, throttle: None, lead: None }
     }
 
     pub(crate) fn under(self, term: Term) -> Self {
@@ -108,17 +114,9 @@ fn of_member(
 
 fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
     let (notice, term) = match event {
-        ElectionEvent::Elected { term, took, failover, handed_over_by, ascent: _ } => {
-            let why = match (failover, handed_over_by) {
-                (true, _) => "after the leader failed".into(),
-                (false, Some(leader)) => format!("handed over by {leader}"),
-                (false, None) => "as the lead was free".to_owned(),
-            };
-            let took = format_duration(*took);
-            (
-                Notice::normal("Elected", format!("{own} leads under term {term}, {why}; that took {took}")),
-                *term,
-            )
+        ElectionEvent::Elected { term, ascent, .. } => {
+            let notice = Notice::normal("Elected", elected(own, ascent));
+            return Some(Happening { lead: Some(ascent.clone()), ..Happening::new(notice).under(*term) });
         }
         ElectionEvent::LeaderChanged { leader: Some(leader), term } if leader != own => {
             (Notice::normal("LeaderChanged", format!("{leader} leads under term {term}")), *term)
@@ -158,6 +156,28 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
             let note = format!("handover did not happen, {own} keeps term {term}: {reason}");
             (Notice::warning("HandoverFailed", note), *term)
         }
+        ElectionEvent::PauseChanged { pause: Some(pause) } => {
+            let note = format!(
+                "an operator paused the fleet ({}): nothing moves the lead by itself until: flagship resume",
+                pause.reason
+            );
+            (Notice::warning("FleetPaused", note), Term::NONE)
+        }
+        ElectionEvent::PauseChanged { pause: None } => {
+            (Notice::normal("FleetResumed", "the fleet is not paused any more"), Term::NONE)
+        }
+        ElectionEvent::Forcing { term, stopped } => {
+            let names = stopped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let note = format!(
+                "an operator has {own} lead under term {term} without the grants of others; stopped by his word: {}",
+                if names.is_empty() { "nobody" } else { &names }
+            );
+            (Notice::warning("ForcingLead", note), *term)
+        }
+        ElectionEvent::PauseRefused { because, .. } | ElectionEvent::ForceRefused { because } => {
+            let note = format!("an operator's order was not carried out: {because}");
+            (Notice::warning("OrderRefused", note), Term::NONE)
+        }
         ElectionEvent::SplitSeen { other, term } => {
             let note = format!(
                 "{other} leads too, under term {term}, after a partition: one of the two gives up its payload now"
@@ -170,6 +190,46 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
         }
     };
     Some(Happening::new(notice).under(term))
+}
+
+/// How a lead began.
+fn elected(own: &MemberName, ascent: &Ascent) -> String {
+    let former = ascent.predecessor.as_ref().map_or_else(|| "the leader".to_owned(), ToString::to_string);
+    let why = match ascent.reason {
+        AscentReason::Founding => "nobody led before".to_owned(),
+        AscentReason::Crash => format!("the process of {former} ended"),
+        AscentReason::Silence => format!("nothing was heard of {former} any more"),
+        AscentReason::Rank => format!("{former} gave way to the higher rank"),
+        AscentReason::Switchover => format!("an operator moved the lead from {former}"),
+        AscentReason::Unhealthy => format!("the payload of {former} was not ready in time"),
+        AscentReason::Removal => format!("{former} was removed"),
+        AscentReason::Handover => format!("{former} handed the lead over"),
+        AscentReason::Found => "its payload was found running here".to_owned(),
+        AscentReason::Forced => "an operator forced it".to_owned(),
+    };
+    let Phases { detected, predecessor_stopped, elected } = ascent.phases;
+    let reached =
+        [("detected", detected), ("predecessor stopped", predecessor_stopped), ("elected", Some(elected))];
+    let reached = reached
+        .into_iter()
+        .filter_map(|(what, after)| Some(format!("{what} after {}", format_duration(after?))));
+    let (term, reason) = (ascent.term, ascent.reason.as_str());
+    format!("{own} leads under term {term} ({reason}): {why}; {}", reached.collect::<Vec<_>>().join(", "))
+}
+
+/// For the status.
+pub(crate) fn phases_of(phases: &Phases) -> LeadPhases {
+    LeadPhases {
+        detected_ms: phases.detected.map(whole_ms),
+        predecessor_stopped_ms: phases.predecessor_stopped.map(whole_ms),
+        elected_ms: Some(whole_ms(phases.elected)),
+        payload_created_ms: None,
+        payload_ready_ms: None,
+    }
+}
+
+pub(crate) fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Why a voter refused, as a clause about it.
@@ -222,9 +282,9 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
         ResignReason::Handover => "a better member takes over",
         ResignReason::Switchover => "an operator moves the lead to another member",
         ResignReason::Unhealthy => "it was not ready in time, and another member is healthy",
+        ResignReason::NotCandidate => "its spec.candidate is false, and another member is fit",
         ResignReason::Removal => "this MultiCluster is being deleted or leaves the fleet",
         ResignReason::Operator => "an operator asked for it",
-        ResignReason::NotCandidate => "its object says that it may not lead any more",
         ResignReason::Unfinished => "an earlier process had begun to",
         ResignReason::LeaseLost => "a majority of the voters did not renew its lease in time",
     };
@@ -234,8 +294,6 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn name(name: &str) -> MemberName {
@@ -244,18 +302,26 @@ mod tests {
 
     #[test]
     fn an_election_reads_well() {
-        let event = elected(true, Some("sheffield"));
+        let ms = Duration::from_millis;
+        let phases = Phases { detected: Some(ms(900)), predecessor_stopped: None, elected: ms(1200) };
+        let event = ascended(AscentReason::Crash, Some("sheffield"), phases);
         let happening = of_node(&NodeEvent::Election(event), &name("newyork")).unwrap();
         assert_eq!(
             happening.notice.note,
-            "newyork leads under term 7, after the leader failed; that took 1.2s"
+            "newyork leads under term 7 (Crash): the process of sheffield ended; detected after 900ms, elected after 1.2s"
         );
         assert!(happening.history && happening.throttle.is_none());
+        let phases = phases_of(&happening.lead.unwrap().phases);
+        assert_eq!(
+            (phases.detected_ms, phases.elected_ms, phases.payload_ready_ms),
+            (Some(900), Some(1200), None)
+        );
     }
 
-    fn elected(failover: bool, by: Option<&str>) -> ElectionEvent {
+    fn ascended(reason: AscentReason, from: Option<&str>, phases: Phases) -> ElectionEvent {
         let (term, took) = (Term(7), Duration::from_millis(1200));
-        ElectionEvent::Elected { term, took, failover, handed_over_by: by.map(name) }
+        let ascent = Ascent { term, predecessor: from.map(name), reason, phases };
+        ElectionEvent::Elected { term, took, failover: false, handed_over_by: None, ascent }
     }
 
     fn note(event: ElectionEvent) -> String {
@@ -264,9 +330,17 @@ mod tests {
 
     #[test]
     fn a_handover_is_not_a_free_lead() {
-        let told = note(elected(false, Some("sheffield")));
-        assert_eq!(told, "newyork leads under term 7, handed over by sheffield; that took 1.2s");
-        assert!(note(elected(false, None)).contains("as the lead was free"));
+        let ms = Duration::from_millis;
+        let phases = Phases { detected: None, predecessor_stopped: Some(ms(700)), elected: ms(750) };
+        let told = note(ascended(AscentReason::Switchover, Some("sheffield"), phases));
+        assert_eq!(
+            told,
+            "newyork leads under term 7 (Switchover): an operator moved the lead from sheffield; predecessor stopped after \
+             700ms, elected after 750ms"
+        );
+        assert!(
+            note(ascended(AscentReason::Founding, None, phases)).contains("(Founded): nobody led before")
+        );
     }
 
     #[test]

@@ -29,7 +29,25 @@ pub(crate) fn all(view: &View<'_>) -> Vec<Judgement> {
     ];
     all.extend(stalled);
     all.extend(reconciling);
+    all.extend(paused_fleet(view));
     all
+}
+
+/// An operator stopped everything that moves the lead by itself: nobody who looks at any member may miss it.
+fn paused_fleet(view: &View<'_>) -> Option<Judgement> {
+    let snapshot = view.snapshot?;
+    let pause = snapshot.config.pause.as_ref()?;
+    let since = i64::try_from(pause.since_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let since = since.map(|at| format!(" since {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))).unwrap_or_default();
+    let missing = match snapshot.config_missing.as_slice() {
+        [] => String::new(),
+        missing => format!("; not stored yet by {}", names(&missing.iter().collect::<Vec<_>>())),
+    };
+    let message = format!(
+        "an operator paused the fleet{since} ({}): no failure, rank or health moves the lead until: flagship resume{missing}",
+        pause.reason
+    );
+    Some(judgement(ConditionType::Paused, true, "Operator", message))
 }
 
 /// Whether this says that all is well.
@@ -78,7 +96,7 @@ fn stalled(view: &View<'_>) -> Option<Judgement> {
 
 fn reconciling(view: &View<'_>) -> Option<Judgement> {
     let going = |reason: &str, message: String| judgement(ConditionType::Reconciling, true, reason, message);
-    if view.stall.is_some() {
+    if view.stall.is_some() || (suspended(view).is_some() && leads(view) && !view.removal) {
         return None;
     }
     let unlocated = view.service.filter(|trouble| !trouble.stalled);
@@ -134,6 +152,9 @@ fn ready(view: &View<'_>, stalled: Option<&Judgement>, reconciling: Option<&Judg
     if let Some(reconciling) = reconciling {
         return judgement(which, false, &reconciling.reason, reconciling.message.clone());
     }
+    if let Some(suspended) = suspended(view) {
+        return judgement(which, true, "Suspended", suspended);
+    }
     if leads(view) {
         return judgement(which, true, "Leading", "the payload runs here and is ready");
     }
@@ -154,6 +175,17 @@ fn ready(view: &View<'_>, stalled: Option<&Judgement>, reconciling: Option<&Judg
         Some(leader) => judgement(which, true, "Standby", format!("standing by for {leader}")),
         None => judgement(which, false, "NoLeader", waiting(view)),
     }
+}
+
+/// What suspending this object means now.
+fn suspended(view: &View<'_>) -> Option<&'static str> {
+    let suspend = view.settings.is_some_and(|settings| settings.suspend);
+    suspend.then(|| match leads(view) {
+        true => {
+            "spec.suspend is true: the payload that runs here is left as it is, and the lead is not moved"
+        }
+        false => "spec.suspend is true: this member takes no lead",
+    })
 }
 
 fn joined(view: &View<'_>) -> Judgement {
@@ -267,6 +299,9 @@ fn payload_applied(view: &View<'_>) -> Judgement {
     }
     if view.snapshot.is_some_and(|snapshot| snapshot.role == Role::Stopping) {
         return judgement(which, false, "Deleting", format!("being deleted, {} left", objects(left)));
+    }
+    if let (true, Some(suspended)) = (leads(view), suspended(view)) {
+        return judgement(which, left > 0, "Suspended", format!("{suspended}; {}", objects(left)));
     }
     match (leads(view), progress.applied) {
         (true, Some((term, generation))) if view.generation.is_none_or(|now| now == generation) => {

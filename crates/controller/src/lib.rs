@@ -21,6 +21,7 @@ mod judge;
 mod lease;
 mod member;
 mod memory;
+mod orders;
 mod orphan;
 mod payload_worker;
 mod ports;
@@ -36,5 +37,5 @@ mod supervisor;
 mod tenure;
 mod worker;
 
-pub use ports::{JoinError, Joined, Joiner, MemberStart, Observer, PayloadResult, Probe, Waiting};
+pub use ports::{JoinError, Joined, Joiner, LeadPhase, MemberStart, Observer, PayloadResult, Probe, Waiting};
 pub use supervisor::{Controller, OnShutdown, Options};

@@ -14,11 +14,11 @@ pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
     NodeSpec {
         election: ElectionSpec {
             witness: false,
-            suspended: false,
             fences: false,
             rank: settings.rank,
             ready: settings.ready,
-            candidate: true,
+            candidate: settings.candidate,
+            suspended: settings.suspend,
             proposal: settings.proposal.clone(),
             promote_timeout: settings.health.promote_timeout,
         },
@@ -134,6 +134,8 @@ mod tests {
         assert_eq!(edited(|s| s.seeds.clear()), Change::Tell);
         assert_eq!(edited(|s| s.advertised = None), Change::Tell);
         assert_eq!(edited(|s| s.proposal.restart_grace = Duration::ZERO), Change::Tell);
+        assert_eq!(edited(|s| s.candidate = false), Change::Tell);
+        assert_eq!(edited(|s| s.suspend = true), Change::Tell);
         assert_eq!(edited(|s| s.port = 9991), Change::Rejoin);
         assert_eq!(edited(|s| s.silence_floor = Duration::from_secs(9)), Change::Rejoin);
         assert_eq!(edited(|s| s.callsign = "other".parse().unwrap()), Change::OtherFleet);

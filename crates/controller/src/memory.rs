@@ -56,7 +56,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         leader: status.leader.as_ref().and_then(name),
         config: config.unwrap_or_default(),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
-        chosen: false,
+        chosen: status.chosen,
     })
 }
 
@@ -91,8 +91,9 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
         leader: _,
         config,
         forgotten,
-        chosen: _,
+        chosen,
     } = &record.election;
+    status.chosen = *chosen;
     status.epoch = Some(signed(record.epoch.0));
     status.callsign = Some(callsign.as_str().into());
     status.vote = vote.as_ref().map(|vote| VoteStatus {
@@ -123,6 +124,7 @@ pub(crate) fn copy(from: &MultiClusterStatus, to: &mut MultiClusterStatus) {
     to.callsign.clone_from(&from.callsign);
     to.vote.clone_from(&from.vote);
     to.held_term = from.held_term;
+    to.chosen = from.chosen;
     to.stopping = from.stopping;
     to.term = from.term;
     to.holder.clone_from(&from.holder);
@@ -159,7 +161,7 @@ mod tests {
             leader: Some(member("newyork")),
             config,
             forgotten: vec![member("sheffield")],
-            chosen: false,
+            chosen: true,
         };
         DurableRecord { epoch: Epoch(123), election }
     }

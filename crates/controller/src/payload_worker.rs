@@ -206,6 +206,7 @@ impl PayloadWorker {
                 Next::Rest(Duration::MAX)
             }
             Directive::Absent => self.be_absent(target, overtaken).await,
+            Directive::Run { .. } if target.settings.suspend => self.leave_alone(overtaken).await,
             Directive::Run { term, resumed } => {
                 self.be_running(*term, *resumed, target, overtaken, drift).await
             }

@@ -125,6 +125,15 @@ impl PayloadResult {
     }
 }
 
+/// What a lead that began here has reached after its election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LeadPhase {
+    /// All objects of the payload are written.
+    PayloadCreated,
+    /// All of them are ready.
+    PayloadReady,
+}
+
 /// Counts what the controller does. Calls must not block.
 pub trait Observer: Send + Sync {
     /// A call to the API server was made. `code` is the HTTP status, 0 without an answer.
@@ -137,6 +146,8 @@ pub trait Observer: Send + Sync {
         result: PayloadResult,
         took: Duration,
     );
+    /// A lead that began here reached this phase, so long after the cause of the change.
+    fn lead_phase(&self, callsign: &Callsign, member: &MemberName, phase: LeadPhase, after: Duration);
     /// A delete of the payload ended.
     fn payload_deleted(
         &self,
@@ -164,6 +175,7 @@ impl Observer for NoObserver {
     fn api_request(&self, _: &'static str, _: u16) {}
     fn payload_applied(&self, _: &Callsign, _: &MemberName, _: PayloadResult, _: Duration) {}
     fn payload_deleted(&self, _: &Callsign, _: &MemberName, _: PayloadResult, _: Duration) {}
+    fn lead_phase(&self, _: &Callsign, _: &MemberName, _: LeadPhase, _: Duration) {}
     fn payload_objects(&self, _: &Callsign, _: &MemberName, _: usize) {}
     fn reconcile_error(&self, _: &Callsign, _: &MemberName) {}
     fn member_gone(&self, _: &Callsign, _: &MemberName) {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_payload::{Applied, ApplyError, ApplyOptions, DeleteError, Plan, PlanError};
+use flagship_payload::{Applied, ApplyError, ApplyOptions, DeleteError, Plan, PlanError, Summary};
 use flagship_types::{Term, format_duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,9 @@ const REFUSED_RETRY: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(150);
 /// The least time between two corrections: somebody who sets a field back every time must not keep us busy.
 const DRIFT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a payload that is left alone is looked at.
+const SUSPENDED_LOOK: Duration = Duration::from_secs(5);
 
 /// Why the payload is not watched any more.
 enum Woken {
@@ -90,6 +93,22 @@ impl PayloadWorker {
             }
         }
         Next::Go
+    }
+
+    /// The object is suspended: what runs is looked at and not touched.
+    pub(crate) async fn leave_alone(&self, overtaken: &CancellationToken) -> Next {
+        self.report(|progress| {
+            progress.activity = Activity::Idle;
+            progress.error = None;
+        });
+        tokio::select! {
+            biased;
+            () = overtaken.cancelled() => {}
+            looked = self.observe() => if let Err(error) = looked {
+                info!(error, "a suspended payload cannot be looked at now");
+            }
+        }
+        Next::Rest(SUSPENDED_LOOK)
     }
 
     /// The payload was refused after an edit: what ran before it goes on running, and is kept as it was applied, until
@@ -297,6 +316,14 @@ impl PayloadWorker {
 
     /// Reads how the payload is. `false`: some of it is not there.
     async fn look(&self, term: Term, target: &Target) -> Result<bool, String> {
+        let summary = self.observe().await?;
+        if summary.is_ready() {
+            self.after_promote(term, target);
+        }
+        Ok(summary.lost.is_empty())
+    }
+
+    async fn observe(&self) -> Result<Summary, String> {
         let summary = self.cluster.observe(&self.tracker).await.map_err(|error| error.to_string())?;
         let first = !self.progress.borrow().ready && summary.is_ready();
         self.report(|progress| {
@@ -306,10 +333,7 @@ impl PayloadWorker {
         if first {
             info!(objects = summary.total, "the payload is ready");
         }
-        if summary.is_ready() {
-            self.after_promote(term, target);
-        }
-        Ok(summary.lost.is_empty())
+        Ok(summary)
     }
 
     /// The payload could be applied here.

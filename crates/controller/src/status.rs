@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use flagship_k8s_api::{HistoryEntry, MemberCounts, MemberStatus, MultiClusterStatus, Settings};
+use flagship_k8s_api::{HistoryEntry, MemberCounts, MemberStatus, MultiClusterStatus, OrderAnswer, Settings};
 use flagship_node::{MemberSnapshot, Snapshot, State};
 use flagship_types::{Instant, MemberName, Role};
 use jiff::Timestamp;
@@ -42,6 +42,8 @@ pub(crate) struct View<'a> {
     /// The object is being deleted.
     pub removal: bool,
     pub history: &'a [HistoryEntry],
+    /// The answer to the last order that an operator gave through this object.
+    pub last_order: Option<&'a OrderAnswer>,
     /// Since when the leader that is followed leads, as far as was seen here.
     pub leader_since: Option<Timestamp>,
     pub wall: Timestamp,
@@ -69,6 +71,8 @@ pub(crate) fn picture(view: &View<'_>) -> Picture {
         member_counts: view.snapshot.map(counts),
         inventory: view.progress.inventory.clone(),
         history: view.history.to_vec(),
+        configuration_missing: view.snapshot.map(missing).unwrap_or_default(),
+        last_order: view.last_order.cloned(),
         ..Default::default()
     };
     Picture { status, judgements }
@@ -97,6 +101,12 @@ fn counts(snapshot: &Snapshot) -> MemberCounts {
     MemberCounts::new(of(State::Alive), of(State::Suspect), of(State::Away), of(State::Down))
 }
 
+/// Who has yet to store the configuration of this member, which leads.
+fn missing(snapshot: &Snapshot) -> Vec<String> {
+    let missing = snapshot.config_missing.iter().take(MultiClusterStatus::MAX_MEMBERS);
+    missing.map(ToString::to_string).collect()
+}
+
 /// At most [`MultiClusterStatus::MAX_MEMBERS`]: whoever leads or is not well first, then by rank, shown by name.
 fn members(snapshot: &Snapshot, wall: Timestamp, boot: Instant) -> Vec<MemberStatus> {
     let mut members: Vec<&MemberSnapshot> = snapshot.members.iter().collect();
@@ -122,6 +132,7 @@ fn member_status(member: &MemberSnapshot, wall: Timestamp, boot: Instant) -> Mem
         address: member.address.as_ref().map(ToString::to_string),
         since: since.ok().map(Time),
         epoch: Some(signed(member.epoch.0)).filter(|epoch| *epoch > 0),
+        unfit: member.unfit.clone(),
     }
 }
 

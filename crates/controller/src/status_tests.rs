@@ -5,6 +5,7 @@ use flagship_types::Term;
 use super::*;
 use crate::fixtures::{peer, settings, snapshot};
 use crate::progress::{Activity, Validity};
+use crate::status_writer::Judgement;
 
 fn running() -> Progress {
     let entry = InventoryEntry {
@@ -73,6 +74,7 @@ impl Scene {
             service: self.service.as_ref(),
             removal: false,
             history: &[],
+            last_order: None,
             leader_since: Some(noon),
             wall: noon,
             boot: Instant::ZERO,
@@ -324,4 +326,58 @@ fn a_leader_that_is_not_ready_in_time_and_stays_says_why() {
     let (status, reason, message) = scene.says(ConditionType::Ready);
     assert_eq!((status, reason.as_str()), (Some(false), "NotReadyInTime"));
     assert!(message.contains("sheffield is Down") && message.contains("0 of 1"), "{message}");
+}
+
+fn judged(picture: &Picture, which: ConditionType) -> Judgement {
+    let found = picture.judgements.iter().find(|judgement| judgement.which == which);
+    found.cloned().unwrap_or_else(|| panic!("{which:?} is not set"))
+}
+
+#[test]
+fn a_paused_fleet_is_shown_by_every_member_with_who_has_yet_to_store_it() {
+    let pause = flagship_types::Pause { since_ms: 1_767_355_391_000, reason: "network work".into() };
+    let mut leader = snapshot();
+    leader.config.pause = Some(pause.clone());
+    leader.config_missing = vec!["paris".parse().unwrap()];
+    let picture = Scene::new(leader, running()).picture();
+    let paused = judged(&picture, ConditionType::Paused);
+    assert_eq!(paused.status, Some(true));
+    assert_eq!(
+        paused.message,
+        "an operator paused the fleet since 2026-01-02 12:03:11Z (network work): no failure, rank or health moves the \
+         lead until: flagship resume; not stored yet by paris"
+    );
+    assert_eq!(picture.status.configuration_missing, ["paris"]);
+    let mut standby = standby();
+    standby.config.pause = Some(pause);
+    let picture = Scene::new(standby, Progress::default()).picture();
+    assert!(judged(&picture, ConditionType::Paused).message.contains("network work"));
+    let picture = Scene::new(snapshot(), running()).picture();
+    assert!(!picture.judgements.iter().any(|one| one.which == ConditionType::Paused), "only when true");
+}
+
+#[test]
+fn a_suspended_member_says_what_that_means() {
+    let mut scene = Scene::new(snapshot(), running());
+    scene.settings.suspend = true;
+    scene.progress.ready = false;
+    let picture = scene.picture();
+    let ready = judged(&picture, ConditionType::Ready);
+    assert_eq!((ready.status, ready.reason.as_str()), (Some(true), "Suspended"));
+    assert!(ready.message.contains("left as it is"), "{}", ready.message);
+    assert_eq!(judged(&picture, ConditionType::PayloadApplied).reason, "Suspended");
+    assert!(!picture.judgements.iter().any(|one| one.which == ConditionType::Reconciling));
+    let mut scene = Scene::new(standby(), Progress { settled: true, ..Progress::default() });
+    scene.settings.suspend = true;
+    assert!(judged(&scene.picture(), ConditionType::Ready).message.contains("takes no lead"));
+}
+
+#[test]
+fn the_leader_says_who_could_not_take_its_lead() {
+    let mut leader = snapshot();
+    let unfit = Some("sheffield cannot reach its API server".to_owned());
+    leader.members.push(MemberSnapshot { unfit: unfit.clone(), ..peer("sheffield", State::Alive) });
+    let picture = Scene::new(leader, running()).picture();
+    let row = picture.status.members.iter().find(|member| member.name == "sheffield").unwrap();
+    assert_eq!(row.unfit, unfit);
 }

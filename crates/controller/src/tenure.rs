@@ -390,6 +390,7 @@ impl Tenure {
             service: self.service.as_ref().and_then(ServiceWatch::trouble),
             removal: finalizer::is_deleting(&self.object.borrow()),
             history: self.chronicle.history(),
+            last_order: self.chronicle.last_order(),
             leader_since,
             wall: Timestamp::now(),
             boot: flagship_node::boot_now(),

@@ -27,6 +27,8 @@ pub enum ConditionType {
     SplitBrainProtected,
     /// The fleet uses what this object's election settings say.
     ConfigInForce,
+    /// An operator stopped everything that moves the lead by itself. Present only when true.
+    Paused,
 }
 
 impl ConditionType {
@@ -41,11 +43,12 @@ impl ConditionType {
             Self::PayloadApplied => "PayloadApplied",
             Self::SplitBrainProtected => "SplitBrainProtected",
             Self::ConfigInForce => "ConfigInForce",
+            Self::Paused => "Paused",
         }
     }
 
     fn only_when_true(self) -> bool {
-        matches!(self, Self::Reconciling | Self::Stalled)
+        matches!(self, Self::Reconciling | Self::Stalled | Self::Paused)
     }
 }
 

@@ -8,6 +8,8 @@ mod health;
 #[allow(unreachable_pub, reason = "as below")]
 mod hooks;
 mod marks;
+#[allow(unreachable_pub, reason = "as below")]
+mod orders;
 mod settings;
 #[allow(
     unreachable_pub,
@@ -26,12 +28,16 @@ pub use marks::{
     ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
     MULTICLUSTER_LABEL, TERM_ANNOTATION, lease_name, owner_label,
 };
+pub use orders::{
+    FORCE_LEAD_ANNOTATION, MemberNameText, OperatorOrder, OrderAnswer, OrderError, PAUSE_ANNOTATION,
+    RESUME_ANNOTATION, SWITCHOVER_ANNOTATION, verb,
+};
 pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};
 pub use spec::{
     ApplySpec, DeletionPolicy, ElectionSpec, Failback, Fencing, KeyRef, MembershipSpec, Mode, MultiCluster,
     MultiClusterSpec, PayloadFrom, ServiceRef,
 };
 pub use status::{
-    ConfigurationStatus, FailedLead, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus,
+    ConfigurationStatus, FailedLead, HistoryEntry, InventoryEntry, LeadPhases, MemberCounts, MemberStatus,
     MultiClusterStatus, ObjectState, PauseStatus, VoteStatus, exact_duration,
 };

@@ -39,6 +39,10 @@ pub struct Settings {
     pub rank: Rank,
     /// May found the fleet alone.
     pub ready: bool,
+    /// May lead.
+    pub candidate: bool,
+    /// Is left alone.
+    pub suspend: bool,
     /// Where to listen; `None`: on all addresses, at [`Self::port`].
     pub listen: Option<PeerAddress>,
     /// The port to listen on and to tell others.
@@ -188,6 +192,8 @@ impl MultiClusterSpec {
             callsign,
             rank,
             ready,
+            candidate: self.candidate.unwrap_or(true),
+            suspend: self.suspend,
             listen,
             port,
             advertised,

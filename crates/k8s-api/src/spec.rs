@@ -73,6 +73,15 @@ pub struct MultiClusterSpec {
     /// Whether this member may found the fleet alone. Any member may lead once it has joined.
     #[serde(default)]
     pub ready: bool,
+    /// Whether this member may lead. Default true. With false it hands the lead over, if it has it and another member
+    /// is fit, and takes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<bool>,
+    /// Whether this object is left alone. A payload that runs here stays as it is: it is neither applied nor corrected,
+    /// and rank, health and switchovers do not move the lead. A suspended standby takes no lead. What keeps two payloads
+    /// from running at once is done all the same: whoever was replaced deletes its payload.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
     /// What the leader applies: one or more Kubernetes objects as YAML or JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576))]

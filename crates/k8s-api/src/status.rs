@@ -9,8 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conditions;
+use crate::orders::OrderAnswer;
 
-/// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `stopping`, `holder`,
+/// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `chosen`, `stopping`, `holder`,
 /// `callsign`, `forgotten` and `configuration` are its memory across restarts; all else is for people.
 ///
 /// Words that a later version may add to (roles, states) are strings here, so that an older daemon can still read them.
@@ -74,6 +75,9 @@ pub struct MultiClusterStatus {
     /// The term whose payload is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopping: Option<i64>,
+    /// An operator's switchover gave this member the lead that it holds: rank does not move it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chosen: bool,
     /// The process that serves this member: the uid of its pod, or its host name and process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
@@ -88,7 +92,14 @@ pub struct MultiClusterStatus {
     /// The fleet configuration stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
-    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, ConfigInForce.
+    /// Members that may lead and have not stored the leader's configuration yet, at most 32. Told by the leader only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub configuration_missing: Vec<String>,
+    /// The answer to the last order that an operator gave through this object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_order: Option<OrderAnswer>,
+    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, ConfigInForce, Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -114,6 +125,9 @@ pub struct MemberStatus {
     /// Since when it is in this state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Why the lead could not be moved to it now. Told by the leader only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
     /// Its start, in milliseconds of its wall clock: what an older start of it says is not believed after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
@@ -243,6 +257,36 @@ pub struct HistoryEntry {
     pub term: i64,
     /// A sentence.
     pub message: String,
+    /// Of a lead that began: why, in one word. Founded, Rank, Crash, Silence, Handover, Switchover, Removal, Unhealthy,
+    /// Found or Forced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of a lead that began: how long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<LeadPhases>,
+}
+
+/// How long the steps of a change of the lead took, in milliseconds. Each counts from the cause: the last sign of life of
+/// a leader that failed, or the moment at which it was seen to stop; without either, from when the lead was known to be
+/// free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeadPhases {
+    /// The failure was known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detected_ms: Option<i64>,
+    /// The old leader said that its payload is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor_stopped_ms: Option<i64>,
+    /// This member had won the lead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elected_ms: Option<i64>,
+    /// All objects of the payload were written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_created_ms: Option<i64>,
+    /// All of them were ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_ready_ms: Option<i64>,
 }
 
 /// A grant.

@@ -201,8 +201,14 @@ fn a_status_compares_without_times_and_keeps_twenty_entries() {
     use flagship_k8s_api::HistoryEntry;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     let at = |second| Time(jiff::Timestamp::from_second(second).unwrap());
-    let entry =
-        |second| HistoryEntry { time: at(second), kind: "Elected".into(), term: 1, message: "m".into() };
+    let entry = |second| HistoryEntry {
+        time: at(second),
+        kind: "Elected".into(),
+        term: 1,
+        message: "m".into(),
+        reason: None,
+        phases: None,
+    };
     let (mut one, mut two) = (MultiClusterStatus::default(), MultiClusterStatus::default());
     one.record(entry(1));
     two.record(entry(2));

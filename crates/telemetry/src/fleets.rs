@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::member::{MAX_PEER_SERIES, MemberRecorder};
 use crate::metric::{
     BEATS, CONFIG_CONFLICT, CONFIG_VERSION, DOWNS, FALSE_SUSPICIONS, GRANTS, HANDOVERS, INTERRUPTED,
-    LINK_HEARD, LINK_UP, MEMBERS, NAME_IN_USE, REFUTATIONS, ROLE, STALE_LINKS, SUSPICIONS, TERM,
+    LINK_HEARD, LINK_UP, MEMBERS, NAME_IN_USE, PAUSED, REFUTATIONS, ROLE, STALE_LINKS, SUSPICIONS, TERM,
 };
 use crate::page::Page;
 
@@ -208,6 +208,7 @@ fn put_snapshot(page: &mut Page, callsign: &str, member: &str, snapshot: &Snapsh
     }
     page.put(CONFIG_VERSION, &own, snapshot.config.version.0);
     page.put(CONFIG_CONFLICT, &own, snapshot.config_conflict.is_some());
+    page.put(PAUSED, &own, snapshot.config.pause.is_some());
     page.put(NAME_IN_USE, &own, snapshot.name_in_use);
     page.put(INTERRUPTED, &own, snapshot.interrupted);
     for peer in snapshot.members.iter().filter(|peer| peer.name != snapshot.member).take(MAX_PEER_SERIES) {

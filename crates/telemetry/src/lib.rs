@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use fleets::{Fleets, Running};
-pub use member::{MemberRecorder, Outcome};
+pub use member::{MemberRecorder, Outcome, Phase};
 pub use metric::{Kind, METRICS, Metric};
 pub use process::{FrameFigures, LinkFigures, Recorder};
 pub use readiness::Readiness;

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flagship_node::{ElectionEvent, NodeEvent, Snapshot};
+use flagship_node::{Ascent, AscentReason, ElectionEvent, NodeEvent, Phases, Snapshot};
 use flagship_types::{MemberName, Role};
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::metric::{
     APPLY_DURATION, CERTIFICATE_EXPIRY, DELETE_DURATION, ELECTIONS, EVENTS_LOST, FAILOVER_DURATION,
-    HANDSHAKES, LEADER_CHANGES, LEADER_SECONDS, LINK_RTT, PAUSES, PAYLOAD_OBJECTS, RECONCILE_ERRORS,
-    SPLIT_BRAIN_SECONDS, SPLITS, STORE_FAILURES,
+    HANDSHAKES, LEAD_PHASE, LEADER_CHANGES, LEADER_SECONDS, LINK_RTT, PAUSES, PAYLOAD_OBJECTS,
+    RECONCILE_ERRORS, SPLIT_BRAIN_SECONDS, SPLITS, STORE_FAILURES,
 };
 use crate::metric::{DURATION_BUCKETS, Metric, RTT_BUCKETS};
 use crate::page::Page;
@@ -40,6 +40,36 @@ impl Outcome {
             Self::Success => "success",
             Self::Failure => "failure",
             Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// What a change of the lead to this member has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The failure was known.
+    Detected,
+    /// The old leader said that its payload is gone.
+    PredecessorStopped,
+    /// This member had won the lead.
+    Elected,
+    /// All objects of the payload were written.
+    PayloadCreated,
+    /// All of them were ready.
+    PayloadReady,
+}
+
+impl Phase {
+    const ALL: [Self; 5] =
+        [Self::Detected, Self::PredecessorStopped, Self::Elected, Self::PayloadCreated, Self::PayloadReady];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Detected => "detected",
+            Self::PredecessorStopped => "predecessor_stopped",
+            Self::Elected => "elected",
+            Self::PayloadCreated => "payload_created",
+            Self::PayloadReady => "payload_ready",
         }
     }
 }
@@ -80,6 +110,7 @@ pub struct MemberRecorder {
     failovers: Histogram,
     applies: [Histogram; 3],
     deletes: [Histogram; 3],
+    phases: [Histogram; 5],
 }
 
 impl MemberRecorder {
@@ -115,12 +146,18 @@ impl MemberRecorder {
             failovers: durations(),
             applies: [durations(), durations(), durations()],
             deletes: [durations(), durations(), durations()],
+            phases: [durations(), durations(), durations(), durations(), durations()],
         }
     }
 
     /// The whole payload was applied, or not.
     pub fn applied(&self, took: Duration, outcome: Outcome) {
         self.applies[outcome as usize].observe(took.as_secs_f64());
+    }
+
+    /// A lead that began here reached this phase, so long after the cause of the change.
+    pub fn lead_phase(&self, phase: Phase, after: Duration) {
+        self.phases[phase as usize].observe(after.as_secs_f64());
     }
 
     /// The whole payload was deleted, pods included, or not.
@@ -158,6 +195,9 @@ impl MemberRecorder {
     }
 
     fn election(&self, event: &ElectionEvent) {
+        if let ElectionEvent::Elected { ascent, .. } = event {
+            self.elected(ascent);
+        }
         match event {
             ElectionEvent::Elected { took, failover: true, .. } => {
                 self.count(ELECTIONS, "failover", 1);
@@ -171,6 +211,24 @@ impl MemberRecorder {
             ElectionEvent::LeaderChanged { leader: Some(_), .. } => self.count(LEADER_CHANGES, "", 1),
             ElectionEvent::SplitSeen { .. } => self.count(SPLITS, "", 1),
             _ => {}
+        }
+    }
+
+    fn elected(&self, ascent: &Ascent) {
+        // Before the first lead there was nothing to lose.
+        if ascent.reason == AscentReason::Founding {
+            return;
+        }
+        let Phases { detected, predecessor_stopped, elected } = ascent.phases;
+        let reached = [
+            (Phase::Detected, detected),
+            (Phase::PredecessorStopped, predecessor_stopped),
+            (Phase::Elected, Some(elected)),
+        ];
+        for (phase, after) in reached {
+            if let Some(after) = after {
+                self.lead_phase(phase, after);
+            }
         }
     }
 
@@ -219,6 +277,9 @@ impl MemberRecorder {
         }
         page.put(PAYLOAD_OBJECTS, &[callsign, member], counts.payload);
         page.put(FAILOVER_DURATION, &[callsign, member], &self.failovers);
+        for phase in Phase::ALL {
+            page.put(LEAD_PHASE, &[callsign, member, phase.as_str()], &self.phases[phase as usize]);
+        }
         for outcome in Outcome::ALL {
             let labels = [callsign, member, outcome.as_str()];
             page.put(APPLY_DURATION, &labels, &self.applies[outcome as usize]);

@@ -89,12 +89,14 @@ metrics! {
     LEADER_CHANGES = "leader_changes" Counter None, MEMBER, "How often this member began to follow another leader, itself included";
     ELECTIONS = "elections" Counter None, &["callsign", "member", "result"], "What came of attempts to lead: elected (founding or handover), failover (the predecessor failed), resumed (after a restart), refused, unanswered, handover_failed";
     FAILOVER_DURATION = "failover_duration" Histogram Some("seconds"), MEMBER, "From the moment the leader was known to be gone until this member was elected";
+    LEAD_PHASE = "lead_phase" Histogram Some("seconds"), &["callsign", "member", "phase"], "From the cause of a change of the lead to this member (the last sign of life of a leader that failed, or the moment it was seen to stop) until detected, predecessor_stopped, elected, payload_created, payload_ready";
     GRANTS = "grants" Counter None, MEMBER, "Claims of other members that this one granted";
     HANDOVERS = "handovers" Counter None, MEMBER, "Handovers that moved the lead away from this member";
     SPLIT_BRAIN_SECONDS = "split_brain" Counter Some("seconds"), MEMBER, "Time for which another member was seen to claim the lead at the same time as the one followed";
     SPLITS = "splits" Counter None, MEMBER, "How often a second leader was met";
     CONFIG_VERSION = "config_version" Gauge None, MEMBER, "Version of the fleet configuration in force";
     CONFIG_CONFLICT = "config_conflict" Gauge None, MEMBER, "1 while this member's object asks for other settings than those in force";
+    PAUSED = "paused" Gauge None, MEMBER, "1 while an operator has paused the fleet: nothing moves the lead by itself";
     NAME_IN_USE = "name_in_use" Gauge None, MEMBER, "1 while another process with this member's name is alive; nothing is written then";
     INTERRUPTED = "interrupted" Gauge None, MEMBER, "1 while this member was paused and has not yet learnt what it missed";
     PAUSES = "pauses" Counter None, MEMBER, "How often this process found that it had not been running";

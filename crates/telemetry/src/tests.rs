@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use flagship_node::{
-    Directive, ElectionEvent, LinkRefusal, MemberSnapshot, NodeEvent, RefusalReason, Snapshot, State,
+    Ascent, AscentReason, Directive, ElectionEvent, LinkRefusal, MemberSnapshot, NodeEvent, Phases,
+    RefusalReason, Snapshot, State,
 };
 use flagship_types::{
     Callsign, CloseCode, Epoch, FleetConfig, Health, Instant, MemberName, PeerAddress, Rank, Role, Term,
@@ -15,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleets::{Running, Source};
-use crate::{Addresses, FrameFigures, LinkFigures, METRICS, Outcome, Telemetry, metrics_reference};
+use crate::{Addresses, FrameFigures, LinkFigures, METRICS, Outcome, Phase, Telemetry, metrics_reference};
 
 fn name(text: &str) -> MemberName {
     MemberName::new(text).unwrap()
@@ -39,6 +40,8 @@ fn peer(member: &str, state: State, linked: bool, rtt_ms: Option<u64>) -> Member
         term: Term(7),
         health: Health::default(),
         epoch: Epoch(1),
+        candidate: true,
+        unfit: None,
     }
 }
 
@@ -63,6 +66,7 @@ fn snapshot(role: Role) -> Snapshot {
         successor: None,
         lapse: None,
         config_conflict: None,
+        config_missing: Vec::new(),
         waiting_for: None,
         members,
         other_leaders: Vec::new(),
@@ -123,6 +127,16 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
             took: Duration::from_millis(1500),
             failover,
             handed_over_by: None,
+            ascent: Ascent {
+                term: Term(7),
+                predecessor: None,
+                reason: if failover { AscentReason::Crash } else { AscentReason::Founding },
+                phases: Phases {
+                    detected: Some(Duration::from_millis(300)),
+                    predecessor_stopped: None,
+                    elected: Duration::from_millis(1500),
+                },
+            },
         })
     };
     fake.events.send(elected(true)).unwrap();
@@ -140,6 +154,7 @@ async fn busy_member() -> (Telemetry, Fake, Running) {
     let recorder = guard.recorder();
     recorder.applied(Duration::from_millis(300), Outcome::Success);
     recorder.deleted(Duration::from_secs(31), Outcome::Failure);
+    recorder.lead_phase(Phase::PayloadCreated, Duration::from_millis(1900));
     recorder.payload_objects(10);
     recorder.event(&NodeEvent::LinkUp(MemberName::new("sheffield").unwrap()));
     recorder.certificate_expiry(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)));

@@ -73,6 +73,7 @@ pub(crate) fn check(objects: &[Located]) -> Vec<Finding> {
         findings.extend(settings(callsign, members));
         findings.extend(payloads(callsign, members));
         findings.extend(leaders(callsign, members, objects));
+        findings.extend(heirs(callsign, members, objects));
     }
     findings
 }
@@ -265,6 +266,32 @@ fn payloads(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
         message,
         "a failover will change the workload; if that is not meant, make them equal",
     )]
+}
+
+/// Whether anybody could take over, by the leader's word.
+fn heirs(callsign: &str, members: &Members<'_>, objects: &[Located]) -> Vec<Finding> {
+    let statuses =
+        || members.iter().filter_map(|(object, _)| Some((*object, object.object.status.as_ref()?)));
+    let newest = statuses()
+        .filter_map(|(_, status)| status.configuration.as_ref())
+        .max_by_key(|config| config.version);
+    let mut findings = Vec::new();
+    if let Some(pause) = newest.and_then(|config| config.pause.as_ref()) {
+        let message =
+            format!("{callsign}: an operator paused the fleet ({}): nobody takes over", pause.reason);
+        findings.push(Finding::fail(Topic::Objects, message, "flagship resume"));
+    }
+    let leader = statuses().find(|(object, status)| status.leading && object.silence(objects).is_none());
+    let unfit =
+        leader.into_iter().flat_map(|(_, status)| &status.members).filter_map(|row| row.unfit.as_ref());
+    findings.extend(unfit.map(|unfit| {
+        Finding::warn(
+            Topic::Objects,
+            format!("{callsign}: a member could not take the lead: {unfit}"),
+            "flagship explain",
+        )
+    }));
+    findings
 }
 
 fn leaders(callsign: &str, members: &Members<'_>, objects: &[Located]) -> Vec<Finding> {

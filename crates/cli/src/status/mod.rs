@@ -3,7 +3,7 @@
 mod table;
 #[cfg(test)]
 mod tests;
-mod view;
+pub(crate) mod view;
 mod watch;
 
 use futures::future::join_all;
@@ -26,7 +26,7 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<Exit, Stop> {
     Ok(exit(&view))
 }
 
-async fn ask(connections: &[Connection]) -> Vec<Answer> {
+pub(crate) async fn ask(connections: &[Connection]) -> Vec<Answer> {
     let answers = connections.iter().map(async |(context, cluster)| {
         let (kubectl, members) = match cluster {
             Ok(cluster) => {

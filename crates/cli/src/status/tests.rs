@@ -122,6 +122,8 @@ fn night() -> StatusView {
             kind: kind.into(),
             term: 7,
             message: message.into(),
+            reason: None,
+            phases: None,
         });
     }
     let mut newyork = member("newyork", 5, "Standby", 7);
@@ -310,8 +312,14 @@ fn without_a_leader_the_last_one_is_named_with_its_payload() {
         };
         conditions::set(&mut status.conditions, kind, report);
     }
-    let again =
-        HistoryEntry { time: Time(at("02:50:00")), kind: "Stalled".into(), term: 7, message: message.into() };
+    let again = HistoryEntry {
+        time: Time(at("02:50:00")),
+        kind: "Stalled".into(),
+        term: 7,
+        message: message.into(),
+        reason: None,
+        phases: None,
+    };
     status.record(again);
     let view = StatusView::new(&[answer("sheffield", vec![sheffield])], now());
     let text = render(&view, now(), false, Style::PLAIN);

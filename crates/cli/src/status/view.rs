@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::liveness::{
-    Renewal, Silence, Witness, explain, forgot, left_behind, next, says_it_leads, silence, start,
+    Renewal, Silence, Witness, age, explain, forgot, left_behind, next, says_it_leads, silence, start,
 };
 
 /// What a cluster answered.
@@ -57,6 +57,8 @@ pub(crate) struct FleetView {
     pub(crate) led_last: Option<LedLastView>,
     /// The highest term seen.
     pub(crate) term: i64,
+    /// Set while an operator has paused the fleet.
+    pub(crate) pause: Option<PauseView>,
     /// What does not fit together, worst first.
     pub(crate) alarms: Vec<String>,
     /// The members.
@@ -74,6 +76,15 @@ pub(crate) struct LeaderView {
     pub(crate) term: i64,
     /// Since when.
     pub(crate) since: Option<Timestamp>,
+}
+
+/// An operator stopped everything that moves the lead by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PauseView {
+    /// Since when.
+    pub(crate) since: Option<Timestamp>,
+    /// Why.
+    pub(crate) reason: String,
 }
 
 /// Who led last by its own record.
@@ -253,8 +264,31 @@ fn fleet(callsign: String, mut found: Vec<Found<'_>>, now: Timestamp) -> FleetVi
     history.sort_by(|a, b| a.time.cmp(&b.time).then_with(|| a.member.cmp(&b.member)));
     history.drain(..history.len().saturating_sub(MAX_HISTORY));
     let term = found.iter().filter_map(|one| one.object.status.as_ref()?.term).max().unwrap_or_default();
-    let alarms = alarms(&callsign, found, &leaders, &members, now);
-    FleetView { callsign, leaders, followed, led_last, term, alarms, members, history }
+    let pause = pause(found);
+    let mut alarms = alarms(&callsign, found, &leaders, &members, now);
+    if let Some(pause) = &pause {
+        alarms.insert(0, paused(pause, now));
+    }
+    FleetView { callsign, leaders, followed, led_last, term, pause, alarms, members, history }
+}
+
+/// The pause that the newest configuration has, whoever stored it.
+fn pause(found: &[Found<'_>]) -> Option<PauseView> {
+    let configs = found.iter().filter_map(|one| one.object.status.as_ref()?.configuration.as_ref());
+    let newest = configs.max_by_key(|config| config.version)?;
+    let pause = newest.pause.as_ref()?;
+    Some(PauseView { since: Timestamp::from_millisecond(pause.since_ms).ok(), reason: pause.reason.clone() })
+}
+
+fn paused(pause: &PauseView, now: Timestamp) -> String {
+    let since = pause
+        .since
+        .map(|since| format!(" since {} ({} ago)", since.strftime("%Y-%m-%d %H:%M:%SZ"), age(now, since)));
+    format!(
+        "PAUSED by an operator{}: {}. No failure, rank or health moves the lead until: flagship resume",
+        since.unwrap_or_default(),
+        pause.reason
+    )
 }
 
 /// Finds out whose status is no news, and who was forgotten by those whose status is.

@@ -1,0 +1,155 @@
+//! `flagship explain`: why each member leads or does not, and whether a failover would succeed right now.
+
+use std::fmt::Write as _;
+
+use flagship_k8s_api::{ConditionType, MemberStatus, conditions};
+
+use super::args::ExplainArgs;
+use super::scene::{Found, Scene};
+use crate::exit::{Exit, Stop};
+use crate::out::print;
+
+pub(crate) async fn run(args: &ExplainArgs) -> Result<Exit, Stop> {
+    let scene = Scene::look(&args.fleet.clusters, args.fleet.fleet.as_ref()).await?;
+    let mut text = String::new();
+    for one in &scene.found {
+        let _ = writeln!(text, "{}: {}", one.name, why(one));
+    }
+    for (context, reason) in &scene.unreachable {
+        let _ = writeln!(text, "{context}: NOT ASKED: {reason}");
+    }
+    let (sound, verdict) = match scene.leader() {
+        Ok(leader) => verdict(leader),
+        Err(stop) => (false, stop.message),
+    };
+    let _ = writeln!(text, "\n{verdict}");
+    print(&text)?;
+    Ok(match (scene.unreachable.is_empty(), sound) {
+        (false, _) => Exit::Unreachable,
+        (true, true) => Exit::Success,
+        (true, false) => Exit::Failure,
+    })
+}
+
+/// Why this member leads, or does not.
+fn why(one: &Found) -> String {
+    if !one.alive {
+        return "its daemon does not run, as far as can be seen from here; what its status says is old"
+            .into();
+    }
+    let status = &one.status;
+    let mut because = Vec::new();
+    if let Some(leading) = conditions::get(&status.conditions, ConditionType::Leading) {
+        because.push(leading.message.clone());
+    }
+    if status.leading {
+        let began = status.history.iter().rev().find(|entry| entry.phases.is_some());
+        let began = began.filter(|entry| Some(entry.term) == status.held_term);
+        because.extend(
+            began
+                .and_then(|entry| entry.reason.as_ref())
+                .map(|reason| format!("its lead began by: {reason}")),
+        );
+        if status.chosen {
+            because.push("an operator moved the lead here, so rank does not move it".into());
+        }
+    }
+    if one.spec.candidate == Some(false) {
+        because.push("spec.candidate is false: it may not lead".into());
+    }
+    if one.spec.suspend {
+        because.push("spec.suspend is true: it is left alone".into());
+    }
+    if let Some(ready) =
+        conditions::get(&status.conditions, ConditionType::Ready).filter(|ready| ready.status != "True")
+    {
+        because.push(format!("it is not ready ({}): {}", ready.reason, ready.message));
+    }
+    if because.is_empty() { "its status says nothing yet".into() } else { because.join("; ") }
+}
+
+/// Whether somebody would take over if the leader failed now.
+fn verdict(leader: &Found) -> (bool, String) {
+    let status = &leader.status;
+    if let Some(pause) = status.configuration.as_ref().and_then(|config| config.pause.as_ref()) {
+        let text = format!(
+            "If {} failed now, nobody would take over: the fleet is paused ({}). End that with: flagship resume",
+            leader.name, pause.reason
+        );
+        return (false, text);
+    }
+    let others = status.members.iter().filter(|row| row.name != leader.name && row.state != "Left");
+    let may = |row: &&MemberStatus| row.role.as_deref() != Some("Witness");
+    let (fit, unfit): (Vec<_>, Vec<_>) =
+        others.filter(may).partition(|row| row.unfit.is_none() && row.state == "Alive");
+    let best = fit.iter().max_by(|a, b| a.rank.cmp(&b.rank).then_with(|| b.name.cmp(&a.name)));
+    let mut text = match best {
+        Some(best) => format!("If {} failed now, {} would take over", leader.name, best.name),
+        None => format!("If {} failed now, nobody would take over", leader.name),
+    };
+    for row in unfit {
+        let because = row.unfit.clone().unwrap_or_else(|| format!("{} is {}", row.name, row.state));
+        let _ = write!(text, "; {because}");
+    }
+    (best.is_some(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, PauseStatus};
+
+    use super::*;
+    use crate::cluster::testing::cluster_at;
+
+    fn leader(rows: &[(&str, i64, &str, Option<&str>)]) -> Found {
+        let members = rows.iter().map(|(name, rank, state, unfit)| MemberStatus {
+            name: (*name).into(),
+            state: (*state).into(),
+            rank: Some(*rank),
+            unfit: unfit.map(Into::into),
+            ..MemberStatus::default()
+        });
+        Found {
+            name: "a".into(),
+            namespace: "default".into(),
+            cluster: cluster_at("http://127.0.0.1:1"),
+            status: MultiClusterStatus {
+                leading: true,
+                members: members.collect(),
+                ..MultiClusterStatus::default()
+            },
+            spec: flagship_k8s_api::MultiClusterSpec::default(),
+            alive: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_best_fit_standby_would_take_over_and_the_others_are_named() {
+        let rows = [
+            ("b", 9, "Alive", Some("b cannot reach its API server")),
+            ("c", 5, "Alive", None),
+            ("d", 1, "Down", None),
+        ];
+        let (sound, text) = verdict(&leader(&rows));
+        assert!(sound);
+        assert_eq!(text, "If a failed now, c would take over; b cannot reach its API server; d is Down");
+        let (sound, text) = verdict(&leader(&rows[..1]));
+        assert!(!sound && text.starts_with("If a failed now, nobody would take over; b cannot"), "{text}");
+        let mut paused = leader(&rows);
+        let pause = Some(PauseStatus { since_ms: 1, reason: "work".into() });
+        paused.status.configuration = Some(ConfigurationStatus { pause, ..ConfigurationStatus::default() });
+        assert!(verdict(&paused).1.contains("flagship resume"));
+    }
+
+    #[tokio::test]
+    async fn what_keeps_a_member_from_leading_is_said() {
+        let mut one = leader(&[]);
+        one.status = MultiClusterStatus::default();
+        one.spec.candidate = Some(false);
+        one.spec.suspend = true;
+        let said = why(&one);
+        assert!(said.contains("spec.candidate is false") && said.contains("spec.suspend is true"), "{said}");
+        one.alive = false;
+        assert!(why(&one).contains("does not run"));
+    }
+}
