@@ -124,3 +124,31 @@ fn a_target_that_dies_later_gives_the_lead_back_and_an_operator_may_try_again_at
     settled(&mut f, "newyork");
     f.run(ms(1));
 }
+
+#[test]
+fn a_hook_may_refuse_a_planned_move_and_no_other_stop() {
+    let mut f = pair();
+    let before = f.nodes[&name("sheffield")].payload.created;
+    let term = f.nodes[&name("sheffield")].core.as_ref().unwrap().term();
+    let refuse = |f: &mut Fleet| {
+        f.input(&name("sheffield"), Input::StopRefused { term, because: "the hook said no".into() });
+    };
+    refuse(&mut f);
+    assert!(hand_over(&mut f, "sheffield", None, ResignReason::Switchover).is_ok());
+    refuse(&mut f);
+    f.run(secs(3));
+    settled(&mut f, "sheffield");
+    assert_eq!(f.nodes[&name("sheffield")].payload.created, before, "nothing was touched");
+    assert!(f.log.iter().any(|l| l.contains("HandoverFailed") && l.contains("the hook said no")));
+    // Once the first object is deleted there is no way back by a word.
+    assert!(hand_over(&mut f, "sheffield", None, ResignReason::Switchover).is_ok());
+    f.until(secs(2), "it deletes", |f| !f.nodes[&name("sheffield")].payload.ready);
+    refuse(&mut f);
+    f.until(secs(9), "it moves", |f| f.running() == ["newyork"]);
+    f.run(secs(3));
+    settled(&mut f, "newyork");
+    // A removal is no wish.
+    f.input(&name("newyork"), Input::Retire(ResignReason::Removal));
+    f.input(&name("newyork"), Input::StopRefused { term: term.next(), because: "the hook said no".into() });
+    f.until(secs(9), "it moves", |f| f.running() == ["sheffield"]);
+}

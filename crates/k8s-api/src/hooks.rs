@@ -89,6 +89,10 @@ pub enum HookPoint {
 }
 
 impl HookPoint {
+    /// All, in the order of a lead.
+    pub const ALL: [Self; 4] =
+        [Self::BeforePromote, Self::AfterPromote, Self::BeforeDemote, Self::AfterDemote];
+
     /// The field's name, and the word in a delivery.
     pub fn as_str(self) -> &'static str {
         match self {

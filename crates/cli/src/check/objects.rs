@@ -112,6 +112,9 @@ fn state(object: &Located, silence: Option<Silence>) -> Vec<Finding> {
     findings
 }
 
+/// Reasons of a Ready condition that is not true, which waiting does not cure: a failover would stop there.
+const UNFIT: [&str; 5] = ["GateClosed", "FailedAsLeader", "HookBlocks", "HookFailed", "NotReadyInTime"];
+
 /// What its daemon says is wrong.
 fn said(object: &Located, status: &MultiClusterStatus) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -120,6 +123,12 @@ fn said(object: &Located, status: &MultiClusterStatus) -> Vec<Finding> {
     {
         let message = format!("{}: stalled: {}: {}", object.name, stalled.reason, stalled.message);
         findings.push(Finding::fail(Topic::Objects, message, describe(object)));
+    }
+    if let Some(unfit) = conditions::get(&status.conditions, ConditionType::Ready)
+        .filter(|c| UNFIT.contains(&c.reason.as_str()))
+    {
+        let message = format!("{}: {}: {}", object.name, unfit.reason, unfit.message);
+        findings.push(Finding::warn(Topic::Objects, message, describe(object)));
     }
     if let Some(conflict) =
         conditions::get(&status.conditions, ConditionType::ConfigInForce).filter(|c| c.status == "False")

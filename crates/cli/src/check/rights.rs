@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flagship_k8s_api::HookPoint;
 use flagship_payload::Manifest;
 use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -70,8 +71,12 @@ pub(crate) async fn check(cluster: &Cluster, objects: &[&Located], account: &str
         namespace,
         verbs: &["get", "create", "update"],
     }));
+    let (gates, unknown) = gates(cluster, objects).await;
+    questions.extend(gates);
+    findings.extend(unknown);
+    questions.extend(hook_keys(objects));
     for (manifest, namespace) in kinds(objects) {
-        match resource(cluster, manifest).await {
+        match resource(cluster, &manifest.group, &manifest.version, &manifest.kind).await {
             Ok(Some((resource, scope))) => questions.push(Question {
                 group: resource.group,
                 resource: resource.plural,
@@ -135,6 +140,62 @@ fn kinds<'a>(objects: &[&'a Located]) -> Vec<(&'a Manifest, String)> {
         .collect()
 }
 
+/// What reading the objects of `spec.health.gates` needs, and gates of kinds that the cluster does not know.
+async fn gates(cluster: &Cluster, objects: &[&Located]) -> (Vec<Question>, Vec<Finding>) {
+    let (mut questions, mut findings) = (Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
+    for object in objects {
+        let gates = object.object.spec.settings().map(|settings| settings.health.gates).unwrap_or_default();
+        for gate in gates {
+            let namespace = gate.namespace.clone().unwrap_or_else(|| object.namespace.clone());
+            if !seen.insert((gate.group.clone(), gate.version.clone(), gate.kind.clone(), namespace.clone()))
+            {
+                continue;
+            }
+            match resource(cluster, &gate.group, &gate.version, &gate.kind).await {
+                Ok(Some((resource, scope))) => questions.push(Question {
+                    group: resource.group,
+                    resource: resource.plural,
+                    subresource: None,
+                    namespace: if scope == Scope::Namespaced { namespace } else { String::new() },
+                    verbs: &["get"],
+                }),
+                Ok(None) => {
+                    let message = format!(
+                        "{}: {}: the cluster does not know the kind {}",
+                        object.name, gate.path, gate.kind
+                    );
+                    let hint = format!("{} api-resources | grep {}", cluster.kubectl, gate.kind);
+                    findings.push(Finding::fail(Topic::Rights, message, hint));
+                }
+                Err(error) => {
+                    let message = format!("{}: {} could not be looked up", object.name, gate.path);
+                    findings.push(Finding::warn(Topic::Rights, message, error.to_string()));
+                }
+            }
+        }
+    }
+    (questions, findings)
+}
+
+/// What reading the keys that sign deliveries to hooks needs.
+fn hook_keys(objects: &[&Located]) -> Vec<Question> {
+    let signs = |object: &&&Located| {
+        let hooks = object.object.spec.settings().map(|settings| settings.hooks).unwrap_or_default();
+        HookPoint::ALL.iter().any(|point| hooks.at(*point).is_some_and(|hook| hook.secret.is_some()))
+    };
+    let namespaces: BTreeSet<&str> =
+        objects.iter().filter(signs).map(|object| object.namespace.as_str()).collect();
+    let question = |namespace: &str| Question {
+        group: String::new(),
+        resource: "secrets".into(),
+        subresource: None,
+        namespace: namespace.into(),
+        verbs: &["get"],
+    };
+    namespaces.into_iter().map(question).collect()
+}
+
 fn brings_crds(objects: &[&Located]) -> bool {
     objects
         .iter()
@@ -144,9 +205,11 @@ fn brings_crds(objects: &[&Located]) -> bool {
 
 async fn resource(
     cluster: &Cluster,
-    manifest: &Manifest,
+    group: &str,
+    version: &str,
+    kind: &str,
 ) -> Result<Option<(ApiResource, Scope)>, ClusterError> {
-    let kind = GroupVersionKind::gvk(&manifest.group, &manifest.version, &manifest.kind);
+    let kind = GroupVersionKind::gvk(group, version, kind);
     let found = async {
         match pinned_kind(&cluster.client, &kind).await {
             Ok((resource, capabilities)) => Ok(Some((resource, capabilities.scope))),

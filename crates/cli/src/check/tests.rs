@@ -131,6 +131,30 @@ fn what_objects_disagree_about_is_found() {
 }
 
 #[test]
+fn a_closed_gate_is_found_by_its_name() {
+    let findings = after(|fleet| {
+        let status = fleet[0].object.status.as_mut().unwrap();
+        let report = flagship_k8s_api::conditions::Report {
+            status: Some(false),
+            reason: "GateClosed",
+            message: "not fit to lead: spec.health.gates[0]: Service default/db does not exist",
+            generation: Some(1),
+            now: jiff::Timestamp::now(),
+        };
+        flagship_k8s_api::conditions::set(
+            &mut status.conditions,
+            flagship_k8s_api::ConditionType::Ready,
+            report,
+        );
+    });
+    let bad = worst(&findings);
+    assert!(
+        bad.iter().any(|(level, said)| *level == Level::Warn && said.contains("Service default/db")),
+        "{bad:?}"
+    );
+}
+
+#[test]
 fn each_direction_of_a_link_is_judged_for_itself() {
     let mut fleet = fleet();
     fleet[0].object.status.as_mut().unwrap().members[0].state = "Down".into();
