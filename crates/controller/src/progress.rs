@@ -48,6 +48,8 @@ pub(crate) struct Progress {
     pub error: Option<String>,
     /// The object that does not go although it was deleted long ago.
     pub stuck: Option<String>,
+    /// Pods that had to end at once, should have by now, and that their nodes have not said to be gone.
+    pub unconfirmed: Vec<String>,
     /// The directive that this is the outcome of is carried out completely.
     pub settled: bool,
 }
