@@ -4,6 +4,7 @@
 pub mod conditions;
 mod crd;
 mod marks;
+mod replicas;
 mod settings;
 #[allow(
     unreachable_pub,
@@ -20,6 +21,7 @@ pub use marks::{
     ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
     MULTICLUSTER_LABEL, TERM_ANNOTATION, lease_name, owner_label,
 };
+pub use replicas::{LOCAL_LEASE, LOCAL_LEASE_POLL};
 pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};
 pub use spec::{
     ApplySpec, DeletionPolicy, ElectionSpec, Failback, Fencing, KeyRef, MembershipSpec, Mode, MultiCluster,
