@@ -33,6 +33,7 @@ mod stopping;
 mod supervisor;
 mod tenure;
 mod worker;
+mod worst_case;
 
 pub use ports::{JoinError, Joined, Joiner, MemberStart, Observer, PayloadResult, Probe, Waiting};
 pub use supervisor::{Controller, OnShutdown, Options};

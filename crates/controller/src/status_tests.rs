@@ -118,6 +118,14 @@ fn pods_that_nobody_confirms_gone_are_named() {
 }
 
 #[test]
+fn the_worst_case_is_shown_when_somebody_could_take_over() {
+    let alone = Scene::new(snapshot(), running()).picture().status;
+    assert_eq!(alone.worst_case_failover_seconds, None);
+    let two = Scene::new(standby(), Progress::default()).picture().status;
+    assert_eq!(two.worst_case_failover_seconds.map(|worst| worst.crash), Some(11));
+}
+
+#[test]
 fn a_healthy_standby_is_ready_and_says_who_leads() {
     let scene =
         Scene::new(standby(), Progress { validity: Validity::Valid, settled: true, ..Default::default() });

@@ -29,5 +29,5 @@ pub use spec::{
 };
 pub use status::{
     ConfigurationStatus, HistoryEntry, InventoryEntry, MemberCounts, MemberStatus, MultiClusterStatus,
-    ObjectState, PauseStatus, VoteStatus, exact_duration,
+    ObjectState, PauseStatus, VoteStatus, WorstCaseStatus, exact_duration,
 };
