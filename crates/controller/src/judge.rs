@@ -78,6 +78,15 @@ fn stalled(view: &View<'_>) -> Option<Judgement> {
         );
         return Some(stalled("NameInUse", message));
     }
+    if !view.progress.unconfirmed.is_empty() {
+        let message = format!(
+            "the lease is lost and it cannot be confirmed that these have ended: {}. They should have, but their nodes do \
+             not say so, and another cluster takes over when the stop grace is over, whether they have or not: look at these \
+             nodes, or power them off. They are not deleted by force, which would only hide that they may still run",
+            names(&view.progress.unconfirmed.iter().collect::<Vec<_>>())
+        );
+        return Some(stalled("PodsUnconfirmed", message));
+    }
     if let Some(object) = &view.progress.stuck {
         let message = format!(
             "{object} was deleted but does not go: look at its finalizers and at what they wait for. Nobody else \

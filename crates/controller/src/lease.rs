@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use flagship_k8s_api::{LOCAL_LEASE, LOCAL_LEASE_POLL};
 use flagship_types::Instant as BootInstant;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,9 +20,9 @@ use crate::request::{CallError, Caller, Verb};
 /// How long a lease that is not renewed keeps others out, in seconds as the Lease object has it.
 const DURATION_SECONDS: i32 = 2;
 /// The same.
-const DURATION: Duration = Duration::from_secs(2);
+const DURATION: Duration = LOCAL_LEASE;
 /// How often it is renewed: three renewals may be lost.
-const RENEWAL: Duration = Duration::from_millis(500);
+const RENEWAL: Duration = LOCAL_LEASE_POLL;
 /// A renewal that takes longer is given up and tried again.
 const RENEWAL_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A lease whose renewal is this old by the wall clock is not observed first: no two clocks in one cluster are
@@ -317,6 +318,12 @@ mod tests {
             renew_time: Some(MicroTime(Timestamp::now() - renewed_ago)),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn the_lease_object_says_what_the_settings_are_checked_against() {
+        assert_eq!(u64::try_from(DURATION_SECONDS).unwrap(), DURATION.as_secs());
+        assert_eq!(DURATION.subsec_nanos(), 0);
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod stopping;
 mod supervisor;
 mod tenure;
 mod worker;
+mod worst_case;
 
 pub use ports::{JoinError, Joined, Joiner, LeadPhase, MemberStart, Observer, PayloadResult, Probe, Waiting};
 pub use supervisor::{Controller, OnShutdown, Options};

@@ -22,6 +22,7 @@ use crate::lease::LeaseWatch;
 use crate::progress::{Activity, Progress, Validity};
 use crate::request::Caller;
 use crate::status_writer::StatusHandle;
+use crate::stopping::pods_grace;
 use crate::tenure::AbortOnDrop;
 use crate::worker::Context;
 
@@ -31,9 +32,13 @@ const HAPPENINGS: usize = 32;
 /// the cluster. Its gate gives no leave for new ones. What arrives later still is found by label, by a stop at its end
 /// and by a standby when it becomes one and every few minutes.
 const GRACE: Duration = Duration::from_secs(1);
+/// The same, if what runs has to end at once: a step that ends it looks for what arrives late by itself.
+const HASTY_GRACE: Duration = Duration::from_millis(100);
 /// The pause after a failed step, at first and at most.
 const RETRY: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(5);
+/// The most, while what runs has to end at once: an API server that is back is to be asked at once, too.
+const HASTY_RETRY: Duration = Duration::from_millis(500);
 /// How long one round of removing leftovers waits; the caller goes on with the next.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -88,7 +93,7 @@ impl PayloadWorker {
         let (happenings, heard) = mpsc::channel(HAPPENINGS);
         let first = Progress { inventory: inventory.to_status(), ..Progress::default() };
         let (progress, seen) = watch::channel(first);
-        let tracker = watch::Sender::new(flagship_payload::Progress { inventory, waiting_for: None });
+        let tracker = watch::Sender::new(flagship_payload::Progress { inventory, ..Default::default() });
         let caller = Caller::new(Arc::clone(&context.observer));
         let (background, deliver) = Background::new(
             Arc::clone(&context),
@@ -144,7 +149,8 @@ impl PayloadWorker {
                     next = &mut step => Some(next),
                     () = changes.wait() => {
                         overtaken.cancel();
-                        tokio::time::timeout(GRACE, step).await.ok()
+                        let grace = if self.is_hasty(&self.directive.borrow()) { HASTY_GRACE } else { GRACE };
+                        tokio::time::timeout(grace, step).await.ok()
                     }
                 }
             };
@@ -162,7 +168,8 @@ impl PayloadWorker {
                     time
                 }
                 Some(Next::Retry) => {
-                    let time = retry;
+                    let most = if self.is_hasty(&directive) { HASTY_RETRY } else { MAX_RETRY };
+                    let time = retry.min(most);
                     retry = (retry * 2).min(MAX_RETRY);
                     time
                 }
@@ -212,6 +219,12 @@ impl PayloadWorker {
             }
             Directive::Stop { term, reason } => self.stop(*term, *reason, target, overtaken).await,
         }
+    }
+
+    /// Whether what runs has to end at once.
+    fn is_hasty(&self, directive: &Directive) -> bool {
+        let Directive::Stop { reason, .. } = directive else { return false };
+        pods_grace(*reason, &self.node.snapshot().config).is_some()
     }
 
     /// The gate of one step. It closes when the step is overtaken.
@@ -280,6 +293,7 @@ async fn forward(
         progress.send_if_modified(|progress| {
             let old = progress.clone();
             progress.inventory = now.inventory.to_status();
+            progress.unconfirmed = now.unconfirmed;
             match &mut progress.activity {
                 Activity::Deleting(waiting) => *waiting = now.waiting_for,
                 Activity::Applying(_) | Activity::Idle => progress.not_ready = now.waiting_for,
@@ -297,7 +311,7 @@ pub(crate) async fn clear(
     lease: LeaseWatch,
     inventory: Inventory,
 ) -> Result<(), String> {
-    let tracker = watch::Sender::new(flagship_payload::Progress { inventory, waiting_for: None });
+    let tracker = watch::Sender::new(flagship_payload::Progress { inventory, ..Default::default() });
     let cluster = discovery::cluster(context);
     let deleted = cluster.delete_all(owner, &RemovalGate(lease), CLEAR_TIMEOUT, &tracker).await;
     deleted.map(|_| ()).map_err(|error| error.to_string())

@@ -52,6 +52,8 @@ pub(crate) struct Progress {
     pub stuck: Option<String>,
     /// Hooks that have to succeed and did not yet, with what went wrong.
     pub hooks: BTreeMap<HookPoint, String>,
+    /// Pods that had to end at once, should have by now, and that their nodes have not said to be gone.
+    pub unconfirmed: Vec<String>,
     /// The directive that this is the outcome of is carried out completely.
     pub settled: bool,
 }

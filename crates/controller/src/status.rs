@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::request::Reachability;
 use crate::service::Trouble;
 use crate::status_writer::Picture;
+use crate::worst_case;
 
 /// Why nothing goes on until somebody changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,10 @@ pub(crate) fn picture(view: &View<'_>) -> Picture {
         lead_since: view.leader_since.filter(|_| leading).map(Time),
         members: view.snapshot.map(|snapshot| members(snapshot, view.wall, view.boot)).unwrap_or_default(),
         member_counts: view.snapshot.map(counts),
+        worst_case_failover_seconds: view
+            .snapshot
+            .zip(view.settings)
+            .and_then(|(snapshot, settings)| worst_case::of(snapshot, settings)),
         inventory: view.progress.inventory.clone(),
         history: view.history.to_vec(),
         configuration_missing: view.snapshot.map(missing).unwrap_or_default(),

@@ -110,6 +110,27 @@ fn a_leader_reads_well() {
 }
 
 #[test]
+fn pods_that_nobody_confirms_gone_are_named() {
+    let mut stopping = snapshot();
+    stopping.role = Role::Stopping;
+    let unconfirmed = vec!["Pod default/web-1 on node n1".to_owned()];
+    let activity = Activity::Deleting(Some("Pod default/web-1 to be gone".into()));
+    let scene = Scene::new(stopping, Progress { unconfirmed, activity, ..running() });
+    let (stalled, reason, message) = scene.says(ConditionType::Stalled);
+    assert_eq!((stalled, reason.as_str()), (Some(true), "PodsUnconfirmed"));
+    assert!(message.contains("have ended: Pod default/web-1 on node n1. They"), "{message}");
+    assert_eq!(scene.says(ConditionType::Ready).1, "PodsUnconfirmed");
+}
+
+#[test]
+fn the_worst_case_is_shown_when_somebody_could_take_over() {
+    let alone = Scene::new(snapshot(), running()).picture().status;
+    assert_eq!(alone.worst_case_failover_seconds, None);
+    let two = Scene::new(standby(), Progress::default()).picture().status;
+    assert_eq!(two.worst_case_failover_seconds.map(|worst| worst.crash), Some(11));
+}
+
+#[test]
 fn a_healthy_standby_is_ready_and_says_who_leads() {
     let scene =
         Scene::new(standby(), Progress { validity: Validity::Valid, settled: true, ..Default::default() });

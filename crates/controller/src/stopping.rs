@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use flagship_node::{Command, ResignReason};
-use flagship_payload::{DeleteError, Stuck};
-use flagship_types::{Term, format_duration};
+use flagship_payload::{DeleteError, PodGrace, Stuck};
+use flagship_types::{FleetConfig, Mode, Term, format_duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -29,6 +29,23 @@ const REVALIDATE: Duration = Duration::from_secs(30);
 /// How long the node has to call off a stop that a hook refused.
 const REFUSED_STOP: Duration = Duration::from_secs(1);
 
+/// How long pods may take to end, if what runs has to end at once. Mode Quorum: somebody else's payload starts when the
+/// stop grace is over, whatever became of this one. A stop that an earlier process had begun may have been for that
+/// reason, and a leader that was superseded has lost its lease without having noticed.
+pub(crate) fn pods_grace(reason: ResignReason, config: &FleetConfig) -> Option<PodGrace> {
+    let at_once = match reason {
+        ResignReason::LeaseLost => true,
+        ResignReason::Unfinished | ResignReason::Superseded => config.mode == Mode::Quorum,
+        ResignReason::Handover
+        | ResignReason::Switchover
+        | ResignReason::Unhealthy
+        | ResignReason::NotCandidate
+        | ResignReason::Removal
+        | ResignReason::Operator => false,
+    };
+    at_once.then(|| PodGrace::within(config.stop_grace))
+}
+
 impl PayloadWorker {
     /// Deletes the payload of a term and says so once the API server has confirmed that all of it is gone.
     pub(crate) async fn stop(
@@ -49,7 +66,8 @@ impl PayloadWorker {
         let gate = self.gate(overtaken).stopping(term);
         let began = Instant::now();
         let before = self.tracker.borrow().inventory.len();
-        match self.delete(&gate, target).await {
+        let pods = pods_grace(reason, &self.node.snapshot().config);
+        match self.delete(&gate, target, pods).await {
             Ok(()) => {
                 let took = began.elapsed();
                 let note = format!(
@@ -71,7 +89,13 @@ impl PayloadWorker {
             }
             // Not a failure: this stop is not wanted any more.
             Err(DeleteError::Denied(_)) if overtaken.is_cancelled() => Next::Go,
-            Err(error) => self.failed(target, &error),
+            Err(error) => {
+                let error = error.to_string();
+                if pods.is_some() && self.progress.borrow().error.as_ref() != Some(&error) {
+                    warn!(error, %term, "the payload has to end at once and does not yet; it is tried again");
+                }
+                self.failed(target, &error)
+            }
         }
     }
 
@@ -87,7 +111,7 @@ impl PayloadWorker {
         if left > 0 {
             info!(objects = left, "removing what an earlier lead left behind");
             let gate = self.gate(overtaken);
-            match self.delete(&gate, target).await {
+            match self.delete(&gate, target, None).await {
                 Ok(()) => {
                     let note = format!("what an earlier lead had left behind is gone: {}", objects(left));
                     self.tell(Happening::new(Notice::normal("LeftoversDeleted", note)));
@@ -110,20 +134,24 @@ impl PayloadWorker {
     }
 
     /// Deletes the whole inventory, then looks once more by label: a write that was under way when the lead was given
-    /// up may have arrived after its object was found missing.
-    async fn delete(&self, gate: &NodeGate, target: &Target) -> Result<(), DeleteError> {
+    /// up may have arrived after its object was found missing. With `pods`, what runs ends first and within that.
+    async fn delete(
+        &self,
+        gate: &NodeGate,
+        target: &Target,
+        pods: Option<PodGrace>,
+    ) -> Result<(), DeleteError> {
         self.report(|progress| progress.activity = Activity::Deleting(None));
         let began = Instant::now();
         let kinds = self.tracker.borrow().inventory.kinds();
-        let timeout = target.settings.apply.timeout;
-        let mut result = self.cluster.delete_all(&self.owner, gate, timeout, &self.tracker).await.map(|_| ());
+        let mut result = self.delete_known(gate, target, pods).await;
         if result.is_ok() && !kinds.is_empty() {
             let found =
                 self.cluster.discover_owned(&self.owner, discovery::reach(&self.context), &kinds).await?;
             if !found.is_empty() {
                 warn!(objects = found.len(), "objects of the payload appeared while it was deleted");
                 self.tracker.send_modify(|progress| progress.inventory.unite(&found));
-                result = self.cluster.delete_all(&self.owner, gate, timeout, &self.tracker).await.map(|_| ());
+                result = self.delete_known(gate, target, pods).await;
             }
         }
         let counted = match &result {
@@ -141,6 +169,19 @@ impl PayloadWorker {
             });
         }
         result
+    }
+
+    async fn delete_known(
+        &self,
+        gate: &NodeGate,
+        target: &Target,
+        pods: Option<PodGrace>,
+    ) -> Result<(), DeleteError> {
+        if let Some(pods) = pods {
+            self.cluster.halt(&self.owner, gate, pods, &self.tracker).await?;
+        }
+        let timeout = target.settings.apply.timeout;
+        self.cluster.delete_all(&self.owner, gate, timeout, &self.tracker).await.map(|_| ())
     }
 
     fn stuck(&self, object: &str, waited: Duration) {
@@ -187,4 +228,28 @@ impl PayloadWorker {
 /// The objects that do not go, for people.
 fn name(stuck: &[Stuck]) -> String {
     stuck.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lost_lease_hurries() {
+        let stop_grace = Duration::from_secs(20);
+        let quorum = FleetConfig { mode: Mode::Quorum, stop_grace, ..Default::default() };
+        let available = FleetConfig { mode: Mode::Availability, ..quorum.clone() };
+        let hurried = Some(PodGrace::within(stop_grace));
+        for (reason, in_quorum, in_availability) in [
+            (ResignReason::LeaseLost, hurried, hurried),
+            (ResignReason::Unfinished, hurried, None),
+            (ResignReason::Superseded, hurried, None),
+            (ResignReason::Handover, None, None),
+            (ResignReason::Removal, None, None),
+            (ResignReason::Operator, None, None),
+        ] {
+            assert_eq!(pods_grace(reason, &quorum), in_quorum, "{reason:?}");
+            assert_eq!(pods_grace(reason, &available), in_availability, "{reason:?}");
+        }
+    }
 }

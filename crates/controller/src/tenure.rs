@@ -40,7 +40,7 @@ use crate::worker::{Context, End, Identity, Interruption, Worker};
 pub(crate) const RETRY: Duration = Duration::from_millis(500);
 pub(crate) const MAX_RETRY: Duration = Duration::from_secs(5);
 /// What a daemon that ends asks the others to wait for it, the default of the Away announcement.
-const AWAY_GRACE: Duration = Duration::from_secs(30);
+pub(crate) const AWAY_GRACE: Duration = Duration::from_secs(30);
 /// What a member that rejoins asks for: it takes well under a second.
 const REJOIN_GRACE: Duration = Duration::from_secs(10);
 /// How long a node may take to close its links. Then it is left behind.

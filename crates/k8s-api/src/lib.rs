@@ -10,6 +10,7 @@ mod hooks;
 mod marks;
 #[allow(unreachable_pub, reason = "as below")]
 mod orders;
+mod replicas;
 mod settings;
 #[allow(
     unreachable_pub,
@@ -32,6 +33,7 @@ pub use orders::{
     FORCE_LEAD_ANNOTATION, MemberNameText, OperatorOrder, OrderAnswer, OrderError, PAUSE_ANNOTATION,
     RESUME_ANNOTATION, SWITCHOVER_ANNOTATION, verb,
 };
+pub use replicas::{LOCAL_LEASE, LOCAL_LEASE_POLL};
 pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};
 pub use spec::{
     ApplySpec, DeletionPolicy, ElectionSpec, Failback, Fencing, KeyRef, MembershipSpec, Mode, MultiCluster,
@@ -39,5 +41,5 @@ pub use spec::{
 };
 pub use status::{
     ConfigurationStatus, FailedLead, HistoryEntry, InventoryEntry, LeadPhases, MemberCounts, MemberStatus,
-    MultiClusterStatus, ObjectState, PauseStatus, VoteStatus, exact_duration,
+    MultiClusterStatus, ObjectState, PauseStatus, VoteStatus, WorstCaseStatus, exact_duration,
 };

@@ -260,11 +260,16 @@ impl MultiClusterSpec {
             Some(Mode::Quorum) => flagship_types::Mode::Quorum,
             Some(Mode::Availability) | None => flagship_types::Mode::Availability,
         };
+        let lease = duration("spec.election.leaseDuration", lease.0, lease.1, lease.2, wrong);
+        let stop_grace = duration("spec.election.stopGrace", stop.0, stop.1, stop.2, wrong);
+        if mode == flagship_types::Mode::Quorum {
+            wrong.extend(crate::replicas::check(lease, stop_grace).err());
+        }
         FleetConfig {
             mode,
             voters: self.voters(mode, wrong),
-            lease: duration("spec.election.leaseDuration", lease.0, lease.1, lease.2, wrong),
-            stop_grace: duration("spec.election.stopGrace", stop.0, stop.1, stop.2, wrong),
+            lease,
+            stop_grace,
             failback,
             restart_grace: duration(grace_path, grace.0, grace.1, grace.2, wrong),
             failback_delay: duration(delay_path, delay.0, delay.1, delay.2, wrong),

@@ -52,6 +52,10 @@ pub struct MultiClusterStatus {
     /// How many members there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member_counts: Option<MemberCounts>,
+    /// How long nobody leads at the most if the leader fails now, by the settings in force and as the fleet is. Absent if
+    /// nobody could take over, or no majority of the voters would be left to grant it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_case_failover_seconds: Option<WorstCaseStatus>,
     /// What was applied here and is not known to be gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -169,6 +173,17 @@ impl MemberCounts {
         let all = alive.saturating_add(suspect).saturating_add(away).saturating_add(down);
         Self { summary: format!("{alive}/{all}"), alive, suspect, away, down }
     }
+}
+
+/// How long nobody leads at the most, in seconds, rounded up. Counts to the election of the new leader and to the end of
+/// the old one's payload where that is waited for; how long the payload takes to become ready comes on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorstCaseStatus {
+    /// The leader's daemon or cluster is suddenly gone.
+    pub crash: i64,
+    /// It announced a restart, as for an upgrade, and does not come back.
+    pub announced_restart: i64,
 }
 
 /// One object of the payload.

@@ -40,7 +40,10 @@ fn names_columns_and_subresource() {
     assert_eq!(version["subresources"], json!({ "status": {} }));
     let columns: Vec<_> =
         version["additionalPrinterColumns"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
-    assert_eq!(columns, ["Role", "Leader", "Term", "Members", "Ready", "Age"]);
+    assert_eq!(columns, ["Role", "Leader", "Term", "Members", "Ready", "Worst Failover", "Age"]);
+    let wide: Vec<_> =
+        version["additionalPrinterColumns"].as_array().unwrap().iter().map(|c| c["priority"] == 1).collect();
+    assert_eq!(wide, [false, false, false, false, false, true, false]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use kube::core::{ApiResource, ObjectMeta};
 use crate::cluster::side_by_side;
 use crate::delete::{Deletion, FIRST_PAUSE, Look};
 use crate::error::{ApiError, DeleteError, Stuck};
+use crate::halt::Pod;
 use crate::inventory::Entry;
 use crate::object::{GroupKind, ObjectId};
 use crate::plan::Owner;
@@ -30,6 +31,8 @@ struct Link {
     listed: bool,
     /// `None`: gone.
     live: Option<ObjectMeta>,
+    /// Of a pod that has to go at once.
+    pod: Option<Pod>,
 }
 
 /// A workload stage being deleted.
@@ -83,6 +86,7 @@ impl<'a> Chain<'a> {
             chain.ask_top_down().await?;
             chain.look_again(owner).await?;
             let left: Vec<Stuck> = chain.links.values().filter_map(Link::stuck).collect();
+            chain.tell_unconfirmed();
             match (left.is_empty(), confirmed) {
                 (true, true) => break,
                 (true, false) => {
@@ -116,7 +120,7 @@ impl<'a> Chain<'a> {
                 self.deletion.forget(id);
                 continue;
             }
-            let link = Link { id: id.clone(), uid: uid.clone(), level: 0, listed: true, live };
+            let link = Link { id: id.clone(), uid: uid.clone(), level: 0, listed: true, live, pod: None };
             self.links.insert(uid, link);
         }
         Ok(())
@@ -171,8 +175,8 @@ impl<'a> Chain<'a> {
             (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone().unwrap_or_default());
         let id = ObjectId { group: kind.group.clone(), kind: kind.kind.clone(), namespace, name };
         let uid = metadata.uid.clone().unwrap_or_default();
-        let link =
-            self.links.entry(uid.clone()).or_insert(Link { id, uid, level, listed: false, live: None });
+        let new = Link { id, uid: uid.clone(), level, listed: false, live: None, pod: None };
+        let link = self.links.entry(uid).or_insert(new);
         link.level = link.level.max(level);
         link.live = Some(metadata);
     }
@@ -197,28 +201,83 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// Asks for the deletion of everything that is there and not yet being deleted, owners first.
+    /// Asks for the deletion of everything that is there and not yet being deleted, owners first. What has to go at once
+    /// is asked for whatever became of the rest, and an error is told at the end.
     async fn ask_top_down(&mut self) -> Result<(), DeleteError> {
         let deepest = self.links.values().map(|link| link.level).max().unwrap_or(0);
-        let deletion = self.deletion;
+        let mut failed = None;
         for level in 0..=deepest {
-            let here = self.links.values().filter(|link| link.level == level && link.is_untouched());
-            let asks: Vec<_> = here
-                .map(|link| async move { (&link.uid, deletion.ask(&link.id, &link.uid).await) })
-                .collect();
-            let mut gone = Vec::new();
-            for (uid, asked) in side_by_side(asks).await {
-                if asked? {
-                    gone.push(uid.clone());
-                }
+            match self.ask_level(level).await {
+                Err(error) if self.deletion.pods.is_none() => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
+                Ok(()) => {}
             }
-            for uid in gone {
-                if let Some(link) = self.links.get_mut(&uid) {
-                    link.live = None;
-                }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn ask_level(&mut self, level: usize) -> Result<(), DeleteError> {
+        self.learn_graces(level).await?;
+        let deletion = self.deletion;
+        let here = self.links.values().filter(|link| link.level == level && link.is_to_ask(deletion));
+        let asks: Vec<_> = here
+            .map(|link| async move {
+                let grace = link.pod.as_ref().zip(deletion.pods).map(|(pod, most)| most.of(pod));
+                (&link.uid, deletion.ask(&link.id, &link.uid, grace).await)
+            })
+            .collect();
+        let (mut gone, mut failed) = (Vec::new(), None);
+        for (uid, asked) in side_by_side(asks).await {
+            match asked {
+                Ok(true) => gone.push(uid.clone()),
+                Ok(false) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        for uid in gone {
+            if let Some(link) = self.links.get_mut(&uid) {
+                link.live = None;
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Finds out how long the pods of a level want to take to end, where that is not to be their own affair.
+    async fn learn_graces(&mut self, level: usize) -> Result<(), ApiError> {
+        if self.deletion.pods.is_none() {
+            return Ok(());
+        }
+        let deletion = self.deletion;
+        let unknown = |link: &&Link| is_pod(&link.id) && link.live.is_some() && link.pod.is_none();
+        let reads: Vec<_> = (self.links.values().filter(|link| link.level == level).filter(unknown))
+            .map(|link| async move { (link.uid.clone(), deletion.pod(&link.id, &link.uid).await) })
+            .collect();
+        for (uid, read) in side_by_side(reads).await {
+            let read = read?;
+            if let Some(link) = self.links.get_mut(&uid) {
+                link.live = link.live.take().filter(|_| read.is_some());
+                link.pod = read;
             }
         }
         Ok(())
+    }
+
+    /// Names the pods that should have ended by now and that nobody says have. With time they become more or fewer.
+    fn tell_unconfirmed(&self) {
+        if self.deletion.pods.is_none() {
+            return;
+        }
+        let now = k8s_openapi::jiff::Timestamp::now();
+        let overdue = self.links.values().filter_map(|link| {
+            let live = link.live.as_ref()?;
+            link.pod.as_ref().filter(|pod| pod.is_overdue(live, now)).map(|pod| pod.place(&link.id))
+        });
+        let overdue: Vec<String> = overdue.collect();
+        self.deletion.tracker.send_if_modified(|progress| {
+            let changed = progress.unconfirmed != overdue;
+            progress.unconfirmed = overdue;
+            changed
+        });
     }
 
     /// Reads how everything is now, new objects of old owners included.
@@ -244,8 +303,12 @@ impl<'a> Chain<'a> {
 }
 
 impl Link {
-    fn is_untouched(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.deletion_timestamp.is_none())
+    /// Whether it is there and its deletion, or its end in time, is still to be asked for.
+    fn is_to_ask(&self, deletion: &Deletion<'_>) -> bool {
+        let Some(live) = &self.live else { return false };
+        let may_shorten =
+            || self.pod.as_ref().zip(deletion.pods).is_some_and(|(pod, most)| most.is_exceeded_by(pod, live));
+        live.deletion_timestamp.is_none() || may_shorten()
     }
 
     fn stuck(&self) -> Option<Stuck> {

@@ -40,6 +40,8 @@ pub struct Progress {
     pub inventory: Inventory,
     /// What is being waited for, as a sentence.
     pub waiting_for: Option<String>,
+    /// Pods that had to end at once, should have by now, and that their nodes have not said to be gone.
+    pub unconfirmed: Vec<String>,
 }
 
 /// Where progress is kept. One worker at a time.
@@ -133,6 +135,11 @@ impl Cluster {
     /// Over a client; nothing is asked yet.
     pub fn new(client: kube::Client, call_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
         Self { client, call_timeout, observer, catalog: Arc::default() }
+    }
+
+    /// The same, with calls that give up sooner.
+    pub(crate) fn within(&self, call_timeout: Duration) -> Self {
+        Self { call_timeout: call_timeout.min(self.call_timeout), ..self.clone() }
     }
 
     pub(crate) fn observer(&self) -> &dyn Observer {
@@ -349,15 +356,17 @@ impl Cluster {
         self.call_within(allowed, Verb::Apply, &object.id, request).await
     }
 
-    /// Asks for one deletion, only of that uid. Returns whether it is gone already.
+    /// Asks for one deletion, only of that uid, with a grace in seconds or the object's own. Returns whether it is gone
+    /// already.
     pub(crate) async fn delete_one(
         &self,
         api: &Api<DynamicObject>,
         id: &ObjectId,
         uid: &str,
+        grace: Option<u32>,
         allowed: Duration,
     ) -> Result<bool, ApiError> {
-        let params = delete_params(id, uid);
+        let params = DeleteParams { grace_period_seconds: grace, ..delete_params(id, uid) };
         match self.call_within(allowed, Verb::Delete, id, api.delete(&id.name, &params)).await {
             Ok(answer) => Ok(answer.right().is_some()),
             Err(error) if error.code() == 404 => Ok(true),
@@ -431,6 +440,7 @@ mod tests {
         send(cluster.prune(plan, gate, CALL_TIMEOUT, tracker));
         send(cluster.observe(tracker));
         send(cluster.delete_all(plan.owner(), gate, CALL_TIMEOUT, tracker));
+        send(cluster.halt(plan.owner(), gate, crate::PodGrace::within(CALL_TIMEOUT), tracker));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::check::is_ours;
 use crate::cluster::{Cluster, Tracker, side_by_side};
 use crate::error::{ApiError, DeleteError, Stuck};
 use crate::gate::{Gate, Purpose};
+use crate::halt::PodGrace;
 use crate::object::ObjectId;
 use crate::observe::resource_of;
 use crate::observer::Outcome;
@@ -26,7 +27,10 @@ pub(crate) struct Deletion<'a> {
     pub(crate) purpose: Purpose,
     pub(crate) tracker: &'a Tracker,
     pub(crate) begin: Instant,
-    pub(crate) timeout: Duration,
+    /// `None`: for as long as it takes.
+    pub(crate) timeout: Option<Duration>,
+    /// Workloads have to go at once, their pods within this time; `None`: in their own time.
+    pub(crate) pods: Option<PodGrace>,
 }
 
 /// How an object of the inventory is in the cluster.
@@ -74,7 +78,8 @@ impl Cluster {
         timeout: Duration,
         tracker: &Tracker,
     ) -> Result<usize, DeleteError> {
-        let deletion = Deletion { cluster: self, gate, purpose, tracker, begin: Instant::now(), timeout };
+        let (begin, timeout) = (Instant::now(), Some(timeout));
+        let deletion = Deletion { cluster: self, gate, purpose, tracker, begin, timeout, pods: None };
         let mut gone = 0;
         for stage in Stage::ALL.into_iter().rev() {
             let ids: Vec<&ObjectId> = ids.iter().filter(|id| Stage::of(&id.group_kind()) == stage).collect();
@@ -128,10 +133,14 @@ impl Deletion<'_> {
     }
 
     /// One look at a leaf, and its deletion if that was not asked for yet. Says how it is after that.
-    async fn leaf<'a>(&self, id: &'a ObjectId, owner: &Owner) -> (&'a ObjectId, Result<Look, DeleteError>) {
+    pub(crate) async fn leaf<'a>(
+        &self,
+        id: &'a ObjectId,
+        owner: &Owner,
+    ) -> (&'a ObjectId, Result<Look, DeleteError>) {
         let step = async {
             match self.look(id, owner).await? {
-                Look::Live(live) if !live.is_deleting() => match self.ask(id, &live.uid).await? {
+                Look::Live(live) if !live.is_deleting() => match self.ask(id, &live.uid, None).await? {
                     true => Ok(Look::Gone),
                     false => Ok(Look::Live(live)),
                 },
@@ -172,16 +181,22 @@ impl Deletion<'_> {
         metadata.owner_references.iter().flatten().any(|owner| kept(&owner.uid))
     }
 
-    /// Asks for the deletion of exactly this object. Returns whether it is gone already.
-    pub(crate) async fn ask(&self, id: &ObjectId, uid: &str) -> Result<bool, DeleteError> {
+    /// Asks for the deletion of exactly this object, of a pod within so many seconds. Returns whether it is gone already.
+    pub(crate) async fn ask(
+        &self,
+        id: &ObjectId,
+        uid: &str,
+        grace: Option<u32>,
+    ) -> Result<bool, DeleteError> {
         let catalog = self.cluster.catalog().await?;
-        let version =
-            self.tracker.borrow().inventory.get(id).map(|entry| entry.version.clone()).unwrap_or_default();
+        // What is not in the inventory was found below a workload, and all that can be there is of version 1.
+        let known = self.tracker.borrow().inventory.get(id).map(|entry| entry.version.clone());
+        let version = known.unwrap_or_else(|| "v1".into());
         let api = self.cluster.api(&resource_of(&catalog, id, &version), &id.namespace);
         // Which terms may be stopped is the gate's business: a stop has one, what an earlier lead left behind has not.
         let allowed = Cluster::permitted(self.gate, self.purpose, None).await?;
-        let gone = self.cluster.delete_one(&api, id, uid, allowed).await?;
-        tracing::info!(object = %id, gone, "deletion asked for");
+        let gone = self.cluster.delete_one(&api, id, uid, grace, allowed).await?;
+        tracing::info!(object = %id, grace, gone, "deletion asked for");
         if !gone {
             self.tracker.send_modify(|progress| progress.inventory.set_state(id, ObjectState::Deleting));
         }
@@ -214,7 +229,7 @@ impl Deletion<'_> {
             progress.waiting_for = sentence;
             changed
         });
-        if waited > self.timeout {
+        if self.timeout.is_some_and(|timeout| waited > timeout) {
             stuck.truncate(Stuck::MAX);
             return Err(DeleteError::Stuck { stuck, waited });
         }

@@ -11,6 +11,7 @@ mod delete;
 mod error;
 mod gate;
 mod gates;
+mod halt;
 mod inventory;
 mod object;
 mod observe;
@@ -26,6 +27,7 @@ pub use cluster::{CALL_TIMEOUT, Cluster, PlanError, Progress, SourceError, Track
 pub use error::{ApiError, ApplyError, DeleteError, Failure, Failures, ObjectError, Stuck};
 pub use gate::{Denied, Gate, Permit, Purpose};
 pub use gates::ClosedGate;
+pub use halt::PodGrace;
 pub use inventory::{Entry, Inventory};
 pub use object::{GroupKind, Manifest, ObjectId, Place};
 pub use observe::Summary;

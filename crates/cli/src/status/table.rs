@@ -47,7 +47,7 @@ fn block(fleet: &FleetView, now: Timestamp, wide: bool, style: Style) -> String 
     let mut head =
         vec!["", "MEMBER", "CONTEXT", "ROLE", "RANK", "READY", "PAYLOAD", "SEEN", "API", "ADDRESS"];
     if wide {
-        head.extend(["NAMESPACE", "TERM", "FOLLOWS", "HOLDER"]);
+        head.extend(["NAMESPACE", "TERM", "FOLLOWS", "HOLDER", "WORST FAILOVER"]);
     }
     let rows: Vec<Vec<Cell>> = fleet.members.iter().map(|member| row(fleet, member, now, wide)).collect();
     out.push_str(&table(style, "", &head, &rows));
@@ -212,6 +212,10 @@ fn row(fleet: &FleetView, member: &MemberView, now: Timestamp, wide: bool) -> Ve
         cells.push(or_dash(member.term.map(|term| term.to_string())).into());
         cells.push(or_dash(member.leader.clone()).into());
         cells.push(or_dash(member.holder.clone()).into());
+        let worst = member
+            .worst_case_failover
+            .map(|worst| format!("{}s, after a restart {}s", worst.crash, worst.announced_restart));
+        cells.push(or_dash(worst).into());
     }
     cells
 }

@@ -2,7 +2,7 @@
 
 use flagship_k8s_api::{
     ConditionType, HistoryEntry, InventoryEntry, MemberStatus, MultiCluster, MultiClusterSpec,
-    MultiClusterStatus, ObjectState, conditions,
+    MultiClusterStatus, ObjectState, WorstCaseStatus, conditions,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -56,6 +56,7 @@ fn member(name: &str, rank: i64, role: &str, term: i64) -> MultiCluster {
         lead_since: leading.then(|| Time(at("00:54:10"))),
         leader: Some(if leading { name.into() } else { "sheffield".into() }),
         holder: Some(format!("pod-{name}")),
+        worst_case_failover_seconds: Some(WorstCaseStatus { crash: 11, announced_restart: 41 }),
         ..MultiClusterStatus::default()
     };
     let report = conditions::Report {

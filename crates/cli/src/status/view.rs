@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flagship_k8s_api::{
     ConditionType, MULTICLUSTER_LABEL, MemberStatus, MultiCluster, MultiClusterStatus, ObjectState,
-    conditions, owner_label,
+    WorstCaseStatus, conditions, owner_label,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -127,6 +127,8 @@ pub(crate) struct MemberView {
     pub(crate) term: Option<i64>,
     /// Who serves it.
     pub(crate) holder: Option<String>,
+    /// How long nobody leads at the most if the leader fails now, as this member reckons.
+    pub(crate) worst_case_failover: Option<WorstCaseStatus>,
     /// Its daemon is down, cannot write, or is being replaced: role, readiness, term and conditions are what was
     /// written last.
     pub(crate) daemon_down: bool,
@@ -365,6 +367,7 @@ fn member(found: &Found<'_>, all: &[Found<'_>], authority: Option<&str>) -> Memb
         leader: status.leader,
         term: status.term,
         holder: status.holder,
+        worst_case_failover: status.worst_case_failover_seconds.filter(|_| found.silence.is_none()),
         daemon_down: found.silence.is_some(),
         may_lead,
         forgotten: found.forgotten,
@@ -406,6 +409,7 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
             leader: None,
             term: None,
             holder: None,
+            worst_case_failover: None,
             daemon_down: false,
             may_lead: false,
             forgotten: is_forgotten(name, found),

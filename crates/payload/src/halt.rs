@@ -1,0 +1,140 @@
+//! Ending what runs at once: the lease is lost, and after its stop grace another cluster starts the payload, whatever
+//! became of it here.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::DynamicObject;
+use kube::core::ObjectMeta;
+
+use crate::chain::Chain;
+use crate::cluster::{Cluster, Tracker, side_by_side};
+use crate::delete::Deletion;
+use crate::error::{ApiError, DeleteError};
+use crate::gate::{Gate, Purpose};
+use crate::object::ObjectId;
+use crate::observe::resource_of;
+use crate::plan::{Owner, Stage, owns_the_unknown};
+
+/// What is left of the stop grace for noticing, asking and the kubelet's word, once the pods have had their time.
+const MARGIN: Duration = Duration::from_secs(2);
+/// A request takes no longer than this: of what little time there is, one that was lost must not take the most.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// What the API server gives a pod that says nothing.
+const DEFAULT_GRACE: i64 = 30;
+/// A kubelet says that a pod has ended well within this time after it should have.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(2);
+
+/// The most seconds a pod may take to end. Never 0: with that the API server forgets a pod without a word from its node,
+/// and it may run on where nobody sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodGrace(u32);
+
+impl PodGrace {
+    /// So that pods have ended within this stop grace: 2 s less than that.
+    pub fn within(stop_grace: Duration) -> Self {
+        let seconds = stop_grace.saturating_sub(MARGIN).as_secs();
+        Self(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// For one pod: its own, if that is less.
+    pub(crate) fn of(self, pod: &Pod) -> u32 {
+        u32::try_from(pod.grace.max(1)).unwrap_or(u32::MAX).min(self.0)
+    }
+
+    /// Whether a pod that is being deleted was given more. Asking again would forget one at once that was given nothing.
+    pub(crate) fn is_exceeded_by(self, pod: &Pod, live: &ObjectMeta) -> bool {
+        live.deletion_grace_period_seconds.is_some_and(|given| given > i64::from(self.of(pod)))
+    }
+}
+
+/// A pod that has to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pod {
+    /// How long it wants to take, in seconds.
+    grace: i64,
+    /// Empty: on none yet.
+    node: String,
+}
+
+impl Pod {
+    fn of(object: &DynamicObject) -> Self {
+        let spec = &object.data["spec"];
+        Self {
+            grace: spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(DEFAULT_GRACE),
+            node: spec["nodeName"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Whether its node should have said by now that it has ended.
+    pub(crate) fn is_overdue(&self, live: &ObjectMeta, now: Timestamp) -> bool {
+        live.deletion_timestamp.as_ref().is_some_and(|end| now.duration_since(end.0) > OVERDUE)
+    }
+
+    /// Which it is and where, for people.
+    pub(crate) fn place(&self, id: &ObjectId) -> String {
+        match self.node.as_str() {
+            "" => id.to_string(),
+            node => format!("{id} on node {node}"),
+        }
+    }
+}
+
+impl Cluster {
+    /// Deletes the workloads in the tracker's inventory all at once, and their pods directly, within `pods`; waits, for
+    /// as long as it takes, until they are gone. No pod is deleted by force. Returns how many objects went; what does not
+    /// run is left to [`Self::delete_all`].
+    ///
+    /// # Errors
+    /// If anything could not be asked for; all else was. Running it again goes on.
+    pub async fn halt(
+        &self,
+        owner: &Owner,
+        gate: &dyn Gate,
+        pods: PodGrace,
+        tracker: &Tracker,
+    ) -> Result<usize, DeleteError> {
+        let cluster = &self.within(CALL_TIMEOUT);
+        let (begin, purpose) = (Instant::now(), Purpose::Delete);
+        let deletion = Deletion { cluster, gate, purpose, tracker, begin, timeout: None, pods: Some(pods) };
+        let ids = tracker.borrow().inventory.ids();
+        let (workloads, others): (Vec<_>, Vec<_>) =
+            ids.iter().partition(|id| Stage::of(&id.group_kind()) == Stage::Workload);
+        // What custom resources make run, only their controllers know. Nothing more can be done for it than to say so now.
+        let unknown: Vec<_> = others.into_iter().filter(|id| owns_the_unknown(&id.group_kind())).collect();
+        let (gone, ()) =
+            join(Chain::delete(&deletion, &workloads, owner), deletion.ask_once(&unknown, owner)).await;
+        if gone.is_ok() {
+            tracker.send_modify(|progress| {
+                progress.unconfirmed.clear();
+                progress.waiting_for = None;
+            });
+        }
+        gone
+    }
+}
+
+impl Deletion<'_> {
+    /// Asks for the deletion of leaves and does not wait; what is in the way shows when they are deleted in order.
+    async fn ask_once(&self, ids: &[&ObjectId], owner: &Owner) {
+        let asks: Vec<_> = ids.iter().map(|id| self.leaf(id, owner)).collect();
+        for (id, asked) in side_by_side(asks).await {
+            if let Err(error) = asked {
+                tracing::warn!(object = %id, %error, "not deleted yet");
+            }
+        }
+    }
+
+    /// What has to be known of a pod. `None`: it is gone.
+    pub(crate) async fn pod(&self, id: &ObjectId, uid: &str) -> Result<Option<Pod>, ApiError> {
+        let catalog = self.cluster.catalog().await?;
+        let api = self.cluster.api(&resource_of(&catalog, id, "v1"), &id.namespace);
+        let pod = self.cluster.find(id, api.get_opt(&id.name)).await?;
+        Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)).as_ref().map(Pod::of))
+    }
+}
+
+#[cfg(test)]
+#[path = "halt_tests.rs"]
+mod tests;
