@@ -335,15 +335,18 @@ impl Seat {
         }
     }
 
-    async fn end(&self, outcome: Outcome, mut running: Running) {
-        let grace = match outcome {
-            Outcome::Stopped => AWAY_GRACE,
-            Outcome::Renamed => REJOIN_GRACE,
-            Outcome::Ended => {
-                warn!("the node ended unexpectedly; it is started again");
-                return;
-            }
-        };
+    async fn end(&mut self, outcome: Outcome, mut running: Running) {
+        match outcome {
+            Outcome::Stopped => self.close(AWAY_GRACE, &mut running).await,
+            Outcome::Renamed => self.close(REJOIN_GRACE, &mut running).await,
+            Outcome::Ended => warn!("the node ended unexpectedly; it is started again"),
+        }
+        while let Ok(event) = running.events.try_recv() {
+            self.event(Ok(event), &running);
+        }
+    }
+
+    async fn close(&self, grace: Duration, running: &mut Running) {
         running.node.tell(Command::Away(grace)).await;
         running.node.tell(Command::Shutdown).await;
         if timeout(CLOSE_TIMEOUT, &mut running.ended).await.is_err() {

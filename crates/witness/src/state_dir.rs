@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use flagship_types::Callsign;
-use tracing::warn;
+use tracing::info;
 
 use crate::error::StateError;
 use crate::format::MAX_BYTES;
@@ -49,7 +49,7 @@ impl StateDir {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                warn!(file = %entry.path().display(), "removing what an earlier process did not finish writing");
+                info!(file = %entry.path().display(), "removing what an earlier process did not finish writing");
                 fs::remove_file(entry.path())?;
             }
         }
