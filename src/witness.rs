@@ -45,7 +45,12 @@ pub(crate) async fn run(args: WitnessArgs, fleets: Vec<WitnessFleet>) -> Result<
 }
 
 fn settings(args: &WitnessArgs, fleets: Vec<WitnessFleet>) -> Settings {
-    let fleet = |WitnessFleet { callsign, name, seeds }| FleetSettings { callsign, member: name, seeds };
+    let fleet = |WitnessFleet { callsign, name, seeds, admit }| FleetSettings {
+        callsign,
+        member: name,
+        seeds,
+        admit,
+    };
     Settings {
         fleets: fleets.into_iter().map(fleet).collect(),
         address: args.service_address.clone(),

@@ -205,6 +205,9 @@ fn planted_arrows_are_found() {
         ("flagship-e2e", "flagship-cli"),
         ("flagship-node", "flagship"),
         ("clusters", "flagship-controller"),
+        ("flagship-witness", "flagship-transport"),
+        ("flagship-witness", "flagship-controller"),
+        ("flagship-witness", "kube"),
         ("flagship-node", "tonic"),
         ("flagship-controller", "tonic"),
     ];

@@ -89,8 +89,13 @@ impl Member {
         let Attachment { links, signer, events, local, detach } =
             transport.attach(Endpoint { hello, listen }).await.unwrap();
         let address = PeerAddress::parse(&local.to_string(), 1).unwrap();
-        let election =
-            ElectionSpec { rank: Rank(5), ready: true, candidate: true, proposal: FleetConfig::default() };
+        let election = ElectionSpec {
+            rank: Rank(5),
+            ready: true,
+            candidate: true,
+            witness: false,
+            proposal: FleetConfig::default(),
+        };
         let config = MachineConfig {
             callsign,
             member,

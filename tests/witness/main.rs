@@ -37,7 +37,11 @@ async fn a_witness_joins_is_killed_comes_back_and_ends_in_order() {
         first = seen.epoch;
     }
     let leader = newyork.until("somebody leads", |picture| picture.leader.clone()).await;
-    let metric = r#"flagship_role{callsign="federation",member="witness",role="Leader"} 0"#;
+    // It has nobody else's word to wait for, so that it may vote, and says what it is.
+    for member in [&newyork, &sheffield] {
+        member.sees("witness", |witness| witness.role == Some(Role::Witness)).await;
+    }
+    let metric = r#"flagship_role{callsign="federation",member="witness",role="Witness"} 1"#;
     assert!(witness.metrics().await.contains(metric), "{}", witness.metrics().await);
     let (code, body) = witness.health("/leader/federation").await;
     assert_eq!(code, 503, "a load balancer must not send anybody to a witness: {body}");

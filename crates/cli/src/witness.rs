@@ -40,6 +40,9 @@ pub struct WitnessArgs {
     /// The witness's name as a member, needed if its certificates have more than one for the fleet; in one fleet among several: CALLSIGN=NAME [default: the name in the certificate]
     #[arg(long = "name", env = "FLAGSHIP_NAME", value_name = "[CALLSIGN=]NAME", value_delimiter = ' ')]
     pub names: Vec<OfFleet<MemberName>>,
+    /// Vouch for a witness that lost its record of votes: [CALLSIGN=]NUMBER, the number that its log names. Says nothing about any later record
+    #[arg(long = "admit", env = "FLAGSHIP_ADMIT", value_name = "[CALLSIGN=]NUMBER", value_delimiter = ' ')]
+    pub admit: Vec<OfFleet<u64>>,
     /// Where members connect, for all fleets
     #[arg(long, env = "FLAGSHIP_LISTEN", value_name = "ADDRESS", default_value = ":9990", value_parser = listen)]
     pub listen: SocketAddr,
@@ -69,6 +72,8 @@ pub struct WitnessFleet {
     pub name: Option<MemberName>,
     /// Where members may be found.
     pub seeds: Vec<PeerAddress>,
+    /// The record for which an operator vouches.
+    pub admit: Option<u64>,
 }
 
 /// A value for one fleet, or for the only one.
@@ -137,7 +142,12 @@ impl WitnessArgs {
         let mut fleets: Vec<_> = self
             .callsigns
             .iter()
-            .map(|callsign| WitnessFleet { callsign: callsign.clone(), name: None, seeds: Vec::new() })
+            .map(|callsign| WitnessFleet {
+                callsign: callsign.clone(),
+                name: None,
+                seeds: Vec::new(),
+                admit: None,
+            })
             .collect();
         for OfFleet { callsign, value: Seeds(seeds) } in &self.seeds {
             let fleet = find(&mut fleets, callsign.as_ref(), "--fleet", "HOST:PORT")?;
@@ -157,6 +167,9 @@ impl WitnessArgs {
                     "--name: both {other} and {name} for fleet {callsign}; it has one name there"
                 )));
             }
+        }
+        for OfFleet { callsign, value } in &self.admit {
+            find(&mut fleets, callsign.as_ref(), "--admit", "NUMBER")?.admit = Some(*value);
         }
         Ok(fleets)
     }

@@ -27,7 +27,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// There is a record that cannot be believed. Nothing was changed.
-    #[error("{name} {problem}. A witness that may have forgotten what it voted must not vote. Move the file away (mv {name} {name}.bad) and start again; then this witness votes when every other voter has told it what it knows, or after: flagship fleet admit MEMBER --reason TEXT. Do not put back an older copy: it has forgotten the votes since", name = file.display())]
+    #[error("{name} {problem}. A witness that may have forgotten what it voted must not vote. Move the file away (mv {name} {name}.bad) and start again; then this witness votes when every other voter has told it what it knows, or when you vouch for it (--admit, docs/witness.md). Do not put back an older copy: it has forgotten the votes since", name = file.display())]
     Unreadable {
         /// Which file.
         file: PathBuf,

@@ -14,6 +14,8 @@ use crate::state_dir::StateDir;
 /// What a node starts with.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Start {
+    /// The first start with this file.
+    pub(crate) begun: Epoch,
     pub(crate) epoch: Epoch,
     pub(crate) restored: Restored,
     pub(crate) known: Vec<KnownMember>,
@@ -69,6 +71,7 @@ impl FleetFile {
         let memory = before.unwrap_or_else(|| Memory {
             callsign: self.callsign.clone(),
             member: member.clone(),
+            begun: Epoch(wall_ms),
             epoch: Epoch(0),
             election: None,
             peers: Vec::new(),
@@ -78,7 +81,7 @@ impl FleetFile {
         self.write(&mut kept, memory.clone())?;
         let known_peers = memory.peers.iter().map(|peer| peer.name.clone()).collect();
         let restored = Restored { record: memory.election, found_running: None, known_peers };
-        Ok(Start { epoch, restored, known: memory.peers })
+        Ok(Start { begun: memory.begun, epoch, restored, known: memory.peers })
     }
 
     /// Whom it met, and where. Blocks.

@@ -23,6 +23,7 @@ fn granted(term: u64, candidate: &str) -> ElectionRecord {
     ElectionRecord {
         version: term,
         vote: Some(Vote { term: Term(term), candidate: name(candidate) }),
+        promise: None,
         held: None,
         stopping: None,
         term: Term(term),
@@ -46,14 +47,15 @@ fn a_restart_has_the_vote_the_peers_and_a_later_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let file = open(dir.path()).unwrap();
     let first = file.begin(&name("witness"), 5_000).unwrap();
-    assert_eq!(first, Start { epoch: Epoch(5_000), restored: Restored::default(), known: Vec::new() });
+    let (begun, known) = (Epoch(5_000), Vec::new());
+    assert_eq!(first, Start { begun, epoch: begun, restored: Restored::default(), known });
     store(&file, first.epoch, granted(7, "newyork")).unwrap();
     file.remember(vec![newyork()]).unwrap();
     drop(file);
 
     // The clock was set back meanwhile.
     let second = open(dir.path()).unwrap().begin(&name("witness"), 4_000).unwrap();
-    assert_eq!(second.epoch, Epoch(5_001));
+    assert_eq!((second.begun, second.epoch), (begun, Epoch(5_001)));
     assert_eq!(second.restored.record, Some(ElectionRecord { version: 0, ..granted(7, "newyork") }));
     assert_eq!((second.restored.known_peers, second.known), (vec![name("newyork")], vec![newyork()]));
     // And one that was only started is above it too.
@@ -100,7 +102,7 @@ fn a_damaged_record_is_refused_with_what_to_do() {
         let said = error.to_string();
         let what_to_do = format!("mv {0} {0}.bad", path.display());
         assert!(said.starts_with(path.to_str().unwrap()) && said.contains(&what_to_do), "{said}");
-        assert!(said.contains("flagship fleet admit"), "{said}");
+        assert!(said.contains("--admit"), "{said}");
         assert_eq!(fs::read(&path).unwrap(), content, "the evidence stays");
     }
     fs::rename(&path, dir.path().join("fleet-federation.json.bad")).unwrap();

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
-use flagship_node::{ElectionRecord, KnownMember, Vote};
+use flagship_node::{ElectionRecord, KnownMember, Promise, Vote};
 use flagship_types::{
-    Callsign, ConfigVersion, Epoch, Failback, FleetConfig, MemberName, Mode, PeerAddress, Term,
+    Callsign, ConfigVersion, Epoch, Failback, FleetConfig, MemberName, Mode, Pause, PeerAddress, Term,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -27,6 +27,8 @@ pub(crate) struct Memory {
     pub(crate) callsign: Callsign,
     /// Who remembers.
     pub(crate) member: MemberName,
+    /// The first start that this file knows of: which of the files that a witness had in its life this is.
+    pub(crate) begun: Epoch,
     /// The newest start.
     pub(crate) epoch: Epoch,
     /// What the election core must not forget; `None`: it has not said anything yet.
@@ -76,6 +78,7 @@ struct Envelope<'a> {
 struct FleetText {
     callsign: String,
     member: String,
+    begun: u64,
     epoch: u64,
     election: Option<ElectionText>,
     peers: Vec<PeerText>,
@@ -85,6 +88,7 @@ struct FleetText {
 #[serde(deny_unknown_fields)]
 struct ElectionText {
     vote: Option<VoteText>,
+    promise: Option<PromiseText>,
     held: Option<u64>,
     stopping: Option<u64>,
     term: u64,
@@ -102,9 +106,20 @@ struct VoteText {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct PromiseText {
+    lease_ms: u64,
+    stop_grace_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ConfigText {
     version: u64,
     mode: ModeText,
+    voters: Vec<String>,
+    lease_ms: u64,
+    stop_grace_ms: u64,
+    pause: Option<PauseText>,
     failback: FailbackText,
     failback_delay_ms: u64,
     restart_grace_ms: u64,
@@ -113,6 +128,14 @@ struct ConfigText {
 #[derive(Serialize, Deserialize)]
 enum ModeText {
     Availability,
+    Quorum,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PauseText {
+    since_ms: u64,
+    reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -184,10 +207,11 @@ fn millis(duration: Duration) -> u64 {
 
 impl From<&Memory> for FleetText {
     fn from(memory: &Memory) -> Self {
-        let Memory { callsign, member, epoch, election, peers } = memory;
+        let Memory { callsign, member, begun, epoch, election, peers } = memory;
         Self {
             callsign: callsign.as_str().into(),
             member: member.as_str().into(),
+            begun: begun.0,
             epoch: epoch.0,
             election: election.as_ref().map(ElectionText::from),
             peers: peers.iter().map(PeerText::from).collect(),
@@ -200,6 +224,7 @@ impl FleetText {
         Ok(Memory {
             callsign: parse(&self.callsign)?,
             member: parse(&self.member)?,
+            begun: Epoch(self.begun),
             epoch: Epoch(self.epoch),
             election: self.election.map(ElectionText::read).transpose()?,
             peers: self.peers.into_iter().map(PeerText::read).collect::<Result<_, _>>()?,
@@ -210,10 +235,15 @@ impl FleetText {
 impl From<&ElectionRecord> for ElectionText {
     fn from(record: &ElectionRecord) -> Self {
         // The version counts within a process.
-        let ElectionRecord { version: _, vote, held, stopping, term, leader, config, forgotten } = record;
+        let ElectionRecord { version: _, vote, promise, held, stopping, term, leader, config, forgotten } =
+            record;
         let text = |name: &MemberName| name.as_str().to_owned();
         Self {
             vote: vote.as_ref().map(|vote| VoteText { term: vote.term.0, candidate: text(&vote.candidate) }),
+            promise: promise.map(|Promise { lease, stop_grace }| PromiseText {
+                lease_ms: millis(lease),
+                stop_grace_ms: millis(stop_grace),
+            }),
             held: held.map(|term| term.0),
             stopping: stopping.map(|term| term.0),
             term: term.0,
@@ -232,11 +262,15 @@ impl ElectionText {
         Ok(ElectionRecord {
             version: 0,
             vote: self.vote.map(vote).transpose()?,
+            promise: self.promise.map(|promise| Promise {
+                lease: Duration::from_millis(promise.lease_ms),
+                stop_grace: Duration::from_millis(promise.stop_grace_ms),
+            }),
             held: self.held.map(Term),
             stopping: self.stopping.map(Term),
             term: Term(self.term),
             leader: self.leader.as_deref().map(parse).transpose()?,
-            config: self.configuration.read(),
+            config: self.configuration.read()?,
             forgotten: self.forgotten.iter().map(|name| parse(name)).collect::<Result<_, _>>()?,
         })
     }
@@ -244,12 +278,29 @@ impl ElectionText {
 
 impl From<&FleetConfig> for ConfigText {
     fn from(config: &FleetConfig) -> Self {
-        let FleetConfig { version, mode, failback, failback_delay, restart_grace } = config;
+        let FleetConfig {
+            version,
+            mode,
+            voters,
+            lease,
+            stop_grace,
+            pause,
+            failback,
+            failback_delay,
+            restart_grace,
+        } = config;
         Self {
             version: version.0,
             mode: match mode {
                 Mode::Availability => ModeText::Availability,
+                Mode::Quorum => ModeText::Quorum,
             },
+            voters: voters.iter().map(|name| name.as_str().into()).collect(),
+            lease_ms: millis(*lease),
+            stop_grace_ms: millis(*stop_grace),
+            pause: pause
+                .as_ref()
+                .map(|Pause { since_ms, reason }| PauseText { since_ms: *since_ms, reason: reason.clone() }),
             failback: match failback {
                 Failback::Automatic => FailbackText::Automatic,
                 Failback::Manual => FailbackText::Manual,
@@ -261,19 +312,24 @@ impl From<&FleetConfig> for ConfigText {
 }
 
 impl ConfigText {
-    fn read(self) -> FleetConfig {
-        FleetConfig {
+    fn read(self) -> Result<FleetConfig, FormatError> {
+        Ok(FleetConfig {
             version: ConfigVersion(self.version),
             mode: match self.mode {
                 ModeText::Availability => Mode::Availability,
+                ModeText::Quorum => Mode::Quorum,
             },
+            voters: self.voters.iter().map(|name| parse(name)).collect::<Result<_, _>>()?,
+            lease: Duration::from_millis(self.lease_ms),
+            stop_grace: Duration::from_millis(self.stop_grace_ms),
+            pause: self.pause.map(|PauseText { since_ms, reason }| Pause { since_ms, reason }),
             failback: match self.failback {
                 FailbackText::Automatic => Failback::Automatic,
                 FailbackText::Manual => Failback::Manual,
             },
             failback_delay: Duration::from_millis(self.failback_delay_ms),
             restart_grace: Duration::from_millis(self.restart_grace_ms),
-        }
+        })
     }
 }
 

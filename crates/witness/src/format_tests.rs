@@ -8,7 +8,11 @@ fn name(name: &str) -> MemberName {
 fn memory() -> Memory {
     let config = FleetConfig {
         version: ConfigVersion(3),
-        mode: Mode::Availability,
+        mode: Mode::Quorum,
+        voters: vec![name("newyork"), name("sheffield"), name("witness")],
+        lease: Duration::from_secs(4),
+        stop_grace: Duration::from_secs(11),
+        pause: Some(Pause { since_ms: 1_700_000_000_002, reason: "a \"reason\"".into() }),
         failback: Failback::Manual,
         failback_delay: Duration::from_millis(1_500),
         restart_grace: Duration::from_secs(7),
@@ -16,6 +20,7 @@ fn memory() -> Memory {
     let election = ElectionRecord {
         version: 0,
         vote: Some(Vote { term: Term(7), candidate: name("newyork") }),
+        promise: Some(Promise { lease: Duration::from_secs(5), stop_grace: Duration::from_millis(12_345) }),
         held: Some(Term(5)),
         stopping: Some(Term(6)),
         term: Term(8),
@@ -32,6 +37,7 @@ fn memory() -> Memory {
     Memory {
         callsign: "flotte-é=1".parse().unwrap(),
         member: name("witness"),
+        begun: Epoch(1_600_000_000_000),
         epoch: Epoch(1_700_000_000_000),
         election: Some(election),
         peers: vec![peer("newyork", Some("[2001:db8::1]:9991")), peer("sheffield", None)],

@@ -53,6 +53,8 @@ pub struct FleetSettings {
     pub member: Option<MemberName>,
     /// Where members may be found. The ones met before are remembered.
     pub seeds: Vec<PeerAddress>,
+    /// An operator vouches for the witness with the record that began then, though it does not know its votes.
+    pub admit: Option<u64>,
 }
 
 /// What a witness is started with.
@@ -131,8 +133,6 @@ struct Running {
     events: broadcast::Receiver<NodeEvent>,
     ended: JoinHandle<()>,
     _shown: Box<dyn Any + Send + Sync>,
-    /// What the node proposes.
-    proposal: FleetConfig,
     /// The peers that the file has.
     remembered: Vec<KnownMember>,
     remember_at: Option<Instant>,
@@ -189,17 +189,18 @@ impl Seat {
             None => self.begin(member.clone()).await?,
         };
         let machine = self.machine(&member, &start);
-        let proposal = machine.spec.election.proposal;
         let store = Arc::new(FileStore(Arc::clone(&self.file)));
         match self.joiner.join(machine, store).await {
             Ok(Joined { node, events, ended, shown }) => {
+                if self.may_vote_at_once(&start) {
+                    node.tell(Command::Admit(member.clone())).await;
+                }
                 info!(%member, epoch = %start.epoch, record = start.restored.record.is_some(), "this witness takes part");
                 Ok(Running {
                     node,
                     events,
                     ended,
                     _shown: shown,
-                    proposal,
                     remembered: start.known,
                     remember_at: None,
                     name_in_use_since: None,
@@ -210,6 +211,30 @@ impl Seat {
                 Err(sentence)
             }
         }
+    }
+
+    /// Whether an operator vouches for this very record. The word for an earlier one says nothing, so that a flag that
+    /// was left behind does not vouch for a record that was lost later.
+    fn may_vote_at_once(&self, start: &Start) -> bool {
+        if start.restored.record.is_some() {
+            return false;
+        }
+        let (callsign, begun) = (&self.fleet.callsign, start.begun.0);
+        match self.fleet.admit {
+            Some(admitted) if admitted == begun => {
+                warn!(begun, "this witness does not know what it voted, and an operator vouches for it");
+                return true;
+            }
+            Some(admitted) => {
+                warn!("--admit {callsign}={admitted} is about another record than this one, {begun}")
+            }
+            None => {}
+        }
+        info!(
+            "no record of votes yet: it votes when every other voter has told what it knows. If one of them is gone for \
+             good, and no vote was lost here that counts, start it with --admit {callsign}={begun}"
+        );
+        false
     }
 
     /// Its name: the one that was given, else the one in the certificate.
@@ -243,15 +268,12 @@ impl Seat {
     fn machine(&self, member: &MemberName, start: &Start) -> MachineConfig {
         let mut seed = DefaultHasher::new();
         (member.as_str(), start.epoch.0).hash(&mut seed);
-        // A witness wants nothing of its own: it proposes what is in force.
-        let proposal =
-            start.restored.record.as_ref().map_or_else(FleetConfig::default, |record| record.config);
         MachineConfig {
             callsign: self.fleet.callsign.clone(),
             member: member.clone(),
             epoch: start.epoch,
             wall_ms: wall_ms(),
-            spec: self.spec(proposal),
+            spec: self.spec(),
             restored: start.restored.clone(),
             known: start.known.clone(),
             beat_interval: self.settings.beat_interval,
@@ -261,9 +283,11 @@ impl Seat {
     }
 
     /// It never leads and never founds a fleet.
-    fn spec(&self, proposal: FleetConfig) -> NodeSpec {
+    fn spec(&self) -> NodeSpec {
+        // It has no object: what it proposes is not looked at.
+        let proposal = FleetConfig::default();
         NodeSpec {
-            election: ElectionSpec { rank: Rank(0), ready: false, candidate: false, proposal },
+            election: ElectionSpec { rank: Rank(0), ready: false, candidate: false, witness: true, proposal },
             address: self.settings.address.clone(),
             seeds: self.fleet.seeds.clone(),
         }
@@ -284,7 +308,7 @@ impl Seat {
                 Ok(()) = changed.changed() => {}
                 _ = tick.tick() => {}
             }
-            if self.look(&mut running).await {
+            if self.look(&mut running) {
                 break Outcome::Renamed;
             }
         };
@@ -302,12 +326,8 @@ impl Seat {
     }
 
     /// Looks at the picture. Returns whether it is time to ask again for the name.
-    async fn look(&self, running: &mut Running) -> bool {
+    fn look(&self, running: &mut Running) -> bool {
         let snapshot = running.node.snapshot();
-        if !snapshot.config.same_settings(&running.proposal) {
-            running.proposal = snapshot.config;
-            running.node.tell(Command::Spec(self.spec(running.proposal))).await;
-        }
         if running.remember_at.is_none() && peers(&snapshot, &running.remembered) != running.remembered {
             running.remember_at = Some(Instant::now() + GATHER);
         }

@@ -1,7 +1,9 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use flagship_node::{LinkEvent, LinkId, Links, LocalHello, PeerMessage, Proof, Statement, Store};
+use flagship_node::{
+    ElectionRecord, LinkEvent, LinkId, Links, LocalHello, PeerMessage, Proof, Restored, Statement, Store,
+};
 use flagship_types::{CloseCode, Epoch};
 use tokio::sync::mpsc;
 
@@ -57,6 +59,7 @@ fn settings(member: Option<&str>) -> Settings {
             callsign: "federation".parse().unwrap(),
             member: member.map(|name| name.parse().unwrap()),
             seeds: Vec::new(),
+            admit: None,
         }],
         address: None,
         beat_interval: Duration::from_secs(1),
@@ -89,6 +92,33 @@ async fn a_join_that_failed_is_tried_again_with_the_same_start() {
     // It was stored, under the name in the certificate.
     let start = seat(dir.path(), settings(None), &joiner).begin("witness".parse().unwrap()).await.unwrap();
     assert!(start.epoch > epochs[1]);
+}
+
+#[tokio::test]
+async fn an_operator_vouches_for_one_record_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seat = seat(dir.path(), settings(None), &Arc::default());
+    let start = seat.begin("witness".parse().unwrap()).await.unwrap();
+    assert!(!seat.may_vote_at_once(&start));
+    seat.fleet.admit = Some(start.begun.0 - 1);
+    assert!(!seat.may_vote_at_once(&start), "it was said of a record that is lost");
+    seat.fleet.admit = Some(start.begun.0);
+    assert!(seat.may_vote_at_once(&start));
+    let later = seat.begin("witness".parse().unwrap()).await.unwrap();
+    assert!(seat.may_vote_at_once(&later), "it may be started more than once");
+    let record = ElectionRecord {
+        version: 0,
+        vote: None,
+        promise: None,
+        held: None,
+        stopping: None,
+        term: flagship_types::Term(1),
+        leader: None,
+        config: FleetConfig::default(),
+        forgotten: Vec::new(),
+    };
+    let restored = Restored { record: Some(record), ..Restored::default() };
+    assert!(!seat.may_vote_at_once(&Start { restored, ..later }), "it has its record");
 }
 
 #[tokio::test]
