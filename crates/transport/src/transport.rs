@@ -82,12 +82,16 @@ pub enum AttachError {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has this port; choose another spec.port",
-        io::ErrorKind::AddrNotAvailable => {
-            "this host does not have that address; correct spec.address or leave it empty"
+        io::ErrorKind::AddrInUse => {
+            "another process has this port; choose another spec.port (a witness: --listen)"
         }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher spec.port",
-        _ => "correct spec.address and spec.port",
+        io::ErrorKind::AddrNotAvailable => {
+            "this host does not have that address; correct spec.address (a witness: --listen) or leave it empty"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose a higher spec.port (a witness: --listen)"
+        }
+        _ => "correct spec.address and spec.port (a witness: --listen)",
     }
 }
 
