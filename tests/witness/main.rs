@@ -71,6 +71,12 @@ async fn a_witness_joins_is_killed_comes_back_and_ends_in_order() {
     let kept = record(state.path(), "federation").unwrap();
     assert!(kept["election"]["term"].as_u64() >= stored["election"]["term"].as_u64(), "{kept}\n{stored}");
 
+    // All have said what they are: an end in the middle of that would be told to nobody.
+    for member in [&newyork, &sheffield] {
+        member.sees("witness", |witness| witness.role == Some(Role::Witness)).await;
+    }
+    let alive = r#"flagship_members{callsign="federation",member="witness",state="Alive"} 3"#;
+    eventually("it sees both", async || witness.metrics().await.contains(alive).then_some(())).await;
     witness.terminate();
     for member in [&newyork, &sheffield] {
         member.sees("witness", |witness| witness.state == State::Away).await;
@@ -124,6 +130,40 @@ async fn one_process_is_the_witness_of_two_fleets() {
     witness.terminate();
     let (_, log) = witness.ended().await;
     assert!(log.contains("fleet red has no witness here: there is no certificate for it"), "{log}");
+}
+
+/// With nobody to tell it what they know, it does not vote before an operator vouches for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_record_is_vouched_for_once() {
+    let tls = tempfile::tempdir().unwrap();
+    let own = Authority::new("federation").certify(tls.path(), "witness");
+    let is =
+        |role: &str| format!(r#"flagship_role{{callsign="federation",member="witness",role="{role}"}} 1"#);
+    // What the one before was vouched for with.
+    let mut admit = "--admit=1".to_owned();
+    for _ in 0..2 {
+        let state = tempfile::tempdir().unwrap();
+        let args = ["--callsign=federation", &admit];
+        let witness = Witness::start(&own, state.path(), &args).await;
+        let begun =
+            eventually("it has begun", async || record(state.path(), "federation")?["begun"].as_u64()).await;
+        eventually("it waits", async || witness.metrics().await.contains(&is("Joining")).then_some(())).await;
+        assert!(record(state.path(), "federation").unwrap()["election"].is_null());
+        witness.terminate();
+        let (_, log) = witness.ended().await;
+        admit = format!("--admit=federation={begun}");
+        assert!(log.contains(&format!("start it with --admit federation={begun}")), "{log}");
+        assert!(log.contains("is about another record than this one"), "{log}");
+
+        let args = ["--callsign=federation", &admit];
+        let witness = Witness::start(&own, state.path(), &args).await;
+        eventually("it is a voter", async || witness.metrics().await.contains(&is("Witness")).then_some(()))
+            .await;
+        eventually("its record is stored", async || {
+            record(state.path(), "federation").filter(|fleet| !fleet["election"].is_null())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

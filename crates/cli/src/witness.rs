@@ -212,7 +212,10 @@ mod tests {
         Ok(*args)
     }
 
-    fn fleets(args: &[&str]) -> Result<Vec<(String, Option<String>, Vec<String>)>, String> {
+    /// Callsign, name and seeds.
+    type Said = (String, Option<String>, Vec<String>);
+
+    fn fleets(args: &[&str]) -> Result<Vec<Said>, String> {
         let fleets = parse(args).map_err(|error| error.to_string())?.fleets().map_err(|stop| stop.message)?;
         let text = |fleet: WitnessFleet| {
             let seeds = fleet.seeds.iter().map(ToString::to_string).collect();

@@ -184,7 +184,7 @@ impl Memory {
     }
 }
 
-fn damaged(error: impl ToString) -> FormatError {
+fn damaged(error: impl std::fmt::Display) -> FormatError {
     FormatError::Damaged(error.to_string())
 }
 
@@ -196,7 +196,7 @@ fn checksum(text: &str) -> String {
     })
 }
 
-fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, FormatError> {
+fn parse<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, FormatError> {
     text.parse().map_err(|error: T::Err| damaged(error))
 }
 

@@ -226,7 +226,7 @@ impl Seat {
                 return true;
             }
             Some(admitted) => {
-                warn!("--admit {callsign}={admitted} is about another record than this one, {begun}")
+                warn!("--admit {callsign}={admitted} is about another record than this one, {begun}");
             }
             None => {}
         }
