@@ -296,7 +296,7 @@ async fn whose_certificates_are_there_is_known_by_fleet() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let members = async |callsign: &str| {
-        let names = support::transport(root).members(support::callsign(callsign)).await;
+        let names = transport(root).members(support::callsign(callsign)).await;
         names
             .map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>())
             .map_err(|e| e.to_string())
