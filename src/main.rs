@@ -3,11 +3,13 @@
 mod joiner;
 mod logging;
 mod observer;
+mod process;
 mod run;
+mod witness;
 
 use std::process::ExitCode;
 
-use flagship_cli::{Dispatched, Exit};
+use flagship_cli::{Dispatched, Exit, Stop};
 
 fn main() -> ExitCode {
     // One provider for all of rustls, chosen before anything can build a configuration. It can only be set
@@ -24,17 +26,27 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         match flagship_cli::dispatch(cli.command).await {
             Ok(Dispatched::Done(exit)) => exit.into(),
-            Ok(Dispatched::Run(args)) => match run::run(*args).await {
-                Ok(()) => Exit::Success.into(),
-                Err(error) => {
-                    eprintln!("flagship: {error:#}");
-                    Exit::Failure.into()
-                }
+            Ok(Dispatched::Run(args)) => ended(run::run(*args).await),
+            Ok(Dispatched::Witness(args)) => match args.fleets() {
+                Ok(fleets) => ended(witness::run(*args, fleets).await),
+                Err(stop) => stopped(&stop),
             },
-            Err(stop) => {
-                eprintln!("flagship: {stop}");
-                stop.exit.into()
-            }
+            Err(stop) => stopped(&stop),
         }
     })
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            eprintln!("flagship: {error:#}");
+            Exit::Failure.into()
+        }
+    }
+}
+
+fn stopped(stop: &Stop) -> ExitCode {
+    eprintln!("flagship: {stop}");
+    stop.exit.into()
 }

@@ -6,17 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use flagship_cli::{OnShutdown, RunArgs};
 use flagship_controller::{Controller, Options};
-use flagship_telemetry::{Addresses, FrameFigures, LinkFigures, Telemetry};
-use flagship_transport::{Transport, TransportOptions};
+use flagship_telemetry::Telemetry;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::joiner::TransportJoiner;
-use crate::logging;
 use crate::observer::TelemetryObserver;
+use crate::{logging, process};
 
 /// How long a connection to the API server may take.
 const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,29 +23,22 @@ const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const API_READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Runs until SIGTERM or SIGINT; a second signal ends the process at once.
 pub(crate) async fn run(args: RunArgs) -> Result<()> {
-    logging::init(args.log_format, &args.log_level).map_err(|error| anyhow!(error))?;
+    logging::init(args.process.log_format, &args.process.log_level).map_err(|error| anyhow!(error))?;
     let telemetry = Telemetry::new();
-    let addresses =
-        Addresses { metrics: args.metrics_bind_address.0, health: args.health_probe_bind_address.0 };
-    let bound = telemetry.bind(addresses).await?;
+    let bound = process::bind(&telemetry, &args.process).await?;
     let client = client(&args).await?;
-    let transport = Transport::new(TransportOptions {
-        tls_dir: args.tls_dir.clone(),
-        expired_certificate_grace: args.expired_certificate_grace,
-    });
-    show_links(&telemetry, &transport);
+    let transport = process::transport(&telemetry, &args.process);
     let joiner = Arc::new(TransportJoiner::new(transport.clone()));
     let observer = Arc::new(TelemetryObserver::new(telemetry.clone()));
     let controller = Controller::new(client, options(&args), joiner, observer);
     telemetry.readiness().set("controller", Ok(()));
 
     let stop = CancellationToken::new();
-    let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    tokio::spawn(watch_signals(signals, stop.clone()));
+    process::stop_at_signals(&stop)?;
     // The servers go on while the members end, so that a probe does not call an orderly end a failure.
     let serving = CancellationToken::new();
     let servers = tokio::spawn(bound.serve(serving.clone()));
-    let certificates = tokio::spawn(show_certificates(telemetry, transport));
+    let certificates = tokio::spawn(process::show_certificates(telemetry, transport));
     info!(version = env!("CARGO_PKG_VERSION"), "flagship runs");
     controller.run(stop).await;
     certificates.abort();
@@ -107,67 +98,9 @@ fn holder(args: &RunArgs) -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
     match std::env::var("POD_UID") {
         Ok(uid) if !uid.is_empty() => uid,
-        _ => match args.metrics_bind_address.0 {
+        _ => match args.process.metrics_bind_address.0 {
             Some(address) => format!("{}/{address}", host().trim()),
             None => format!("{}/{}", host().trim(), std::process::id()),
         },
-    }
-}
-
-/// The first signal asks for an end in order, the second ends at once.
-async fn watch_signals([mut terminate, mut interrupt]: [Signal; 2], stop: CancellationToken) {
-    let mut next = async || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
-    let name = next().await;
-    info!(signal = name, "ending in order; the same signal again ends at once");
-    stop.cancel();
-    let name = next().await;
-    tracing::warn!(signal = name, "ending at once");
-    std::process::exit(130);
-}
-
-/// Lets every scrape read the transport's counters.
-fn show_links(telemetry: &Telemetry, transport: &Transport) {
-    let transport = transport.clone();
-    telemetry.recorder().links_from(move || {
-        let stats = transport.stats();
-        let frame = |count: &flagship_transport::FrameCount| FrameFigures {
-            sent: count.sent,
-            kind: count.kind.as_str(),
-            frames: count.frames,
-            bytes: count.bytes,
-        };
-        LinkFigures {
-            frames: stats.frames.iter().map(frame).collect(),
-            refused: stats.handshakes.iter().filter(|h| h.result != "ok").fold(
-                Vec::new(),
-                |mut sums, handshake| {
-                    match sums.iter_mut().find(|(result, _)| *result == handshake.result) {
-                        Some((_, sum)) => *sum += handshake.count,
-                        None => sums.push((handshake.result, handshake.count)),
-                    }
-                    sums
-                },
-            ),
-            statements_verified: stats.statements_verified,
-            statements_refused: stats.statements_refused,
-        }
-    });
-}
-
-/// Keeps the expiry of the certificates in use in the metrics, as often as the transport looks for new ones.
-async fn show_certificates(telemetry: Telemetry, transport: Transport) {
-    let mut tick = tokio::time::interval(flagship_transport::RELOAD_INTERVAL);
-    loop {
-        tick.tick().await;
-        for certificate in transport.certificates() {
-            if let Some(recorder) = telemetry.fleets().recorder(&certificate.callsign, &certificate.member) {
-                recorder.certificate_expiry(Some(certificate.not_after));
-            }
-        }
     }
 }

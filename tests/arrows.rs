@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("flagship-k8s-api", &[]),
     ("flagship-payload", &["flagship-k8s-api"]),
     ("flagship-controller", &["flagship-payload", "flagship-k8s-api", "flagship-node"]),
+    ("flagship-witness", &["flagship-node"]),
     ("flagship-telemetry", &["flagship-node"]),
     ("flagship-cli", &["flagship-k8s-api", "flagship-payload", "flagship-pki"]),
     ("clusters", &[]),
@@ -54,6 +55,7 @@ const FROM_CORES: &[&str] = &[
 const NOT_DIRECT: &[(&str, &[&str])] = &[
     ("flagship-node", &["tonic", "kube", "prometheus-client"]),
     ("flagship-controller", &["tonic", "prometheus-client"]),
+    ("flagship-witness", &["tonic", "kube", "k8s-openapi", "prometheus-client"]),
     ("flagship-telemetry", &["tonic", "kube"]),
     ("flagship-transport", &["kube"]),
     ("flagship-wire", &["tokio", "kube"]),
@@ -203,6 +205,9 @@ fn planted_arrows_are_found() {
         ("flagship-e2e", "flagship-cli"),
         ("flagship-node", "flagship"),
         ("clusters", "flagship-controller"),
+        ("flagship-witness", "flagship-transport"),
+        ("flagship-witness", "flagship-controller"),
+        ("flagship-witness", "kube"),
         ("flagship-node", "tonic"),
         ("flagship-controller", "tonic"),
     ];

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::operator::args::{ExplainArgs, ForceLeadArgs, HistoryArgs, PauseArgs, ResumeArgs, SwitchoverArgs};
+use crate::witness::WitnessArgs;
 
 /// Keeps one workload running in exactly one of several Kubernetes clusters.
 #[derive(Debug, Parser)]
@@ -23,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: serve the MultiClusters of one cluster
     Run(Box<RunArgs>),
+    /// Be a witness: a voter that never leads and needs no Kubernetes, for one fleet or many
+    Witness(Box<WitnessArgs>),
     /// Show who leads, who is there and what is wrong
     Status(StatusArgs),
     /// Check that a failover would succeed: certificates, links, clocks, rights, agreement
@@ -58,6 +61,26 @@ pub struct RunArgs {
     /// Serve only this namespace [default: all]
     #[arg(long, env = "FLAGSHIP_NAMESPACE", value_name = "NAMESPACE")]
     pub namespace: Option<String>,
+    /// Namespace of the Leases that keep two replicas from serving one member [default: the object's]
+    #[arg(long, env = "FLAGSHIP_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// Let payloads hold objects of other namespaces than their MultiCluster's
+    #[arg(long, env = "FLAGSHIP_ALLOW_CROSS_NAMESPACE", num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, value_name = "BOOL")]
+    pub allow_cross_namespace: bool,
+    /// Accepted for the sake of existing manifests; changes nothing
+    #[arg(long, env = "FLAGSHIP_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, value_name = "BOOL")]
+    pub leader_elect: bool,
+    /// What SIGTERM does while this cluster leads
+    #[arg(long, env = "FLAGSHIP_ON_SHUTDOWN", value_enum, default_value_t = OnShutdown::Hold)]
+    pub on_shutdown: OnShutdown,
+    /// What it shares with other processes.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// What every process that takes part in fleets is told.
+#[derive(Debug, Clone, Args)]
+pub struct ProcessArgs {
     /// Directory with ca.crt, tls.crt and tls.key, or with CALLSIGN/MEMBER/ directories that hold them
     #[arg(long, env = "FLAGSHIP_TLS_DIR", value_name = "DIR", default_value = "/etc/flagship/tls")]
     pub tls_dir: PathBuf,
@@ -67,21 +90,9 @@ pub struct RunArgs {
     /// Where /healthz, /readyz and /leader/CALLSIGN are served; 0 switches it off
     #[arg(long, env = "FLAGSHIP_HEALTH_PROBE_BIND_ADDRESS", value_name = "ADDRESS", default_value = ":8081")]
     pub health_probe_bind_address: BindAddress,
-    /// Namespace of the Leases that keep two replicas from serving one member [default: the object's]
-    #[arg(long, env = "FLAGSHIP_LEASE_NAMESPACE", value_name = "NAMESPACE")]
-    pub lease_namespace: Option<String>,
-    /// Let payloads hold objects of other namespaces than their MultiCluster's
-    #[arg(long, env = "FLAGSHIP_ALLOW_CROSS_NAMESPACE", num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, value_name = "BOOL")]
-    pub allow_cross_namespace: bool,
     /// How long after its expiry a member's certificate is still good for new links, whether or not that member was linked before; 0s: not at all. Links that are up stay up in any case
     #[arg(long, env = "FLAGSHIP_EXPIRED_CERTIFICATE_GRACE", value_name = "DURATION", default_value = "72h", value_parser = flagship_types::parse_duration)]
     pub expired_certificate_grace: Duration,
-    /// Accepted for the sake of existing manifests; changes nothing
-    #[arg(long, env = "FLAGSHIP_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, value_name = "BOOL")]
-    pub leader_elect: bool,
-    /// What SIGTERM does while this cluster leads
-    #[arg(long, env = "FLAGSHIP_ON_SHUTDOWN", value_enum, default_value_t = OnShutdown::Hold)]
-    pub on_shutdown: OnShutdown,
     /// How logs are written
     #[arg(long, env = "FLAGSHIP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -367,8 +378,8 @@ mod tests {
         ];
         let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("not run") };
         assert!(run.leader_elect && !run.allow_cross_namespace);
-        assert_eq!(run.metrics_bind_address, BindAddress(None));
-        assert_eq!(run.expired_certificate_grace, Duration::from_secs(72 * 3600));
+        assert_eq!(run.process.metrics_bind_address, BindAddress(None));
+        assert_eq!(run.process.expired_certificate_grace, Duration::from_secs(72 * 3600));
         assert_eq!(run.on_shutdown, OnShutdown::Hold);
         let args = ["flagship", "run", "--leader-elect=false", "--allow-cross-namespace=true"];
         let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("not run") };

@@ -1,5 +1,5 @@
 //! The verbs of the command line: they read and write MultiClusters through the kubeconfig, and files of
-//! certificates. They run no daemon and decide nothing for the fleet; `run` is only described here.
+//! certificates. They run no daemon and decide nothing for the fleet; `run` and `witness` are only described here.
 
 mod args;
 mod check;
@@ -14,12 +14,14 @@ mod pki;
 mod reference;
 mod status;
 mod style;
+mod witness;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-pub use args::{BindAddress, BindAddressError, Cli, Command, LogFormat, OnShutdown, RunArgs};
+pub use args::{BindAddress, BindAddressError, Cli, Command, LogFormat, OnShutdown, ProcessArgs, RunArgs};
 pub use exit::{Exit, Stop};
 pub use reference::cli_reference;
+pub use witness::{WitnessArgs, WitnessFleet};
 
 /// Reads the command line. Under the name `kubectl-vip_multicluster` help and usage speak of
 /// `kubectl vip-multicluster`. Ends the process for `--help`, `--version` and wrong usage.
@@ -37,11 +39,12 @@ fn command(called: &str) -> clap::Command {
 /// The file name that makes this a kubectl plugin.
 const PLUGIN: &str = "kubectl-vip_multicluster";
 
-/// Carries out every command but `run`, which is given back to the caller. Errors are for standard error: what
+/// Carries out every command but `run` and `witness`, which are given back to the caller. Errors are for standard error: what
 /// happened and what to do next.
 pub async fn dispatch(command: Command) -> Result<Dispatched, Stop> {
     let exit = match command {
         Command::Run(args) => return Ok(Dispatched::Run(args)),
+        Command::Witness(args) => return Ok(Dispatched::Witness(args)),
         Command::Status(args) => status::run(&args).await?,
         Command::Check(args) => check::run(&args).await?,
         Command::Explain(args) => operator::explain::run(&args).await?,
@@ -64,6 +67,8 @@ pub enum Dispatched {
     Done(Exit),
     /// The daemon is to be run.
     Run(Box<RunArgs>),
+    /// The witness is to be run.
+    Witness(Box<WitnessArgs>),
 }
 
 fn crd() -> Result<Exit, Stop> {

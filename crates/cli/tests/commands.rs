@@ -18,7 +18,7 @@ async fn flagship(args: &[&str]) -> Result<Exit, Stop> {
     let cli = Cli::try_parse_from([&["flagship"], args].concat()).unwrap();
     match dispatch(cli.command).await? {
         Dispatched::Done(exit) => Ok(exit),
-        Dispatched::Run(_) => panic!("not run"),
+        Dispatched::Run(_) | Dispatched::Witness(_) => panic!("only described"),
     }
 }
 

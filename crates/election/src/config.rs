@@ -163,9 +163,9 @@ impl Election {
     }
 
     /// Somebody else's configuration is in force here, though this member's object proposes another: who leads,
-    /// and what is in force.
+    /// and what is in force. Never for a witness, which proposes nothing.
     pub fn config_conflict(&self) -> Option<(MemberName, FleetConfig)> {
-        let leader = self.leader.clone().filter(|l| *l != self.me)?;
+        let leader = self.leader.clone().filter(|l| *l != self.me && !self.spec.witness)?;
         (!self.spec.proposal.same_settings(&self.record.config)).then(|| (leader, self.record.config.clone()))
     }
 

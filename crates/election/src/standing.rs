@@ -18,7 +18,10 @@ impl Election {
 
     /// The role.
     pub fn role(&self) -> Role {
-        self.stage.role()
+        match self.stage {
+            Stage::Standby if self.spec.witness => Role::Witness,
+            ref stage => stage.role(),
+        }
     }
 
     /// The own term as a leader, else that of the last known lead.
@@ -102,8 +105,7 @@ impl Election {
         // A lead counts, for others too, once it is durable.
         let role = match &self.stage {
             Stage::Leader(lead) if !lead.begun => Role::Candidate,
-            Stage::Joining(_) | Stage::Standby if self.spec.witness => Role::Witness,
-            stage => stage.role(),
+            _ => self.role(),
         };
         let leader = self.leader.clone();
         let (term, config, interrupted) = (self.term(), self.stored_config.version, self.is_interrupted());

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use flagship_election::{
-    Config, Election, Input, MAX_NEEDED, MAX_OTHER_ELECTORS, MAX_PEERS, PeerView, Presence, Restored, Spec,
+    Config, Election, Input, MAX_NEEDED, MAX_OTHER_ELECTORS, MAX_PEERS, Output, PeerView, Presence, Record,
+    Restored, Spec,
 };
 use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Metadata, Rank, Role, Term};
 
@@ -43,6 +44,49 @@ fn meet(election: &mut Election, peer: &str, candidate: bool, rank: i64) {
         Input::Peer(PeerView { name, presence, metadata, exited: false, linked: true }),
         Instant::ZERO,
     );
+}
+
+#[test]
+fn a_witness_says_that_it_is_one_and_proposes_nothing() {
+    let proposal = FleetConfig { restart_grace: std::time::Duration::from_secs(9), ..FleetConfig::default() };
+    let spec = Spec {
+        rank: Rank(0),
+        ready: false,
+        candidate: false,
+        suspended: false,
+        witness: true,
+        fences: false,
+        proposal,
+        promote_timeout: None,
+    };
+    let record = Record {
+        chosen: false,
+        version: 0,
+        vote: None,
+        promise: None,
+        held: None,
+        stopping: None,
+        term: Term(3),
+        leader: Some(name("newyork")),
+        config: FleetConfig::default(),
+        forgotten: Vec::new(),
+    };
+    let restored = Restored { record: Some(record), ..Restored::default() };
+    let start = |spec| Election::new(Config { name: name("me") }, spec, restored.clone(), 1, Instant::ZERO);
+    let mut witness = start(spec.clone());
+    assert_eq!(witness.role(), Role::Witness);
+    assert_eq!(witness.config_conflict(), None);
+    let told = std::iter::from_fn(|| witness.poll_output());
+    let roles: Vec<_> = told
+        .filter_map(|output| match output {
+            Output::Publish(standing) => Some(standing.role),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(roles, [Role::Witness], "and the others are told");
+    let observer = start(Spec { witness: false, ..spec });
+    assert_eq!(observer.role(), Role::Standby);
+    assert!(observer.config_conflict().is_some());
 }
 
 #[test]

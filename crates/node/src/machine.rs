@@ -493,7 +493,7 @@ impl Machine {
             }
             Output::Publish(standing) => {
                 // Who acts, or was interrupted, says so at once.
-                let quiet = |role| matches!(role, Role::Joining | Role::Standby);
+                let quiet = |role| matches!(role, Role::Joining | Role::Standby | Role::Witness);
                 let waits = quiet(standing.role)
                     && quiet(self.metadata.role)
                     && standing.failed == self.metadata.health.failed

@@ -21,6 +21,9 @@ use crate::page::Page;
 /// How often round trip times are sampled: once per default beat.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
+const ROLES: [Role; 6] =
+    [Role::Joining, Role::Standby, Role::Candidate, Role::Leader, Role::Stopping, Role::Witness];
+
 /// What telemetry reads of a node.
 pub(crate) struct Source {
     pub(crate) snapshot: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
@@ -198,7 +201,7 @@ async fn follow(
 
 fn put_snapshot(page: &mut Page, callsign: &str, member: &str, snapshot: &Snapshot) {
     let own = [callsign, member];
-    for role in [Role::Joining, Role::Standby, Role::Candidate, Role::Leader, Role::Stopping] {
+    for role in ROLES {
         page.put(ROLE, &[callsign, member, role.as_str()], snapshot.role == role);
     }
     page.put(TERM, &own, snapshot.term.0);

@@ -82,7 +82,7 @@ macro_rules! metrics {
 
 metrics! {
     BUILD_INFO = "build_info" Gauge None, &["version"], "Always 1; the label says which version runs";
-    ROLE = "role" Gauge None, &["callsign", "member", "role"], "1 for the role this member has (Joining, Standby, Candidate, Leader, Stopping), 0 for the others";
+    ROLE = "role" Gauge None, &["callsign", "member", "role"], "1 for the role this member has (Joining, Standby, Candidate, Leader, Stopping, Witness), 0 for the others";
     TERM = "term" Gauge None, MEMBER, "Term of the leader that this member follows, or its own";
     MEMBERS = "members" Gauge None, &["callsign", "member", "state"], "Members of the fleet by state (Alive, Suspect, Away, Down, Left) as this member sees them, itself included";
     LEADER_SECONDS = "leader" Counter Some("seconds"), MEMBER, "Time for which this member has led since its start";

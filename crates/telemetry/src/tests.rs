@@ -355,7 +355,7 @@ async fn leadership_is_200_on_the_leader_only() {
         ),
         "{body}"
     );
-    for role in [Role::Standby, Role::Stopping, Role::Joining, Role::Candidate] {
+    for role in [Role::Standby, Role::Stopping, Role::Joining, Role::Candidate, Role::Witness] {
         let mut other = snapshot(role);
         other.leader = Some(name("newyork"));
         fake.show(other);

@@ -82,12 +82,16 @@ pub enum AttachError {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has this port; choose another spec.port",
-        io::ErrorKind::AddrNotAvailable => {
-            "this host does not have that address; correct spec.address or leave it empty"
+        io::ErrorKind::AddrInUse => {
+            "another process has this port; choose another spec.port (a witness: --listen)"
         }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher spec.port",
-        _ => "correct spec.address and spec.port",
+        io::ErrorKind::AddrNotAvailable => {
+            "this host does not have that address; correct spec.address (a witness: --listen) or leave it empty"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose a higher spec.port (a witness: --listen)"
+        }
+        _ => "correct spec.address and spec.port (a witness: --listen)",
     }
 }
 
@@ -263,6 +267,17 @@ impl Transport {
         probed.map_err(|source| AttachError::Bind { address: exact, source })
     }
 
+    /// The members of a fleet that the certificates under `--tls-dir` are for, by name; nothing else of them is checked.
+    pub async fn members(&self, callsign: Callsign) -> Result<Vec<MemberName>, TlsError> {
+        let directory = TlsDirectory(self.shared.options.tls_dir.clone());
+        let read = spawn_blocking(move || directory.members(&callsign)).await;
+        read.map_err(|error| self.cannot_read(error))?
+    }
+
+    fn cannot_read(&self, error: tokio::task::JoinError) -> TlsError {
+        TlsError::Read { file: self.shared.options.tls_dir.clone(), source: io::Error::other(error) }
+    }
+
     /// Reads and checks a member's certificates.
     async fn load(
         &self,
@@ -279,10 +294,7 @@ impl Transport {
                 None => Ok((files, material)),
             }
         });
-        loaded.await.map_err(|error| TlsError::Read {
-            file: self.shared.options.tls_dir.clone(),
-            source: io::Error::other(error),
-        })?
+        loaded.await.map_err(|error| self.cannot_read(error))?
     }
 
     /// Who serves a fleet here; a member that was detached and still says good-bye does not count.

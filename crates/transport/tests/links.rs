@@ -289,3 +289,29 @@ async fn settings_are_probed_without_touching_the_member_that_runs() {
     let mut b = fleet.start("sheffield").await;
     a.link_to(&mut b).await;
 }
+
+#[tokio::test]
+async fn whose_certificates_are_there_is_known_by_fleet() {
+    let (fleet, other) = (Fleet::new("federation"), Fleet::new("empire"));
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let members = async |callsign: &str| {
+        let names = transport(root).members(support::callsign(callsign)).await;
+        names
+            .map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(members("federation").await, Ok(vec![]), "an empty directory");
+    fleet.certify_into(root, "witness", Duration::ZERO);
+    assert_eq!(members("federation").await, Ok(vec!["witness".into()]));
+    assert_eq!(members("empire").await, Ok(vec![]), "the pair is another fleet's");
+    other.certify_into(&root.join("empire/third"), "third", Duration::ZERO);
+    // Nobody would read this one for `third`, nor for `fourth`.
+    other.certify_into(&root.join("empire/fourth"), "fifth", Duration::ZERO);
+    assert_eq!(members("empire").await, Ok(vec!["third".into()]));
+    fleet.certify_into(&root.join("federation/a"), "a", Duration::ZERO);
+    assert_eq!(members("federation").await, Ok(vec!["a".into(), "witness".into()]));
+    std::fs::write(root.join("tls.crt"), "nonsense").unwrap();
+    let error = members("federation").await.unwrap_err();
+    assert!(error.contains("tls.crt holds no certificate in PEM"), "{error}");
+}

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_types::{MemberIdentity, PeerAddress};
+use flagship_k8s_api::MemberStatus;
+use flagship_types::{MemberIdentity, PeerAddress, Role};
 use futures::future::join_all;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -51,8 +52,35 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
             };
             findings.push(Finding::fail(Topic::Links, message, hint));
         }
+        findings.extend(witnesses(from, objects));
     }
     findings
+}
+
+/// What a member says of the witnesses, which have no objects that could say something themselves.
+fn witnesses(from: &Located, objects: &[Located]) -> Vec<Finding> {
+    let has_object =
+        |name: &str| objects.iter().any(|object| object.callsign() == from.callsign() && object.name == name);
+    let rows = from.object.status.iter().flat_map(|status| &status.members);
+    let witnesses = rows.filter(|row| {
+        let is_witness = row.role.as_deref() == Some(Role::Witness.as_str());
+        is_witness && row.state != "Left" && !has_object(&row.name)
+    });
+    let judge = |row: &MemberStatus| match row.state.as_str() {
+        "Alive" => Finding::ok(Topic::Links, format!("{} hears the witness {}", from.name, row.name)),
+        state => Finding::fail(
+            Topic::Links,
+            format!("{} holds the witness {} {state}", from.name, row.name),
+            format!(
+                "where flagship witness runs: its log (journalctl -u flagship-witness) says what it is linked with; what {} \
+                 says: {} describe mc {}",
+                from.name,
+                from.kubectl(),
+                from.name
+            ),
+        ),
+    };
+    witnesses.map(judge).collect()
 }
 
 /// How to look at the network between two members. Only where the daemon runs is it known whether it gets through.

@@ -67,6 +67,33 @@ fn after(change: impl FnOnce(&mut Vec<Located>)) -> Vec<Finding> {
 }
 
 #[test]
+fn a_witness_needs_no_object_but_has_to_be_heard() {
+    let with = |state: &str| {
+        let mut fleet = fleet();
+        for object in &mut fleet {
+            let witness = MemberStatus {
+                name: "witness".into(),
+                state: state.into(),
+                role: Some("Witness".into()),
+                ..MemberStatus::default()
+            };
+            object.object.status.as_mut().unwrap().members.push(witness);
+        }
+        let mut findings = objects::check(&fleet);
+        findings.extend(certificates::check(&[], &fleet, false));
+        findings.extend(links::by_status(&fleet));
+        findings
+    };
+    let alive = with("Alive");
+    assert_eq!(worst(&alive), []);
+    assert!(alive.iter().any(|finding| finding.message == "newyork hears the witness witness"));
+    let (newyork, sheffield) =
+        ("newyork holds the witness witness Down", "sheffield holds the witness witness Down");
+    assert_eq!(worst(&with("Down")), [(Level::Fail, newyork), (Level::Fail, sheffield)]);
+    assert_eq!(worst(&with("Left")), []);
+}
+
+#[test]
 fn a_sound_fleet_is_sound() {
     let mut findings = objects::check(&fleet());
     findings.extend(links::by_status(&fleet()));

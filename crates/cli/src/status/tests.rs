@@ -107,6 +107,34 @@ fn check_golden(name: &str, text: &str) {
     );
 }
 
+/// A witness has no object: it is known from the others, and that is how it should be.
+#[test]
+fn a_witness_is_a_member_and_no_trouble() {
+    let mut leader = member("sheffield", 10, "Leader", 7);
+    let mut standby = member("newyork", 5, "Standby", 7);
+    for object in [&mut leader, &mut standby] {
+        let witness = MemberStatus {
+            role: Some("Witness".into()),
+            rank: Some(0),
+            ..sees("witness", "Alive", "00:00:00")
+        };
+        object.status.as_mut().unwrap().members.push(witness);
+    }
+    leader.status.as_mut().unwrap().members.push(sees("newyork", "Alive", "00:00:00"));
+    standby.status.as_mut().unwrap().members.push(sees("sheffield", "Alive", "00:00:00"));
+    let answers = [answer("sheffield", vec![leader]), answer("newyork", vec![standby])];
+    let view = StatusView::new(&answers, now());
+    let fleet = &view.fleets[0];
+    assert_eq!(fleet.alarms, Vec::<String>::new());
+    let witness = fleet.members.last().unwrap();
+    assert_eq!((witness.member.as_str(), witness.role.as_deref()), ("witness", Some("Witness")));
+    assert_eq!((witness.rank, witness.context.as_deref(), witness.daemon_down), (None, None, false));
+    let text = render(&view, now(), false, Style::PLAIN);
+    assert!(text.contains("3/3 members alive"), "{text}");
+    let row = text.lines().find(|line| line.trim_start().starts_with("witness")).unwrap();
+    assert!(row.contains("Witness") && row.contains("Alive"), "{text}");
+}
+
 /// Two members, one of them in trouble, a third one known from hearsay, and a cluster that does not answer.
 fn night() -> StatusView {
     let mut sheffield = member("sheffield", 10, "Leader", 7);

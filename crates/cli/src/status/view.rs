@@ -6,6 +6,7 @@ use flagship_k8s_api::{
     ConditionType, MULTICLUSTER_LABEL, MemberStatus, MultiCluster, MultiClusterStatus, ObjectState,
     WorstCaseStatus, conditions, owner_label,
 };
+use flagship_types::Role;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -400,8 +401,9 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
             member: name.into(),
             context: None,
             namespace: None,
+            // A witness never leads: its rank is nothing.
+            rank: row.rank.filter(|_| row.role.as_deref() != Some(Role::Witness.as_str())),
             role: row.role,
-            rank: row.rank,
             ready: None,
             payload: None,
             seen: Some(seen),

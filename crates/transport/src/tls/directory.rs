@@ -6,7 +6,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use flagship_types::{Callsign, MemberName};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
+use super::certificate::Leaf;
 use crate::limits::MAX_TLS_FILE_BYTES;
 
 /// Why a member's certificates cannot be used. Nothing was changed: certificates in use stay in use.
@@ -116,6 +119,50 @@ impl TlsDirectory {
             revoked,
             dir: dir.clone(),
         })
+    }
+
+    /// The members of a fleet that certificates are there for, by name: what its pair says, and what those in
+    /// `<callsign>/<member>/` say of themselves. Blocks.
+    pub(crate) fn members(&self, callsign: &Callsign) -> Result<Vec<MemberName>, TlsError> {
+        let mut names = self.names_in(&self.0, callsign)?;
+        if !callsign.as_str().starts_with('.') {
+            let own = self.0.join(callsign.as_str());
+            let entries = match std::fs::read_dir(&own) {
+                Ok(entries) => entries.collect(),
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Vec::new()
+                }
+                Err(source) => return Err(TlsError::Read { file: own, source }),
+            };
+            for entry in entries {
+                let dir = entry.map_err(|source| TlsError::Read { file: own.clone(), source })?.path();
+                // What lies under another name than its own is never read for a member.
+                let is_its_own = |name: &MemberName| dir.file_name().is_some_and(|dir| dir == name.as_str());
+                names.extend(self.names_in(&dir, callsign)?.into_iter().filter(is_its_own));
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Whom the certificate of one directory is for, in one fleet.
+    fn names_in(&self, dir: &Path, callsign: &Callsign) -> Result<Vec<MemberName>, TlsError> {
+        let file = dir.join("tls.crt");
+        let content = match read_bounded(&file) {
+            Ok(content) => content,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            Err(source) => return Err(TlsError::Read { file, source }),
+        };
+        let malformed = |problem: String| TlsError::Malformed { file: file.clone(), problem };
+        let first = CertificateDer::pem_slice_iter(&content).next();
+        let first = first.ok_or_else(|| malformed("holds no certificate in PEM".into()))?;
+        let first = first.map_err(|e| malformed(format!("is not a list of certificates in PEM: {e}")))?;
+        let leaf = Leaf::read(&first).map_err(|e| malformed(format!("cannot be used: {e}")))?;
+        let of_fleet = leaf.identities.into_iter().filter(|identity| identity.callsign == *callsign);
+        Ok(of_fleet.map(|identity| identity.member).collect())
     }
 
     fn dir_of(&self, callsign: &Callsign, member: &MemberName) -> PathBuf {
