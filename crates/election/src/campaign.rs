@@ -10,6 +10,7 @@ use crate::electors::{Elector, Tally, select, tally};
 use crate::io::{Claim, Event, Message, Presence, Promise, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
+use crate::planted::PlantedBug;
 use crate::quorum::has_majority;
 use crate::stage::{Campaign, Lead, Phase, Stage};
 
@@ -235,7 +236,8 @@ impl Election {
         }
         let leader = self.former.as_ref();
         let counts = |p: &&Peer| {
-            p.is_present() && (Some(p.name()) == leader || p.metadata().is_none() || p.is_candidate())
+            (p.is_present() || self.has(PlantedBug::DownMustGrant))
+                && (Some(p.name()) == leader || p.metadata().is_none() || p.is_candidate())
         };
         select(self.peers.values().filter(counts).map(|p| (p.name(), p.rank())), leader)
     }

@@ -16,6 +16,7 @@ use crate::lease::Lease;
 use crate::operator::Operator;
 use crate::outlook::{Reservation, Vacancy};
 use crate::peer::{MAX_PEERS, Paced, Peer};
+use crate::planted::PlantedBug;
 use crate::pledge::Pledge;
 use crate::stage::{Held, Joining, Stage};
 
@@ -40,7 +41,7 @@ pub(crate) enum Gated {
 }
 
 /// The election of one member.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Election {
     pub(crate) me: MemberName,
     pub(crate) spec: Spec,
@@ -109,11 +110,35 @@ pub struct Election {
     /// The rival that was last told of.
     pub(crate) split_seen: Option<(MemberName, Term)>,
     pub(crate) stats: Stats,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<PlantedBug>,
 }
 
 impl Election {
     /// Starts a member. `seed` decides only jitter.
     pub fn new(config: Config, spec: Spec, restored: Restored, seed: u64, now: Instant) -> Self {
+        let mut election = Self::before_start(config, spec, restored, seed, now);
+        election.start();
+        election
+    }
+
+    /// Starts a member with a bug. For the simulator's tests of its own checkers.
+    #[cfg(feature = "planted-bugs")]
+    pub fn with_bug(
+        config: Config,
+        spec: Spec,
+        restored: Restored,
+        seed: u64,
+        now: Instant,
+        bug: Option<PlantedBug>,
+    ) -> Self {
+        let mut election = Self::before_start(config, spec, restored, seed, now);
+        election.planted = bug;
+        election.start();
+        election
+    }
+
+    fn before_start(config: Config, spec: Spec, restored: Restored, seed: u64, now: Instant) -> Self {
         let Restored { record, found_running, known_peers, lapse } = restored;
         let may_vote = record.is_some();
         let listens = known_peers.is_empty();
@@ -187,13 +212,18 @@ impl Election {
             heals: VecDeque::new(),
             split_seen: None,
             stats: Stats::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         };
         if held.is_some() {
             election.mark_unconfirmed();
         }
-        election.output(Output::Direct(Directive::Hold));
-        election.evaluate();
         election
+    }
+
+    fn start(&mut self) {
+        self.output(Output::Direct(Directive::Hold));
+        self.evaluate();
     }
 
     /// Takes an input in. Outputs are to be polled afterwards.
@@ -269,7 +299,11 @@ impl Election {
             }
         }
         if std::mem::take(&mut self.dirty) {
-            self.outputs.push_back(Output::Persist(self.record.clone()));
+            let mut record = self.record.clone();
+            if self.has(PlantedBug::TermForgotten) {
+                record.term = record.held.unwrap_or_default();
+            }
+            self.outputs.push_back(Output::Persist(record));
         }
         let directive = self.wanted_directive();
         if directive != self.directive {
@@ -285,12 +319,17 @@ impl Election {
 
     fn open_gates(&mut self) {
         while self.gated.front().is_some_and(|(version, _)| *version <= self.durable) {
-            match self.gated.pop_front() {
-                Some((_, Gated::Grant { to, term })) => self.tell_grant(&to, term, false),
-                Some((_, Gated::Renewed { to, term, seq })) => self.tell_renewed(&to, term, seq),
-                Some((_, Gated::ConfigStored { version })) => self.on_config_stored_here(version),
-                None => {}
+            if let Some((_, gated)) = self.gated.pop_front() {
+                self.open(gated);
             }
+        }
+    }
+
+    fn open(&mut self, gated: Gated) {
+        match gated {
+            Gated::Grant { to, term } => self.tell_grant(&to, term, false),
+            Gated::Renewed { to, term, seq } => self.tell_renewed(&to, term, seq),
+            Gated::ConfigStored { version } => self.on_config_stored_here(version),
         }
     }
 
@@ -440,6 +479,8 @@ impl Election {
             // Of one leader only the newest renewal counts.
             self.gated.retain(|(_, gated)| !matches!(gated, Gated::Renewed { to: of, .. } if of == to));
             self.gated.push_back((version, then));
+        } else if let (Gated::Grant { .. }, true) = (&then, self.has(PlantedBug::GrantsUnrecorded)) {
+            self.open(then);
         } else if self.gated.len() < MAX_GATED && !self.gated.iter().any(|(_, gated)| *gated == then) {
             self.gated.push_back((version, then));
         }
@@ -453,7 +494,7 @@ impl Election {
     }
 
     pub(crate) fn is_durable(&self, version: u64) -> bool {
-        self.durable >= version
+        self.durable >= version || self.has(PlantedBug::RunsUnrecorded)
     }
 
     /// Asks to be evaluated again at `at`.
@@ -503,7 +544,13 @@ impl Election {
 
     /// Names of the peers that `wanted` picks; a list, so that the caller may send while it walks.
     pub(crate) fn names(&self, wanted: impl Fn(&Peer) -> bool) -> Vec<MemberName> {
-        self.peers.values().filter(|p| wanted(p)).map(|p| p.name().clone()).collect()
+        let names: Vec<_> = self.peers.values().filter(|p| wanted(p)).map(|p| p.name().clone()).collect();
+        if self.has(PlantedBug::HashOrder) {
+            #[allow(clippy::disallowed_types, reason = "the disorder is the bug")]
+            let random: std::collections::HashSet<MemberName> = names.into_iter().collect();
+            return random.into_iter().collect();
+        }
+        names
     }
 }
 

@@ -8,6 +8,7 @@ use crate::core::Election;
 use crate::io::{Directive, Event, Message, Presence, ResignReason, Vote};
 use crate::outlook::Outlook;
 use crate::peer::{Paced, Peer};
+use crate::planted::PlantedBug;
 use crate::stage::{Lead, Stage};
 
 /// The lead is announced again to who does not show that it knows.
@@ -250,7 +251,7 @@ impl Election {
             return false;
         }
         // Losing is not enough: the winner has to have claimed its victory, so that never both stop.
-        if term <= lead.term {
+        if term <= lead.term || self.has(PlantedBug::LoserGoesOn) {
             return false;
         }
         if !self.is_interrupted() {
@@ -264,7 +265,12 @@ impl Election {
         let Some(other) = self.peers.get(rival).and_then(contender) else {
             return true;
         };
-        wins(&self.own_contender(lead.term), &other, self.heal_failback(rival, config))
+        let mut own = self.own_contender(lead.term);
+        let mut other = other;
+        if self.has(PlantedBug::WorseCopyWins) {
+            std::mem::swap(&mut own.copy, &mut other.copy);
+        }
+        wins(&own, &other, self.heal_failback(rival, config))
     }
 
     fn own_contender(&self, term: Term) -> Contender<'_> {

@@ -18,6 +18,7 @@ mod lease;
 mod operator;
 mod outlook;
 mod peer;
+mod planted;
 mod pledge;
 mod quorum;
 mod restart;
@@ -35,3 +36,5 @@ pub use io::{
     Phases, Presence, Promise, Record, Refusal, ResignReason, Restored, Spec, Standing, Stats, Vote,
 };
 pub use peer::MAX_PEERS;
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;

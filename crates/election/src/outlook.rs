@@ -7,6 +7,7 @@ use flagship_types::{FleetConfig, Instant, MemberName, Rank, Term};
 use crate::core::Election;
 use crate::io::{Presence, ResignReason};
 use crate::peer::Peer;
+use crate::planted::PlantedBug;
 
 /// The longest that repeated splits may stretch the restart grace.
 const MAX_GRACE: Duration = Duration::from_secs(60);
@@ -58,6 +59,9 @@ pub(crate) struct Preference<'a> {
 impl Election {
     /// How the lead looks; `claimant` asks for it, so its own hold on it does not count.
     pub(crate) fn outlook(&self, claimant: Option<&MemberName>) -> Outlook {
+        if self.has(PlantedBug::LeaderIgnored) {
+            return Outlook::Vacant;
+        }
         let others = || self.peers.values().filter(|p| Some(p.name()) != claimant);
         let reckoned = |p: &&Peer| matches!(p.view.presence, Presence::Present | Presence::Away);
         if let Some(holder) = others().filter(reckoned).find(|p| p.holds_lead(self.followed_term(p))) {

@@ -7,6 +7,7 @@ use flagship_types::{MemberName, Term};
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::io::{Event, Message, Presence, ResignReason, Vote};
 use crate::peer::{Paced, Peer};
+use crate::planted::PlantedBug;
 use crate::stage::{Held, Joining, Lead, Stage, Stopping};
 use crate::voter::outranks;
 
@@ -19,7 +20,9 @@ const PAUSE_SETTLE: Duration = Duration::from_secs(6);
 impl Election {
     pub(crate) fn step_joining(&mut self, joining: Joining) {
         match joining.held {
-            Some(held) if self.record.stopping.is_some() => self.finish_old_stop(held),
+            Some(held) if self.record.stopping.is_some() && !self.has(PlantedBug::ResumesStopping) => {
+                self.finish_old_stop(held);
+            }
             Some(held) => self.step_resuming(held),
             None if self.may_vote || self.retired.is_some() => self.become_standby(),
             None => self.step_fresh(),

@@ -7,6 +7,7 @@ use flagship_types::{ConfigVersion, MemberName, Mode, Term};
 use crate::core::{Election, Gated};
 use crate::io::{Claim, Message, Promise, Refusal, ResignReason, Vote};
 use crate::outlook::{Outlook, preference_of};
+use crate::planted::PlantedBug;
 use crate::stage::{Campaign, Phase, Stage};
 
 /// A leader's last beat is not said to be older than this: whoever refuses for that long has heard none at all.
@@ -93,11 +94,14 @@ impl Election {
         if self.believable(claim.term).is_none() {
             return Err((Refusal::TermJump, RETRY_LATER));
         }
-        if self.stage.has_payload() {
+        if self.stage.has_payload() && !self.has(PlantedBug::LeaderIgnored) {
             return Err((Refusal::Leading, RETRY_LATER));
         }
         if !self.may_vote {
             return Err((Refusal::NoRecord, RETRY_SOON));
+        }
+        if self.has(PlantedBug::GrantsTwice) {
+            return Ok(());
         }
         if let Some(term) = self.spent(from, claim.term) {
             return Err((Refusal::Granted { term }, RETRY_SOON));
@@ -181,7 +185,7 @@ impl Election {
         let Stage::Candidate(campaign) = self.stage else {
             return;
         };
-        if campaign.found.is_none() && !self.is_claiming() {
+        if campaign.found.is_none() && !self.is_claiming() && !self.has(PlantedBug::CandidacySupersedes) {
             self.step_back();
         }
     }
@@ -200,7 +204,7 @@ impl Election {
         let lead = self.leader.as_ref().or(self.former.as_ref()).filter(|_| self.leader_met);
         let lead = lead.filter(|_| self.leader_term > Term::NONE);
         let lead = lead.map(|l| Vote { term: self.leader_term, candidate: l.clone() });
-        let is_claiming = self.is_claiming();
+        let is_claiming = self.is_claiming() || self.has(PlantedBug::CandidacySupersedes);
         let vote = self.record.vote.clone().filter(|v| v.candidate != self.me || is_claiming);
         match (lead, vote) {
             (Some(lead), Some(vote)) => Some(if outranks(&vote, &lead) { vote } else { lead }),

@@ -101,6 +101,28 @@ pub struct Machine {
 impl Machine {
     /// Starts a member. Nothing is sent before the first [`Machine::poll_output`].
     pub fn new(config: MachineConfig, signer: Arc<dyn Signer>, now: Instant) -> Self {
+        Self::start(config, signer, now, Election::new)
+    }
+
+    /// Starts a member with a bug in its election. For the simulator's tests of its own checkers.
+    #[cfg(feature = "planted-bugs")]
+    pub fn with_bug(
+        config: MachineConfig,
+        signer: Arc<dyn Signer>,
+        now: Instant,
+        bug: Option<election::PlantedBug>,
+    ) -> Self {
+        Self::start(config, signer, now, |config, spec, restored, seed, now| {
+            Election::with_bug(config, spec, restored, seed, now, bug)
+        })
+    }
+
+    fn start(
+        config: MachineConfig,
+        signer: Arc<dyn Signer>,
+        now: Instant,
+        elect: impl FnOnce(election::Config, election::Spec, Restored, u64, Instant) -> Election,
+    ) -> Self {
         let metadata = Metadata {
             address: config.spec.address.clone(),
             rank: config.spec.election.rank,
@@ -122,7 +144,7 @@ impl Machine {
         // The status is written after the record, so that it may still list who is forgotten.
         let known = config.known.into_iter().filter(|known| !forgotten.contains(&known.name)).collect();
         let membership = Membership::new(core, metadata.clone(), known, config.seed, now);
-        let election = Election::new(
+        let election = elect(
             election::Config { name: config.member.clone() },
             config.spec.election.clone(),
             config.restored,

@@ -2,6 +2,7 @@
 //! A run is a pure function of its seed; they test, they implement nothing.
 
 mod clock;
+pub mod explore;
 pub mod fleet;
 pub mod hunt;
 pub mod membership;

@@ -71,6 +71,19 @@ impl World {
         }
     }
 
+    /// Something is done to hosts; cuts are done to paths, which know it.
+    fn disturb(&mut self, fault: &Fault) {
+        if matches!(
+            fault,
+            Fault::Cut { .. } | Fault::Split { .. } | Fault::Apart { .. } | Fault::SlowLink { .. }
+        ) {
+            return;
+        }
+        for host in fault.hosts() {
+            self.hosts[host].disturbed = self.now;
+        }
+    }
+
     fn struck(&mut self, fault: usize, did: bool) {
         self.paths.fired[fault] += u64::from(did);
     }
@@ -115,9 +128,7 @@ impl World {
         let text = timed.fault.describe(&self.plan.hosts);
         self.log(format_args!("FAULT  {text}"));
         let fault = u32::try_from(i).unwrap_or(u32::MAX);
-        for host in timed.fault.hosts() {
-            self.hosts[host].disturbed = self.now;
-        }
+        self.disturb(&timed.fault);
         let lasts = !timed.lasts.is_zero();
         if lasts && !matches!(timed.fault, Fault::Freeze { .. } | Fault::FreezeAfterWrite { .. }) {
             self.active.push(i);
@@ -219,9 +230,7 @@ impl World {
         self.log(format_args!("ends   {text}"));
         let fault = u32::try_from(i).unwrap_or(u32::MAX);
         self.paths.end(fault, self.now);
-        for host in timed.fault.hosts() {
-            self.hosts[host].disturbed = self.now;
-        }
+        self.disturb(&timed.fault);
         match timed.fault {
             Fault::Crash { host, back: Some(back), .. } => self.come_back(host, back),
             Fault::Freeze { host } | Fault::FreezeAfterWrite { host } => {

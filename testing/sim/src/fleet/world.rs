@@ -302,12 +302,11 @@ impl World {
             seed,
         };
         let found_stopping = host.durable.as_ref().is_some_and(|record| record.election.stopping.is_some());
-        #[cfg_attr(not(feature = "planted-bugs"), allow(unused_mut, reason = "bugs are planted in it"))]
-        let mut machine = Machine::new(config, Arc::new(|_: &Statement| Some(Proof::default())), local);
+        let signer = Arc::new(|_: &Statement| Some(Proof::default()));
+        #[cfg(not(feature = "planted-bugs"))]
+        let machine = Machine::new(config, signer, local);
         #[cfg(feature = "planted-bugs")]
-        if let Some(bug) = self.planted {
-            machine.plant(bug);
-        }
+        let machine = Machine::with_bug(config, signer, local, self.planted);
         let directive = machine.directive().clone();
         host.process = Some(Process {
             machine,
@@ -534,7 +533,9 @@ impl World {
 
     /// Writes the newest record, one write after the other.
     pub(crate) fn save(&mut self, id: Host) {
-        let takes = ms(2) + self.rng.random_range(0..ms(18));
+        // Now and then it takes longer: a conflict, a busy server.
+        let most = if self.rng.random_range(0..8) == 0 { 600 } else { 18 };
+        let takes = ms(2) + self.rng.random_range(0..ms(most));
         let host = &mut self.hosts[id];
         let Some(process) = &mut host.process else { return };
         if process.saving || process.unsaved.is_none() {
