@@ -268,3 +268,22 @@ async fn what_runs_is_kept_after_a_refused_edit() {
         ended.cancel();
     });
 }
+
+#[tokio::test]
+async fn a_standby_tries_its_payload_again_and_again_and_after_each_edit() {
+    let bench = bench(false).await;
+    let next = bench.worker.be_absent(&target(GOOD), &CancellationToken::new()).await;
+    assert_eq!((next, bench.worker.validity()), (Next::Rest(Duration::from_secs(180)), Validity::Valid));
+    let Bench { worker, _targets: targets, .. } = bench;
+    let mut progress = worker.progress.subscribe();
+    let running = tokio::spawn(worker.run());
+    targets.send_replace(target("apiVersion: v1\nkind: Nonsense\nmetadata: {name: one}\n"));
+    let refused = progress.wait_for(|now| matches!(now.validity, Validity::Invalid { .. }));
+    tokio::time::timeout(PATIENCE, refused).await.unwrap().unwrap();
+    assert!(!progress.borrow().health(true, true).is_fit());
+    targets.send_replace(target(GOOD));
+    let accepted = progress.wait_for(|now| now.validity == Validity::Valid);
+    tokio::time::timeout(PATIENCE, accepted).await.unwrap().unwrap();
+    assert!(progress.borrow().health(true, true).is_fit() && !progress.borrow().health(true, false).is_fit());
+    running.abort();
+}

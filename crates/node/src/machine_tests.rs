@@ -255,3 +255,19 @@ fn in_a_large_fleet_who_cannot_lead_tells_who_leads_in_turn_and_the_others_at_on
         assert_eq!((told(&machine), machine.tell_at), (Some(Term(7)), None));
     }
 }
+
+#[test]
+fn only_the_election_says_that_this_member_failed_as_a_leader() {
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let told = Health { api: true, payload_valid: true, payload_ready: false, gates: true, failed: true };
+    let mut machine = founder(now);
+    machine.health(told, now);
+    assert!(!machine.metadata.health.failed);
+    let mut config = founder_config();
+    let left = Duration::from_secs(600);
+    config.restored.lapse = Some(election::Lapse { times: 1, left });
+    let mut machine = Machine::new(config, Arc::new(unsigned), now);
+    machine.health(Health { failed: false, ..told }, now);
+    assert!(machine.metadata.health.failed && !machine.metadata.health.is_fit());
+    assert_eq!(machine.snapshot(now).lapse, Some(election::Lapse { times: 1, left }));
+}

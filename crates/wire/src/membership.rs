@@ -349,3 +349,21 @@ fn from_role(role: pb::Role) -> Result<Role, DecodeError> {
         pb::Role::Unspecified => return Err(unknown("metadata.role", 0)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_knows_no_gates_has_none_that_fail() {
+        // What protocol 1 sends of a member: neither field is there.
+        let old = pb::Health { api: true, payload_valid: true, ..pb::Health::default() };
+        let old =
+            pb::Metadata { role: pb::Role::Standby.into(), health: Some(old), ..pb::Metadata::default() };
+        let read = Metadata::try_from(old.clone()).unwrap();
+        assert!(read.health.gates && !read.health.failed && read.health.is_fit(), "{:?}", read.health);
+        let unfit = Metadata { health: Health { gates: false, failed: true, ..read.health }, ..read };
+        let sent = pb::Metadata::from(&unfit).health.unwrap();
+        assert!(sent.gates_fail && sent.failed);
+    }
+}
