@@ -488,9 +488,8 @@ impl Election {
 
     /// As [`Self::persist_then`], with the record that is under way already.
     pub(crate) fn gate_renewal(&mut self, renewed: Gated) {
-        let version = self.record.version;
         self.gated.retain(|(_, gated)| !matches!(gated, Gated::Renewed { .. }));
-        self.gated.push_back((version, renewed));
+        self.gated.push_back((self.record.version, renewed));
     }
 
     pub(crate) fn is_durable(&self, version: u64) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flagship_types::{Instant, MemberName, Term};
+use flagship_types::{FleetConfig, Instant, MemberName, Term};
 
 use crate::core::Election;
 use crate::io::{Message, Promise, ResignReason};
@@ -64,6 +64,13 @@ impl Lease {
 }
 
 impl Election {
+    /// How late a timer may fire, or how far the clocks may drift apart at once, before this process has to reckon with
+    /// having stood still while its lease ran out: a third of it, and never more than that of the default.
+    pub fn pause_tolerance(&self) -> Duration {
+        let default = FleetConfig::default().lease / AFTER_PAUSE;
+        self.quorum().map_or(default, |config| default.min(config.lease / AFTER_PAUSE))
+    }
+
     /// Until when this leader may write; `None`: it has no lease now. In Availability there is none to have.
     pub fn lease_until(&self) -> Option<Instant> {
         let fresh = |ack: &Acknowledged| self.lease.fresh_from.is_none_or(|from| ack.sent >= from);

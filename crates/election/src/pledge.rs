@@ -22,6 +22,8 @@ pub(crate) struct Pledge {
     pub(crate) until: Instant,
     /// The payloads of those before the holder are gone then.
     pub(crate) owed_until: Instant,
+    /// The record version with that vote and promise: until it is durable nothing is said of them.
+    pub(crate) stored_in: u64,
     /// Since when the holder asks for less than the promise on record, and how long the longer one still counts.
     relax_at: Option<Instant>,
 }
@@ -31,7 +33,14 @@ impl Pledge {
     pub(crate) fn restored(promise: Option<Promise>, now: Instant) -> Self {
         let (lease, grace) = promise.map_or_else(Default::default, |p| (p.lease, stretched(p.stop_grace)));
         // What is owed to those before the holder ended with their leases, and those ended before this one.
-        Self { until: now + lease, owed_until: now + grace, relax_at: None }
+        Self { until: now + lease, owed_until: now + grace, stored_in: 0, relax_at: None }
+    }
+}
+
+impl Pledge {
+    /// Nothing is promised to anybody, and nothing owed.
+    fn end(&mut self, now: Instant) {
+        (self.until, self.owed_until, self.relax_at) = (now, now, None);
     }
 }
 
@@ -163,8 +172,9 @@ impl Election {
         let gated = Gated::Renewed { to: from.clone(), term: renewal.term, seq: renewal.seq };
         // The promise on record may cover it already: then it is told at once.
         if must_store {
+            self.pledge.stored_in = self.persist();
             self.persist_then(gated);
-        } else if self.is_durable(self.record.version) {
+        } else if self.is_durable(self.pledge.stored_in) {
             self.tell_renewed(from, renewal.term, renewal.seq);
         } else {
             self.gate_renewal(gated);
@@ -204,7 +214,7 @@ impl Election {
             self.pledge.owed_until = self.now;
         }
         if term > vote.term && self.record.promise.take().is_some() {
-            self.pledge = Pledge { until: self.now, owed_until: self.now, relax_at: None };
+            self.pledge.end(self.now);
             self.persist_if_voter();
         }
     }
@@ -215,7 +225,8 @@ impl Election {
         let Some(config) = self.quorum() else { return };
         let (lease, stop_grace) = (config.lease, config.stop_grace);
         self.record.promise = Some(Promise { lease, stop_grace });
-        self.pledge = Pledge { until: self.now + lease, owed_until: self.now, relax_at: None };
+        self.pledge.end(self.now);
+        self.pledge.until = self.now + lease;
     }
 
     /// The holder said that its payload is gone: nothing is promised to it any more, and nothing owed, as it waited for
@@ -223,7 +234,7 @@ impl Election {
     pub(crate) fn void_pledge(&mut self, holder: &MemberName, term: Term) {
         let is_theirs = self.record.vote.as_ref().is_some_and(|v| v.candidate == *holder && v.term == term);
         if is_theirs && self.record.promise.take().is_some() {
-            self.pledge = Pledge { until: self.now, owed_until: self.now, relax_at: None };
+            self.pledge.end(self.now);
             self.persist_if_voter();
         }
     }

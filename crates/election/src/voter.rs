@@ -72,6 +72,7 @@ impl Election {
         if matches!(self.stage, Stage::Candidate(_)) {
             self.step_back();
         }
+        self.pledge.stored_in = self.persist();
         self.persist_then(Gated::Grant { to: to.clone(), term });
     }
 

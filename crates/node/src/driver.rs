@@ -97,7 +97,8 @@ impl Driver {
             };
             let now = boot_now();
             // Before anything else, even before the answer that woke us: did we sleep through something?
-            if let Some(missed) = pauses.observe(now, wall_ms(), due) {
+            let tolerated = self.machine.election().pause_tolerance();
+            if let Some(missed) = pauses.observe((now, wall_ms()), due, tolerated) {
                 debug!(?missed, "this process did not run");
                 self.machine.paused(missed, now);
             }

@@ -10,7 +10,7 @@ mod ports;
 mod signing;
 mod snapshot;
 
-pub use clock::{PAUSE_THRESHOLD, PauseDetector, boot_now, wall_ms};
+pub use clock::{PauseDetector, boot_now, wall_ms};
 pub use driver::spawn;
 pub use flagship_election::{
     Ascent, AscentReason, Directive, Event as ElectionEvent, Lapse, Phases, Promise,

@@ -441,7 +441,8 @@ impl World {
         }
         let now = host.clock.read(self.now);
         let Some(process) = &mut host.process else { return };
-        if let Some(missed) = process.pauses.observe(now, wall_ms, process.due) {
+        let tolerated = process.machine.election().pause_tolerance();
+        if let Some(missed) = process.pauses.observe((now, wall_ms), process.due, tolerated) {
             process.machine.paused(missed, now);
         }
         // As the driver: whatever woke it, what is due is done.
