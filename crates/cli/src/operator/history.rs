@@ -147,7 +147,7 @@ mod tests {
         let text = render(&entries, "2026-03-01T03:00:00Z".parse().unwrap(), true, Style::PLAIN);
         let expected = "\
 TIME                  AGO  MEMBER   TERM  WHAT        WHY    DETECTED  STOPPED  ELECTED  CREATED  READY  MESSAGE
-2026-03-01 02:59:00Z  60s  newyork  7     MemberDown  -      -         -        -        -        -      m
+2026-03-01 02:59:00Z  1m   newyork  7     MemberDown  -      -         -        -        -        -      m
 2026-03-01 02:59:01Z  59s  newyork  7     Elected     Crash  0.912s    -        1.250s   1.400s   -      m
 ";
         assert_eq!(text, expected);
