@@ -138,6 +138,7 @@ impl Tenure {
                 Some(happening) = member.happenings.recv() => self.chronicle.tell(happening),
                 Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
                 Ok(()) = member.progress.changed() => {}
+                Ok(()) = member.fence.changed() => {}
                 () = service_changed(&mut self.service) => self.relocate(member).await,
                 Ok(()) = changed.changed() => {}
                 _ = tick.tick() => {
@@ -339,6 +340,7 @@ impl Tenure {
         }
         member.generation = object.metadata.generation;
         member.settings = settings.clone();
+        member.fenced.send_replace(settings.fenced);
         member.target.send_replace(Target { generation: member.generation.unwrap_or(0), settings });
         None
     }

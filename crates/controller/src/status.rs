@@ -9,10 +9,12 @@ use flagship_types::{Instant, MemberName, Role};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::fence::Fence;
 use crate::judge;
 use crate::memory::signed;
 use crate::progress::Progress;
 use crate::request::Reachability;
+use crate::second::Second;
 use crate::service::Trouble;
 use crate::status_writer::Picture;
 use crate::worst_case;
@@ -36,6 +38,10 @@ pub(crate) struct View<'a> {
     pub progress: &'a Progress,
     pub reach: Reachability,
     pub stall: Option<&'a Stall>,
+    /// Whether another replica of this daemon is ready to act.
+    pub second: &'a Second,
+    /// Whether the API server checks writes, too.
+    pub fence: &'a Fence,
     /// Why it is not known, or not sure, where others reach this member.
     pub service: Option<&'a Trouble>,
     /// The object is being deleted.

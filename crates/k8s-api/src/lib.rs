@@ -18,8 +18,9 @@ mod status;
 pub use conditions::ConditionType;
 pub use crd::{crd, crd_yaml};
 pub use marks::{
-    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
-    MULTICLUSTER_LABEL, TERM_ANNOTATION, lease_name, owner_label,
+    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FENCING_MARK, FIELD_MANAGER, FINALIZER,
+    FORGET_ANNOTATION, MULTICLUSTER_LABEL, NODE_ANNOTATION, TERM_ANNOTATION, lease_name, owner_label,
+    second_lease_name,
 };
 pub use replicas::{LOCAL_LEASE, LOCAL_LEASE_POLL};
 pub use settings::{ApplySettings, FieldError, PayloadSource, ServiceKey, Settings, SourceKind};

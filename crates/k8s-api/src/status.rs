@@ -88,7 +88,8 @@ pub struct MultiClusterStatus {
     /// The fleet configuration stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
-    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, ConfigInForce.
+    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, Fenced,
+    /// ConfigInForce.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
