@@ -92,9 +92,9 @@ fn a_pause_survives_restarts_and_holds_a_failover_back_until_it_is_ended() {
         async |world| {
             let (newyork, sheffield) = world.settle().await?;
             let tls = world.fleet.tls_dir.display().to_string();
-        world.condition("newyork", "Ready", "True", "").await?;
-        flagship(world, &["check", "--tls-dir", &tls])?;
-        let said = flagship(world, &["pause", "--reason", "network work"])?;
+            world.condition("newyork", "Ready", "True", "").await?;
+            flagship(world, &["check", "--tls-dir", &tls])?;
+            let said = flagship(world, &["pause", "--reason", "network work"])?;
             ensure!(said.contains("stored by sheffield, newyork"), "{said}");
             for name in ["newyork", "sheffield"] {
                 world.condition(name, "Paused", "True", "network work").await?;
