@@ -127,9 +127,9 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// May take a lead that it does not hold.
+    /// May take a lead that it does not hold. A witness never does, whatever else is said of it.
     pub fn may_lead(&self) -> bool {
-        self.candidate && !self.suspended
+        self.candidate && !self.suspended && !self.witness
     }
 }
 

@@ -20,14 +20,14 @@
 //! | 14 | a payload is only deleted for a reason: a higher grant exists, or it is given up on purpose |
 //! | 15 | the core makes no illegal move |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flagship_node::{Directive, DurableRecord, ResignReason};
-use flagship_types::{MemberName, Term};
+use flagship_types::{FleetConfig, MemberName, Mode, Role, Term};
 
 use super::host::HostSpec;
 use super::world::World;
-use crate::clock::{Nanos, ms};
+use crate::clock::{Nanos, ms, nanos};
 use crate::model::Violation;
 use crate::paths::Host;
 
@@ -48,6 +48,8 @@ pub(crate) struct Checks {
     highest: BTreeMap<Host, (u64, Term, Term)>,
     /// Who first stored that it leads in a term, and when.
     held: BTreeMap<Term, (Host, Nanos)>,
+    /// When each host was last seen with a lease.
+    leased: BTreeMap<Host, Nanos>,
     /// The first object was deleted in a stop of that term, by that process.
     stopped: BTreeMap<Host, (u64, Term)>,
 }
@@ -246,6 +248,10 @@ impl World {
     pub(crate) fn check_lease(&mut self, id: Host) {
         let Some(machine) = self.hosts[id].machine() else { return };
         self.caution = self.caution.max(machine.election().caution());
+        if self.quorum {
+            self.check_two_leases(id);
+        }
+        let Some(machine) = self.hosts[id].machine() else { return };
         let illegal = machine.election().stats().illegal_moves;
         if illegal > 0 && !self.checks.found.iter().any(|found| found.invariant == 15) {
             let name = self.hosts[id].spec.name;
@@ -253,9 +259,102 @@ impl World {
         }
     }
 
+    /// Whether the fleet began in Quorum. Plans that change the mode are held to what holds in Availability.
     pub(crate) fn is_quorum(&self) -> bool {
-        false
+        self.quorum
     }
 
-    fn check_quorum_overlap(&mut self, _id: Host, _other: Host, _term: Term) {}
+    /// Two leases at one time.
+    fn check_two_leases(&mut self, id: Host) {
+        let until = |host: &super::host::Host, now: Nanos| {
+            let election = host.machine()?.election();
+            // Who released its lead has given the rest of its lease away.
+            let holds = matches!(election.role(), Role::Leader | Role::Stopping);
+            let until = election.lease_until().filter(|_| holds)?;
+            (until > host.clock.read(now)).then_some(until)
+        };
+        if until(&self.hosts[id], self.now).is_none() {
+            return;
+        }
+        self.checks.leased.insert(id, self.now);
+        let other = (0..self.hosts.len())
+            .find(|other| *other != id && until(&self.hosts[*other], self.now).is_some());
+        if let Some(other) = other {
+            let names = [self.hosts[id].spec.name, self.hosts[other].spec.name];
+            self.violated(3, format!("{} and {} both have a lease", names[0], names[1]));
+        }
+    }
+
+    /// A payload is created beside another one: never while that one's cluster could stop it, and in no case before its
+    /// lease was over for as long as it takes to stop.
+    fn check_quorum_overlap(&mut self, id: Host, other: Host, term: Term) {
+        let names = [self.hosts[id].spec.name, self.hosts[other].spec.name];
+        let stored = self.hosts[other].durable.as_ref().map(|record| &record.election.config);
+        let config = stored.unwrap_or(&self.hosts[other].spec.config);
+        let (lease, grace) = (nanos(config.lease), nanos(config.stop_grace));
+        let leased = self.checks.leased.get(&other).copied().unwrap_or_default();
+        if self.now < leased + grace {
+            let ago = std::time::Duration::from_nanos(self.now - leased);
+            let text = format!(
+                "{} creates its payload under term {term} beside that of {}, whose lease ended {ago:?} ago",
+                names[0], names[1]
+            );
+            return self.violated(4, text);
+        }
+        let time = lease + grace + MET;
+        let could_stop =
+            self.is_calm(other, time) && self.hosts[other].slow.is_zero() && !self.hosts[other].stuck;
+        if could_stop {
+            let text = format!(
+                "{} creates its payload under term {term} beside that of {}, which could have stopped it",
+                names[0], names[1]
+            );
+            self.violated(4, text);
+        }
+    }
+
+    /// Two disjoint majorities: of the voters of two configurations that are stored, among voters that would grant under
+    /// them, as they have stored no newer one.
+    fn check_voter_sets(&mut self) {
+        let stored: Vec<(MemberName, FleetConfig)> = self
+            .hosts
+            .iter()
+            .filter_map(|host| Some((host.spec.member(), host.durable.as_ref()?.election.config.clone())))
+            .collect();
+        let acceptors = |config: &FleetConfig| -> BTreeSet<MemberName> {
+            let accepts = |(name, own): &&(MemberName, FleetConfig)| {
+                let grants = own.version < config.version || own == config;
+                grants && config.voters.contains(name)
+            };
+            stored.iter().filter(accepts).map(|(name, _)| name.clone()).collect()
+        };
+        let quorum = |config: &&FleetConfig| config.mode == Mode::Quorum;
+        let configs: Vec<&FleetConfig> = stored.iter().map(|(_, config)| config).filter(quorum).collect();
+        for (i, one) in configs.iter().enumerate() {
+            for two in &configs[i + 1..] {
+                if one == two {
+                    continue;
+                }
+                let (by_one, by_two) = (acceptors(one), acceptors(two));
+                let both = by_one.intersection(&by_two).count();
+                let need =
+                    |config: &FleetConfig, only: usize| (config.voters.len() / 2 + 1).saturating_sub(only);
+                let needed = need(one, by_one.len() - both) + need(two, by_two.len() - both);
+                if needed <= both {
+                    let text = format!(
+                        "{:?} of version {} and {:?} of version {} have disjoint majorities",
+                        one.voters, one.version.0, two.voters, two.version.0
+                    );
+                    return self.violated(10, text);
+                }
+            }
+        }
+    }
+
+    /// After a record became durable.
+    pub(crate) fn check_stored(&mut self) {
+        if self.quorum {
+            self.check_voter_sets();
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::{Failback, FleetConfig};
+use flagship_types::{Failback, FleetConfig, Mode};
 
 use super::host::HostSpec;
 pub use crate::paths::{Host, Network};
@@ -155,6 +155,13 @@ pub enum Fault {
         /// For how long it asks.
         grace: Duration,
     },
+    /// An operator pauses the fleet, at whoever leads; resumes it at the end.
+    Pause,
+    /// An operator moves the lead: to this one, or to the best. Asked of whoever leads.
+    Switchover {
+        /// To whom.
+        to: Option<Host>,
+    },
     /// Not part of the fleet at first: starts now. With a `name` it is a second cluster with another member's name.
     Join {
         /// Who.
@@ -187,6 +194,8 @@ impl Fault {
             Self::Forget { .. } => "forget",
             Self::Handover { .. } => "handover",
             Self::Away { .. } => "away",
+            Self::Pause => "pause",
+            Self::Switchover { .. } => "switchover",
             Self::Join { .. } => "join",
         }
     }
@@ -214,7 +223,8 @@ impl Fault {
             Self::Split { side } => side.clone(),
             Self::Apart { a, b } | Self::SlowLink { a, b, .. } => vec![*a, *b],
             Self::Forget { at, member } => vec![*at, *member],
-            Self::Loss { .. } => Vec::new(),
+            Self::Switchover { to } => to.iter().copied().collect(),
+            Self::Loss { .. } | Self::Pause => Vec::new(),
         }
     }
 
@@ -247,6 +257,10 @@ impl Fault {
             Self::Forget { at, member } => format!("{} is forgotten at {}", name(member), name(at)),
             Self::Handover { host } => format!("{} hands over and ends", name(host)),
             Self::Away { host, grace } => format!("{} announces a pause of {grace:?} and ends", name(host)),
+            Self::Pause => "the fleet is paused".into(),
+            Self::Switchover { to } => {
+                format!("the lead is to go to {}", to.as_ref().map_or("the best", name))
+            }
             Self::Join { host } => format!("{} joins", name(host)),
         }
     }
@@ -280,6 +294,15 @@ impl Plan {
     /// When the last fault begins or ends.
     pub fn length(&self) -> Duration {
         self.faults.iter().map(|f| f.at + f.lasts).max().unwrap_or_default()
+    }
+
+    /// The fleet is in Quorum from the start to the end.
+    pub fn is_quorum(&self) -> bool {
+        let changes = |timed: &Timed| match &timed.fault {
+            Fault::Propose { config, .. } => config.mode != Mode::Quorum,
+            _ => false,
+        };
+        self.hosts.iter().all(|host| host.config.mode == Mode::Quorum) && !self.faults.iter().any(changes)
     }
 
     /// Who is not part of the fleet at first.

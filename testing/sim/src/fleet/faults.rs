@@ -1,6 +1,7 @@
 //! Carries out the faults of a plan, and notes which of them struck.
 
-use flagship_node::ResignReason;
+use flagship_node::{Order, ResignReason};
+use flagship_types::Pause;
 
 use super::fault::{Back, Fault};
 use super::world::{Event, World};
@@ -190,11 +191,32 @@ impl World {
                 let (at, process) = (self.now + ms(300), self.hosts[host].number);
                 self.push(at, Event::Exit { host, process });
             }
+            Fault::Pause => {
+                let pause = Pause { since_ms: 0, reason: "maintenance".into() };
+                self.order(i, Order::Pause(Some(pause)));
+            }
+            Fault::Switchover { to } => {
+                let to = to.map(|host| self.hosts[host].spec.member());
+                self.order(i, Order::Switchover { to, try_only: false });
+            }
             Fault::Join { host } => {
                 self.start(host);
                 self.struck(i, self.hosts[host].process.is_some());
             }
         }
+    }
+
+    /// An operator's order, given to whoever says that it leads.
+    fn order(&mut self, i: usize, order: Order) {
+        let leader = (0..self.hosts.len())
+            .find(|host| self.hosts[*host].runs() && self.role(*host) == Some(flagship_types::Role::Leader));
+        // With nobody leading there is nobody to tell: the operator is told so.
+        self.struck(i, true);
+        let Some(leader) = leader else { return };
+        let mut answer = None;
+        self.with_machine(leader, |machine, now| answer = Some(machine.order(order, now)));
+        let name = self.hosts[leader].spec.name;
+        self.log(format_args!("{name} answers {answer:?}"));
     }
 
     /// The process ends as soon as it has no lead.
@@ -262,6 +284,16 @@ impl World {
                 self.start(host);
             }
             Fault::Away { host, .. } => self.start(host),
+            Fault::Pause => {
+                // Asked of everybody: whoever leads resumes, or asks for the lead to do it.
+                for host in 0..self.hosts.len() {
+                    if self.hosts[host].runs() {
+                        self.with_machine(host, |machine, now| {
+                            let _ = machine.order(Order::Pause(None), now);
+                        });
+                    }
+                }
+            }
             Fault::Crash { back: None, .. }
             | Fault::Cut { .. }
             | Fault::Split { .. }
@@ -272,6 +304,7 @@ impl World {
             | Fault::Rank { .. }
             | Fault::Failback { .. }
             | Fault::Propose { .. }
+            | Fault::Switchover { .. }
             | Fault::Join { .. } => {}
         }
         self.active.retain(|active| *active != i);

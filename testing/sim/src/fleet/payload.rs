@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flagship_node::{Directive, Purpose};
+use flagship_node::{Directive, Purpose, ResignReason};
 use flagship_types::{Instant, Term};
 use rand::RngExt;
 
@@ -151,7 +151,12 @@ impl World {
         match directive {
             Directive::Hold => {}
             Directive::Run { term, .. } => self.bring_in(id, term),
-            Directive::Stop { term, .. } => self.take_away(id, Some(term)),
+            Directive::Stop { term, reason } => {
+                if reason == ResignReason::LeaseLost {
+                    self.cut_grace(id);
+                }
+                self.take_away(id, Some(term));
+            }
             Directive::Absent => self.take_away(id, None),
         }
     }
@@ -159,7 +164,8 @@ impl World {
     fn permitted(&self, id: Host, purpose: Purpose) -> Option<Term> {
         let host = &self.hosts[id];
         let now = host.clock.read(self.now);
-        let permit = host.machine()?.permit(purpose, now).ok()?;
+        // What may not be sent any more is not sent.
+        let permit = host.machine()?.permit(purpose, now).ok().filter(|permit| permit.not_after > now)?;
         Some(permit.term)
     }
 
@@ -192,6 +198,21 @@ impl World {
             return self.report_health(id);
         }
         self.step_after(id, AGAIN / 2);
+    }
+
+    /// A lost lease: pods are deleted directly, with a grace that ends in time.
+    fn cut_grace(&mut self, id: Host) {
+        let latest = self.now + self.longest_grace(id);
+        for pods in self.hosts[id].payload.pods.iter_mut() {
+            pods.gone = pods.gone.map(|gone| gone.min(latest));
+        }
+    }
+
+    /// S - 2 s.
+    fn longest_grace(&self, id: Host) -> Nanos {
+        let host = &self.hosts[id];
+        let stored = host.durable.as_ref().map(|record| record.election.config.stop_grace);
+        nanos(stored.unwrap_or(host.spec.config.stop_grace)).saturating_sub(ms(2_000))
     }
 
     /// Deletes from the last to the first, then waits until pods are gone.
@@ -264,8 +285,13 @@ impl World {
     fn deleted(&mut self, id: Host, number: u64, object: usize) {
         let now = self.now;
         self.check_delete(id, number, object);
+        let longest = self.longest_grace(id);
         let host = &mut self.hosts[id];
-        let ends = now + nanos(host.spec.payload[2] + host.slow);
+        let lost = host.process.as_ref().is_some_and(|process| {
+            matches!(process.directive, Directive::Stop { reason: ResignReason::LeaseLost, .. })
+        });
+        let takes = nanos(host.spec.payload[2] + host.slow);
+        let ends = now + if lost { takes.min(longest) } else { takes };
         let (stuck, slow) = (host.stuck, host.slow > Duration::ZERO);
         if object == OBJECTS - 1 {
             for pods in host.payload.pods.iter_mut().filter(|pods| pods.gone.is_none()) {

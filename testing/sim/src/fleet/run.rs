@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::Role;
+use flagship_types::{MemberName, Mode, Role};
 
 use super::fault::Plan;
 use super::plans;
@@ -126,7 +126,7 @@ fn parts(world: &World) -> Vec<Vec<Host>> {
 /// May lead: its object says so and its API server answers. The name of another is refused.
 fn can_lead(world: &World, host: Host) -> bool {
     let h = &world.hosts[host];
-    h.runs() && h.spec.candidate && h.api_up && !h.invalid && h.spec.name == h.spec.member
+    h.runs() && h.spec.candidate && !h.spec.witness && h.api_up && !h.invalid && h.spec.name == h.spec.member
 }
 
 /// By what is stored and what runs: it leads, and its payload is ready.
@@ -137,7 +137,24 @@ fn leads(world: &World, host: Host) -> bool {
     holds && h.runs() && h.payload.is_ready(world.now) && world.role(host) == Some(Role::Leader)
 }
 
+/// In Quorum: of the voters of the newest configuration a majority is in this part.
+fn has_majority(world: &World, part: &[Host]) -> bool {
+    let configs = world.hosts.iter().filter_map(|host| Some(&host.durable.as_ref()?.election.config));
+    let Some(newest) = configs.max_by_key(|config| config.version) else { return true };
+    let is_here = |voter: &&MemberName| {
+        part.iter().any(|host| {
+            let spec = &world.hosts[*host].spec;
+            spec.name == spec.member && spec.member() == **voter
+        })
+    };
+    newest.mode == Mode::Availability
+        || newest.voters.iter().filter(is_here).count() > newest.voters.len() / 2
+}
+
 fn part_is_settled(world: &World, part: &[Host]) -> bool {
+    if !has_majority(world, part) {
+        return !part.iter().any(|host| leads(world, *host));
+    }
     if !part.iter().any(|host| can_lead(world, *host)) {
         return true;
     }
@@ -169,7 +186,10 @@ fn worst_case(world: &World) -> Nanos {
     let cap = ms(60_000);
     let floor = (ms(3_000) * caution).min(cap);
     let query = 2 * nanos(2 * world.plan.network.one_way) + ms(50);
-    ms(1_000) + floor + query + ms(2_000) + (grace * caution).min(cap.max(grace)) + ms(1_000)
+    let crash = ms(1_000) + floor + query + ms(2_000) + (grace * caution).min(cap.max(grace)) + ms(1_000);
+    let quorum = specs().filter(|config| config.mode == Mode::Quorum);
+    let leased = quorum.map(|config| crash.max(nanos(config.lease)) + nanos(config.stop_grace.mul_f64(1.05)));
+    leased.max().unwrap_or(crash)
 }
 
 /// Beside the worst case of a failover: members dial each other at least every 5 s, a pause settles for 6 s, what does

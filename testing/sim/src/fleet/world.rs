@@ -74,6 +74,8 @@ pub struct World {
     pub(crate) freeze_after_write: Vec<Option<usize>>,
     /// Faults of the plan that last.
     pub(crate) active: Vec<usize>,
+    /// The fleet is in Quorum from the start to the end.
+    pub(crate) quorum: bool,
     /// The greatest caution that any election showed.
     pub(crate) caution: u32,
     pub(crate) happenings: u64,
@@ -114,6 +116,7 @@ impl World {
             checks: Checks::new(&plan.hosts),
             freeze_after_write: vec![None; count],
             active: Vec::new(),
+            quorum: plan.is_quorum(),
             caution: 1,
             happenings: 0,
             timeline: record.timeline.then(Vec::new),
@@ -586,6 +589,7 @@ impl World {
         let now = self.now;
         self.checks.stored(id, &record, now);
         self.hosts[id].durable = Some(record);
+        self.check_stored();
     }
 
     /// A process ends; one that gives its lead away once it has none.

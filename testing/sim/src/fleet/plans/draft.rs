@@ -26,13 +26,31 @@ impl Draft {
         if self.rng.random_range(0..2) == 0 { self.leader() } else { self.rng.random_range(0..self.n()) }
     }
 
+    /// A host with a cluster: a witness has none.
+    pub(super) fn cluster(&mut self) -> Host {
+        let host = self.host();
+        if self.plan.hosts[host].witness { self.leader() } else { host }
+    }
+
+    /// Another one with a cluster.
+    pub(super) fn other_cluster(&mut self, than: Host) -> Host {
+        let other = self.other(than);
+        match self.plan.hosts[other].witness {
+            true => (0..self.n()).find(|h| *h != than && !self.plan.hosts[*h].witness).unwrap_or(other),
+            false => other,
+        }
+    }
+
     pub(super) fn other(&mut self, than: Host) -> Host {
         (than + self.rng.random_range(1..self.n())) % self.n()
     }
 
     /// Who probably leads when the plan begins: the best by rank, then name. With a manual failback whoever came first.
     pub(super) fn leader(&self) -> Host {
-        let order = |host: &Host| (-self.plan.hosts[*host].rank, *host);
+        let order = |host: &Host| {
+            let spec = &self.plan.hosts[*host];
+            (spec.witness, -spec.rank, *host)
+        };
         let by_rank = (0..self.n()).min_by_key(order).unwrap_or(0);
         match self.plan.hosts[0].config.failback {
             flagship_types::Failback::Automatic => by_rank,

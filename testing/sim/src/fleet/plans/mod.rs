@@ -8,7 +8,7 @@ mod process;
 
 use std::time::Duration;
 
-use flagship_types::{Failback, FleetConfig};
+use flagship_types::{Failback, FleetConfig, Mode};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -28,6 +28,8 @@ pub struct Kind {
     pub least: usize,
     /// Of all runs, so many in a hundred and something.
     pub weight: u32,
+    /// In Quorum only; else in both modes.
+    pub quorum: bool,
     draw: Generator,
 }
 
@@ -40,7 +42,7 @@ pub const MOST: usize = 6;
 const NAMES: [&str; MOST + 1] = ["a", "b", "c", "d", "e", "f", "g"];
 
 /// All plans.
-pub const KINDS: [Kind; 25] = [
+pub const KINDS: [Kind; 30] = [
     kind("silence", 2, 5, process::silence),
     kind("exit", 2, 5, process::exit),
     kind("restart", 2, 6, process::restart),
@@ -65,11 +67,20 @@ pub const KINDS: [Kind; 25] = [
     kind("handover", 2, 6, operator::handover),
     kind("operator", 2, 8, operator::edits),
     kind("twin", 2, 3, operator::twin),
+    kind("switchover", 2, 5, operator::switchover),
+    kind("pause", 2, 5, operator::pause),
+    of_quorum("voters", 3, 8, operator::voters),
+    of_quorum("lease", 3, 5, operator::lease),
+    of_quorum("mode", 3, 4, operator::mode),
     kind(MIX, 2, 30, mixed::mix),
 ];
 
 const fn kind(name: &'static str, least: usize, weight: u32, draw: Generator) -> Kind {
-    Kind { name, least, weight, draw }
+    Kind { name, least, weight, quorum: false, draw }
+}
+
+const fn of_quorum(name: &'static str, least: usize, weight: u32, draw: Generator) -> Kind {
+    Kind { name, least, weight, quorum: true, draw }
 }
 
 /// The plan of that name.
@@ -84,7 +95,11 @@ pub fn draw(seed: u64, kind: Option<Kind>, members: Option<usize>) -> Plan {
     let size = members.unwrap_or_else(|| [2, 2, 2, 3, 3, 3, 4, 5, MOST][rng.random_range(0..9)]);
     let size = size.clamp(kind.least, MOST);
     let network = network(&mut rng);
-    let hosts = fleet(&mut rng, size);
+    let quorum = size >= 3 && (kind.quorum || rng.random_range(0..2) == 0);
+    let mut hosts = fleet(&mut rng, size);
+    if quorum {
+        vote(&mut rng, &mut hosts);
+    }
     let plan = Plan { name: kind.name, hosts, network, faults: Vec::new() };
     let mut draft = Draft { plan, members: size, rng };
     (kind.draw)(&mut draft);
@@ -127,6 +142,24 @@ fn fleet(rng: &mut Pcg64Mcg, size: usize) -> Vec<HostSpec> {
         hosts.push(HostSpec { payload, config: config.clone(), ..spec });
     }
     hosts
+}
+
+/// Puts a fleet into Quorum: two and a witness, or an odd number of voters.
+fn vote(rng: &mut Pcg64Mcg, hosts: &mut [HostSpec]) {
+    let count = hosts.len();
+    if rng.random_range(0..2) == 0 {
+        hosts[count - 1].witness = true;
+    }
+    let most = if count % 2 == 0 { count - 1 } else { count };
+    let mut voters: Vec<_> = hosts.iter().rev().take(most).map(HostSpec::member).collect();
+    voters.sort();
+    let lease = Duration::from_millis([3_000, 3_000, 5_000][rng.random_range(0..3)]);
+    let stop_grace = Duration::from_millis([10_000, 10_000, 6_000][rng.random_range(0..3)]);
+    for spec in hosts {
+        spec.config.mode = Mode::Quorum;
+        spec.config.voters.clone_from(&voters);
+        (spec.config.lease, spec.config.stop_grace) = (lease, stop_grace);
+    }
 }
 
 fn network(rng: &mut Pcg64Mcg) -> Network {

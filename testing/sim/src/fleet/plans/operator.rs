@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::{Failback, FleetConfig};
+use flagship_types::{Failback, FleetConfig, Mode};
 use rand::RngExt;
 
 use super::super::host::HostSpec;
@@ -16,7 +16,7 @@ fn move_lead(draft: &mut Draft, at: Duration) -> Host {
         spec.config.failback_delay = spec.config.failback_delay.min(Duration::from_secs(1));
     }
     let leader = draft.leader();
-    let host = draft.other(leader);
+    let host = draft.other_cluster(leader);
     let rank = draft.rng.random_range(6..9);
     draft.now(at, Fault::Rank { host, rank });
     host
@@ -57,7 +57,7 @@ fn disturb(draft: &mut Draft) {
 pub(super) fn rank(draft: &mut Draft) {
     let mut at = draft.ms(0, 1_000);
     for _ in 0..draft.rng.random_range(2..6) {
-        let (host, rank) = (draft.host(), draft.rng.random_range(0..9));
+        let (host, rank) = (draft.cluster(), draft.rng.random_range(0..9));
         draft.now(at, Fault::Rank { host, rank });
         at += draft.ms(20, 6_000);
     }
@@ -80,7 +80,7 @@ pub(super) fn handover(draft: &mut Draft) {
         // The release is lost.
         1 => draft.add(at, short + Duration::from_millis(2_500), Fault::Apart { a: leader, b: other }),
         2 => draft.add(at, short + Duration::from_secs(2), Fault::Freeze { host: other }),
-        3 => draft.now(at, Fault::Rank { host: other, rank: 0 }),
+        3 if !draft.plan.hosts[other].witness => draft.now(at, Fault::Rank { host: other, rank: 0 }),
         _ => {}
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn edits(draft: &mut Draft) {
         draft.add(Duration::ZERO, lasts, Fault::Split { side });
     }
     for _ in 0..draft.rng.random_range(1..5) {
-        let host = draft.host();
+        let host = draft.cluster();
         let fault = match draft.rng.random_range(0..6) {
             0 => Fault::Rank { host, rank: draft.rng.random_range(0..9) },
             1 => Fault::Failback { host, failback: Failback::Manual },
@@ -121,7 +121,7 @@ pub(super) fn edits(draft: &mut Draft) {
 
 /// A second cluster is given the name of another.
 pub(super) fn twin(draft: &mut Draft) {
-    let (of, at) = (draft.host(), draft.ms(0, 3_000));
+    let (of, at) = (draft.cluster(), draft.ms(0, 3_000));
     let spec = draft.plan.hosts[of].clone();
     let seeds: Vec<_> = draft.plan.hosts.iter().map(|host| host.name).collect();
     draft.plan.hosts.push(HostSpec { name: "g", ready: false, rank: spec.rank + 1, seeds, ..spec });
@@ -130,5 +130,128 @@ pub(super) fn twin(draft: &mut Draft) {
     if draft.chance(2) {
         let (other, at, lasts) = (draft.other(of), at + draft.ms(1_000, 10_000), draft.ms(500, 10_000));
         draft.restart(at, lasts, other);
+    }
+}
+
+/// Switchovers, named or to the best, one after the other and while something else happens.
+pub(super) fn switchover(draft: &mut Draft) {
+    let mut at = Duration::ZERO;
+    for _ in 0..draft.rng.random_range(1..4) {
+        let leader = draft.leader();
+        let to = if draft.chance(2) { Some(draft.other_cluster(leader)) } else { None };
+        draft.now(at, Fault::Switchover { to });
+        at += draft.ms(15_000, 40_000);
+    }
+    disturb(draft);
+}
+
+/// The fleet is paused, and meanwhile something happens that would move the lead.
+pub(super) fn pause(draft: &mut Draft) {
+    let lasts = draft.ms(10_000, 60_000);
+    draft.add(Duration::ZERO, lasts, Fault::Pause);
+    match draft.rng.random_range(0..4) {
+        0 => {
+            let leader = draft.leader();
+            let host = draft.other_cluster(leader);
+            draft.now(Duration::from_secs(2), Fault::Rank { host, rank: 9 });
+        }
+        1 => super::process::all_at_once(draft),
+        2 => super::network::partition(draft),
+        _ => super::process::restart(draft),
+    }
+}
+
+/// Voters are changed, at the leader first or at others first, under a partition or not: added, removed, replaced.
+pub(super) fn voters(draft: &mut Draft) {
+    let all: Vec<_> = draft.plan.hosts.iter().map(HostSpec::member).collect();
+    let mut now = all.clone();
+    // Begins with some of them.
+    if draft.chance(2) {
+        now.truncate(3);
+        for spec in &mut draft.plan.hosts {
+            spec.config.voters.clone_from(&now);
+        }
+    }
+    if draft.chance(2) {
+        let (side, at, lasts) = (draft.some(), draft.ms(0, 4_000), draft.ms(5_000, 40_000));
+        draft.add(at, lasts, Fault::Split { side });
+    }
+    let mut at = draft.ms(0, 3_000);
+    for _ in 0..draft.rng.random_range(1..4) {
+        let mut wanted = all.clone();
+        for _ in 0..draft.rng.random_range(0..=wanted.len() - 1) {
+            wanted.remove(draft.rng.random_range(0..wanted.len()));
+        }
+        wanted.sort();
+        let hosts = draft.shuffled();
+        for host in hosts {
+            if !draft.plan.hosts[host].witness {
+                let config = FleetConfig { voters: wanted.clone(), ..draft.plan.hosts[host].config.clone() };
+                draft.now(at, Fault::Propose { host, config });
+                at += draft.ms(1, 3_000);
+            }
+        }
+        at += draft.ms(100, 12_000);
+    }
+    if draft.chance(2) {
+        let (host, at, lasts) = (draft.host(), draft.ms(0, 15_000), draft.while_());
+        draft.restart(at, lasts, host);
+    }
+}
+
+/// D and S are edited under a running lease, on one object after the other, and the leader ends or is cut off.
+pub(super) fn lease(draft: &mut Draft) {
+    let (long, short) = ((30_000, 20_000), (3_000, 10_000));
+    let (before, after) = if draft.chance(3) { (short, long) } else { (long, short) };
+    for spec in &mut draft.plan.hosts {
+        spec.config.lease = Duration::from_millis(before.0);
+        spec.config.stop_grace = Duration::from_millis(before.1);
+    }
+    let mut at = draft.ms(0, 2_000);
+    let hosts = draft.shuffled();
+    for host in hosts {
+        if !draft.plan.hosts[host].witness {
+            let config = FleetConfig {
+                lease: Duration::from_millis(after.0),
+                stop_grace: Duration::from_millis(after.1),
+                ..draft.plan.hosts[host].config.clone()
+            };
+            draft.now(at, Fault::Propose { host, config });
+            at += draft.ms(1, 2_000);
+        }
+    }
+    let (leader, at, lasts) = (draft.leader(), draft.ms(0, 6_000), draft.ms(3_000, 60_000));
+    match draft.rng.random_range(0..3) {
+        0 => draft.add(at, lasts, Fault::Split { side: vec![leader] }),
+        1 => draft.add(at, lasts, Fault::Freeze { host: leader }),
+        _ => draft.restart(at, lasts, leader),
+    }
+}
+
+/// The mode is changed, on one object first, to Quorum or from it.
+pub(super) fn mode(draft: &mut Draft) {
+    let voters: Vec<_> = draft.plan.hosts.iter().map(HostSpec::member).collect();
+    let quorum =
+        |config: &FleetConfig| FleetConfig { mode: Mode::Quorum, voters: voters.clone(), ..config.clone() };
+    let plain =
+        |config: &FleetConfig| FleetConfig { mode: Mode::Availability, voters: Vec::new(), ..config.clone() };
+    let to_quorum = draft.chance(2);
+    for spec in &mut draft.plan.hosts {
+        spec.config = if to_quorum { plain(&spec.config) } else { quorum(&spec.config) };
+    }
+    let mut at = draft.ms(0, 3_000);
+    let hosts = draft.shuffled();
+    for host in hosts {
+        if !draft.plan.hosts[host].witness {
+            let config = &draft.plan.hosts[host].config;
+            let config = if to_quorum { quorum(config) } else { plain(config) };
+            draft.now(at, Fault::Propose { host, config });
+            at += draft.ms(1, 9_000);
+        }
+    }
+    match draft.rng.random_range(0..3) {
+        0 => super::network::partition(draft),
+        1 => super::process::restart(draft),
+        _ => {}
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn freeze(draft: &mut Draft) {
 /// a successor that granted, or took, the lead.
 pub(super) fn freeze_after_write(draft: &mut Draft) {
     let leader = draft.leader();
-    let other = draft.other(leader);
+    let other = draft.other_cluster(leader);
     let host = if draft.chance(2) { leader } else { other };
     let (lasts, at) = (draft.ms(6_000, 62_000), draft.ms(200, 1_500));
     draft.add(Duration::ZERO, lasts, Fault::FreezeAfterWrite { host });
@@ -139,7 +139,11 @@ pub(super) fn jump(draft: &mut Draft) {
 
 /// API servers do not answer, of one or several, while the lead moves or not.
 pub(super) fn api(draft: &mut Draft) {
-    let hosts = if draft.chance(3) { draft.some() } else { vec![draft.host()] };
+    let mut hosts = if draft.chance(3) { draft.some() } else { vec![draft.cluster()] };
+    hosts.retain(|host| !draft.plan.hosts[*host].witness);
+    if hosts.is_empty() {
+        hosts.push(draft.leader());
+    }
     let leader = draft.leader();
     for host in &hosts {
         let (at, lasts) = (draft.ms(0, 1_200), draft.ms(9_000, 60_000));
