@@ -1,4 +1,5 @@
 //! Who is fit to lead: candidate gates, a leader whose payload does not get ready, and hooks.
+#![allow(clippy::unwrap_used, reason = "a harness may fail loudly")]
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};

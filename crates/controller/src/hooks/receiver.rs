@@ -105,10 +105,12 @@ impl Receiver {
                 tokio::spawn(async move {
                     match acceptor {
                         None => talk(stream, state).await,
-                        Some(acceptor) => match acceptor.accept(stream).await {
-                            Ok(stream) => talk(stream, state).await,
-                            Err(_) => return,
-                        },
+                        Some(acceptor) => {
+                            // Who does not believe the certificate closes.
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                talk(stream, state).await;
+                            }
+                        }
                     }
                 });
             }
