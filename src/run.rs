@@ -85,6 +85,7 @@ fn options(args: &RunArgs) -> Options {
         lease_namespace: args.lease_namespace.clone(),
         allow_cross_namespace: args.allow_cross_namespace,
         holder: holder(args),
+        node: std::env::var("NODE_NAME").ok().filter(|node| !node.is_empty()),
         on_shutdown: match args.on_shutdown {
             OnShutdown::Hold => flagship_controller::OnShutdown::Hold,
             OnShutdown::Handover => flagship_controller::OnShutdown::Handover,

@@ -142,6 +142,7 @@ impl Tenure {
                 Ok(()) = directive.changed() => self.directed(&directive.borrow_and_update().clone(), &mut attention),
                 Ok(()) = member.progress.changed() => {}
                 Ok(()) = member.gates.changed() => {}
+                Ok(()) = member.fence.changed() => {}
                 () = service_changed(&mut self.service) => self.relocate(member).await,
                 Ok(()) = changed.changed() => {}
                 _ = tick.tick() => {
@@ -369,6 +370,7 @@ impl Tenure {
         }
         member.generation = object.metadata.generation;
         member.settings = settings.clone();
+        member.fenced.send_replace(settings.fenced);
         member.target.send_replace(Target { generation: member.generation.unwrap_or(0), settings });
         None
     }

@@ -96,6 +96,7 @@ pub(crate) fn context(client: Client, joiner: Arc<dyn Joiner>) -> Context {
         lease_namespace: None,
         allow_cross_namespace: false,
         holder: "pod-1".into(),
+        node: Some("n1".into()),
         on_shutdown: OnShutdown::Hold,
     };
     let shutdown = CancellationToken::new();

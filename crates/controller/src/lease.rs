@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use flagship_k8s_api::{LOCAL_LEASE, LOCAL_LEASE_POLL};
+use flagship_k8s_api::{LOCAL_LEASE, LOCAL_LEASE_POLL, NODE_ANNOTATION};
 use flagship_types::Instant as BootInstant;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -17,9 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::request::{CallError, Caller, Verb};
 
-/// How long a lease that is not renewed keeps others out, in seconds as the Lease object has it.
-const DURATION_SECONDS: i32 = 2;
-/// The same.
+/// How long a lease that is not renewed keeps others out.
 const DURATION: Duration = LOCAL_LEASE;
 /// How often it is renewed: three renewals may be lost.
 const RENEWAL: Duration = LOCAL_LEASE_POLL;
@@ -28,6 +26,15 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A lease whose renewal is this old by the wall clock is not observed first: no two clocks in one cluster are
 /// that far apart and still get certificates and tokens accepted.
 const LONG_EXPIRED: Duration = Duration::from_secs(60);
+
+/// How long a Lease lasts, and how often it is renewed or looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timing {
+    /// Whole seconds, at least 1.
+    pub duration: Duration,
+    pub renewal: Duration,
+}
+
 /// What to do about a Lease that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
@@ -63,12 +70,17 @@ pub(crate) struct LocalLease {
     caller: Caller,
     name: String,
     holder: String,
+    /// Where this process runs, if it knows.
+    node: Option<String>,
+    timing: Timing,
     /// The Lease as last read or written.
     seen: Option<Lease>,
     /// When the last write that succeeded was begun.
     renewed: watch::Sender<Option<BootInstant>>,
     /// It was somebody else's when it was looked at.
     waits: watch::Sender<bool>,
+    /// The node of whoever else holds it, as far as that is known.
+    elsewhere: watch::Sender<Option<String>>,
 }
 
 /// Whether this process still holds a member's Lease, as far as can be known without asking.
@@ -96,6 +108,12 @@ impl LeaseWatch {
     }
 }
 
+/// The node of the process that holds a Lease, if it said so.
+pub(crate) fn node_of(lease: &Lease) -> Option<String> {
+    let node = lease.metadata.annotations.as_ref()?.get(NODE_ANNOTATION)?;
+    (!node.is_empty()).then(|| node.clone())
+}
+
 /// What a renewal showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Renewal {
@@ -107,8 +125,25 @@ enum Renewal {
 
 impl LocalLease {
     pub(crate) fn new(api: Api<Lease>, caller: Caller, name: String, holder: String) -> Self {
-        let (renewed, waits) = (watch::Sender::new(None), watch::Sender::new(false));
-        Self { api, caller, name, holder, seen: None, renewed, waits }
+        let (renewed, waits, elsewhere) =
+            (watch::Sender::new(None), watch::Sender::new(false), watch::Sender::new(None));
+        let timing = Timing { duration: DURATION, renewal: RENEWAL };
+        Self { api, caller, name, holder, node: None, timing, seen: None, renewed, waits, elsewhere }
+    }
+
+    /// Held by a process on this node.
+    pub(crate) fn on(self, node: Option<String>) -> Self {
+        Self { node, ..self }
+    }
+
+    /// With other times than the Lease of the replica that acts.
+    pub(crate) fn timed(self, timing: Timing) -> Self {
+        Self { timing, ..self }
+    }
+
+    /// The node of whoever else holds it, as [`Self::acquire`] sees it; `None` if that is not known.
+    pub(crate) fn elsewhere(&self) -> watch::Receiver<Option<String>> {
+        self.elsewhere.subscribe()
     }
 
     /// How others know whether it is held.
@@ -135,7 +170,7 @@ impl LocalLease {
                 Ok(()) => self.try_take(unchanged_since.elapsed()).await,
                 Err(error) => {
                     warn!(lease = self.name, %error, "cannot read the lease");
-                    Some(RENEWAL)
+                    Some(self.timing.renewal)
                 }
             };
             let Some(wait) = wait else {
@@ -152,6 +187,8 @@ impl LocalLease {
             }
             if !self.holder_seen().is_empty() {
                 self.waits.send_replace(true);
+                let node = self.seen.as_ref().and_then(node_of);
+                self.elsewhere.send_if_modified(|known| std::mem::replace(known, node.clone()) != node);
             }
             tokio::time::sleep(wait).await;
         }
@@ -166,7 +203,7 @@ impl LocalLease {
                 Ok(()) => None,
                 Err(error) => {
                     debug!(lease = self.name, %error, "cannot take the lease");
-                    Some(RENEWAL)
+                    Some(self.timing.renewal)
                 }
             },
         }
@@ -186,6 +223,13 @@ impl LocalLease {
                 Err(_) => Renewal::Unknown,
             },
             holder => Renewal::Lost(holder.to_owned()),
+        }
+    }
+
+    /// Reads it, so that it can be removed.
+    pub(crate) async fn look(&mut self) {
+        if let Err(error) = self.read().await {
+            debug!(lease = self.name, %error, "cannot read the lease");
         }
     }
 
@@ -220,7 +264,7 @@ impl LocalLease {
         lost: watch::Sender<Option<String>>,
         stop: tokio_util::sync::CancellationToken,
     ) -> Self {
-        let mut due = tokio::time::interval(RENEWAL);
+        let mut due = tokio::time::interval(self.timing.renewal);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -274,8 +318,13 @@ impl LocalLease {
             spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
         }
         spec.holder_identity = Some(self.holder.clone());
-        spec.lease_duration_seconds = Some(DURATION_SECONDS);
+        spec.lease_duration_seconds = i32::try_from(self.timing.duration.as_secs()).ok();
         spec.renew_time = Some(now);
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        match &self.node {
+            Some(node) => annotations.insert(NODE_ANNOTATION.into(), node.clone()),
+            None => annotations.remove(NODE_ANNOTATION),
+        };
         let params = PostParams::default();
         let written = if self.seen.is_some() {
             let replace = async { self.api.replace(&self.name, &params, &lease).await };
@@ -301,170 +350,5 @@ impl LocalLease {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use serde_json::{Value, json};
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-    use crate::fixtures::{api_server, refusal};
-    use crate::ports::NoObserver;
-
-    fn held_by(holder: &str, renewed_ago: Duration) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(holder.into()),
-            lease_duration_seconds: Some(2),
-            renew_time: Some(MicroTime(Timestamp::now() - renewed_ago)),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn the_lease_object_says_what_the_settings_are_checked_against() {
-        assert_eq!(u64::try_from(DURATION_SECONDS).unwrap(), DURATION.as_secs());
-        assert_eq!(DURATION.subsec_nanos(), 0);
-    }
-
-    #[test]
-    fn a_restarted_process_retakes_its_own_lease_at_once() {
-        let spec = held_by("pod-1", Duration::from_millis(100));
-        assert_eq!(decide(Some(&spec), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
-        assert_eq!(decide(None, "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
-        let free = held_by("", Duration::from_millis(100));
-        assert_eq!(decide(Some(&free), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
-    }
-
-    #[test]
-    fn a_live_holder_is_waited_for_and_a_dead_one_replaced() {
-        let spec = held_by("pod-2", Duration::from_millis(100));
-        let now = Timestamp::now();
-        assert!(matches!(decide(Some(&spec), "pod-1", Duration::ZERO, now), Decision::Wait(_)));
-        assert!(matches!(decide(Some(&spec), "pod-1", Duration::from_millis(1900), now), Decision::Wait(_)));
-        assert_eq!(decide(Some(&spec), "pod-1", Duration::from_secs(2), now), Decision::Take);
-    }
-
-    #[test]
-    fn clocks_apart_by_seconds_do_not_steal_a_lease() {
-        let behind = held_by("pod-2", Duration::from_secs(20));
-        assert!(matches!(
-            decide(Some(&behind), "pod-1", Duration::ZERO, Timestamp::now()),
-            Decision::Wait(_)
-        ));
-        let ancient = held_by("pod-2", Duration::from_secs(3600));
-        assert_eq!(decide(Some(&ancient), "pod-1", Duration::ZERO, Timestamp::now()), Decision::Take);
-    }
-
-    /// A Lease on a fake API server that keeps versions.
-    fn lease_server(lease: &Arc<Mutex<(u64, Value)>>) -> kube::Client {
-        let lease = Arc::clone(lease);
-        api_server(move |method, _, body| {
-            let mut lease = lease.lock().unwrap();
-            if method == "GET" {
-                return if lease.1.is_null() { refusal(404, "NotFound") } else { (200, lease.1.clone()) };
-            }
-            if method == "DELETE" {
-                let version = &body["preconditions"]["resourceVersion"];
-                if !version.is_null() && *version != json!(lease.0.to_string()) {
-                    return refusal(409, "Conflict");
-                }
-                lease.1 = Value::Null;
-                return (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
-            }
-            if method == "PUT" && body["metadata"]["resourceVersion"] != json!(lease.0.to_string()) {
-                return refusal(409, "Conflict");
-            }
-            lease.0 += 1;
-            lease.1 = body;
-            lease.1["metadata"]["resourceVersion"] = json!(lease.0.to_string());
-            (200, lease.1.clone())
-        })
-    }
-
-    fn take(lease: &Arc<Mutex<(u64, Value)>>, holder: &str) {
-        let mut lease = lease.lock().unwrap();
-        lease.0 += 1;
-        let version = json!(lease.0.to_string());
-        lease.1["metadata"]["resourceVersion"] = version;
-        lease.1["spec"]["holderIdentity"] = json!(holder);
-    }
-
-    fn local(client: kube::Client, holder: &str) -> LocalLease {
-        let caller = Caller::new(Arc::new(NoObserver));
-        LocalLease::new(Api::namespaced(client, "default"), caller, "l".into(), holder.into())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_holds_the_other_waits_and_takes_over() {
-        let lease = Arc::new(Mutex::new((0, Value::Null)));
-        let client = lease_server(&lease);
-        let (mut one, mut two) = (local(client.clone(), "one"), local(client, "two"));
-        one.acquire().await;
-        let (lost_out, mut lost) = watch::channel(None);
-        let stop = CancellationToken::new();
-        let keeper = tokio::spawn(one.keep(lost_out, stop.clone()));
-        let waits = tokio::time::timeout(Duration::from_secs(20), two.acquire()).await;
-        assert!(waits.is_err(), "a lease that is renewed is not taken");
-        // Somebody takes it by force: the holder notices at its next renewal, and writes no more.
-        take(&lease, "three");
-        lost.wait_for(|holder| holder.as_deref() == Some("three")).await.unwrap();
-        stop.cancel();
-        keeper.await.unwrap().release().await;
-        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "three", "not ours to release");
-    }
-
-    #[tokio::test]
-    async fn a_lease_that_was_not_renewed_in_time_may_be_anothers() {
-        let lease = Arc::new(Mutex::new((0, Value::Null)));
-        let mut one = local(lease_server(&lease), "one");
-        let watch = one.watch();
-        assert_eq!(watch.held_until(), None, "never taken");
-        one.acquire().await;
-        assert!(watch.held_until().unwrap() <= flagship_node::boot_now() + DURATION);
-        let later = flagship_node::boot_now() + DURATION;
-        assert_eq!(watch.held_at(later), None, "it may have been taken since");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(matches!(one.renew().await, Renewal::Held));
-        assert!(watch.held_at(later).is_some());
-        drop(one);
-        assert_eq!(watch.held_until(), None, "given up");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_of_another_process_is_not_removed() {
-        let lease = Arc::new(Mutex::new((0, Value::Null)));
-        let client = lease_server(&lease);
-        let mut one = local(client.clone(), "one");
-        one.acquire().await;
-        // Taken since the last renewal, and nobody told us: the version protects it.
-        take(&lease, "two");
-        one.remove().await;
-        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "two");
-        // Known to be lost, then removed.
-        let mut one = local(client, "two");
-        one.acquire().await;
-        take(&lease, "three");
-        let (lost_out, mut lost) = watch::channel(None);
-        let stop = CancellationToken::new();
-        let fresh = one.watch();
-        let keeper = tokio::spawn(one.keep(lost_out, stop.clone()));
-        lost.wait_for(Option::is_some).await.unwrap();
-        assert_eq!(fresh.held_until(), None, "writes end with the lease");
-        stop.cancel();
-        keeper.await.unwrap().remove().await;
-        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "three");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_released_lease_is_free_at_once() {
-        let lease = Arc::new(Mutex::new((0, Value::Null)));
-        let client = lease_server(&lease);
-        let (mut one, mut two) = (local(client.clone(), "one"), local(client, "two"));
-        one.acquire().await;
-        one.release().await;
-        let begin = Instant::now();
-        two.acquire().await;
-        assert!(begin.elapsed() < Duration::from_millis(10));
-        assert_eq!(lease.lock().unwrap().1["spec"]["holderIdentity"], "two");
-    }
-}
+#[path = "lease_tests.rs"]
+pub(crate) mod tests;

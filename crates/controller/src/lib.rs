@@ -10,6 +10,8 @@ mod departure;
 mod discovery;
 mod drift;
 mod events;
+mod fence;
+mod fence_policy;
 mod finalizer;
 #[cfg(test)]
 mod fixtures;
@@ -29,6 +31,7 @@ mod prepare;
 mod progress;
 mod request;
 mod running;
+mod second;
 mod service;
 mod status;
 mod status_writer;

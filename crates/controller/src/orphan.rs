@@ -7,7 +7,6 @@ use flagship_types::{MemberName, Role};
 use tracing::{info, warn};
 
 use crate::events::Notice;
-use crate::finalizer;
 use crate::happenings::Happening;
 use crate::judge::objects;
 use crate::member::known_members;
@@ -95,7 +94,7 @@ impl Tenure {
     pub(crate) async fn release(&mut self) -> Option<End> {
         self.tell_orphaned(self.chronicle.inventory().len());
         let object = self.object.borrow().clone();
-        match finalizer::remove(&self.api, &self.caller, &object).await {
+        match self.let_go(&object).await {
             Ok(()) => Some(End::Removed),
             Err(error) => {
                 warn!(%error, "cannot take the finalizer off; it is tried again");

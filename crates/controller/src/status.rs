@@ -9,11 +9,13 @@ use flagship_types::{Instant, MemberName, Role};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::fence::Fence;
 use crate::gates::Gates;
 use crate::judge;
 use crate::memory::{self, signed};
 use crate::progress::Progress;
 use crate::request::Reachability;
+use crate::second::Second;
 use crate::service::Trouble;
 use crate::status_writer::Picture;
 use crate::worst_case;
@@ -38,6 +40,10 @@ pub(crate) struct View<'a> {
     pub gates: &'a Gates,
     pub reach: Reachability,
     pub stall: Option<&'a Stall>,
+    /// Whether another replica of this daemon is ready to act.
+    pub second: &'a Second,
+    /// Whether the API server checks writes, too.
+    pub fence: &'a Fence,
     /// Why it is not known, or not sure, where others reach this member.
     pub service: Option<&'a Trouble>,
     /// The object is being deleted.

@@ -42,6 +42,8 @@ struct Scene {
     reach: Reachability,
     stall: Option<Stall>,
     service: Option<Trouble>,
+    second: Second,
+    fence: Fence,
     settings: Settings,
     gates: Gates,
 }
@@ -54,6 +56,8 @@ impl Scene {
             reach: Reachability::Up,
             stall: None,
             service: None,
+            second: Second::Missing { here: "n1".into() },
+            fence: Fence::Off,
             settings: settings(),
             gates: Gates::Open,
         }
@@ -71,6 +75,8 @@ impl Scene {
             gates: &self.gates,
             reach: self.reach.clone(),
             stall: self.stall.as_ref(),
+            second: &self.second,
+            fence: &self.fence,
             service: self.service.as_ref(),
             removal: false,
             history: &[],
@@ -120,6 +126,69 @@ fn pods_that_nobody_confirms_gone_are_named() {
     assert_eq!((stalled, reason.as_str()), (Some(true), "PodsUnconfirmed"));
     assert!(message.contains("have ended: Pod default/web-1 on node n1. They"), "{message}");
     assert_eq!(scene.says(ConditionType::Ready).1, "PodsUnconfirmed");
+}
+
+#[test]
+fn the_fence_is_spoken_of_only_when_it_is_asked_for() {
+    let mut scene = Scene::new(snapshot(), running());
+    assert!(!scene.has(ConditionType::Fenced));
+    scene.fence = Fence::Missing { reason: "Forbidden", message: "kubectl apply -f x".into() };
+    assert_eq!(
+        scene.says(ConditionType::Fenced),
+        (Some(false), "Forbidden".into(), "kubectl apply -f x".into())
+    );
+    scene.fence = Fence::Pending;
+    assert_eq!(scene.says(ConditionType::Fenced).0, Some(false));
+    scene.fence = Fence::Up { tells_processes: false };
+    let (up, reason, message) = scene.says(ConditionType::Fenced);
+    assert_eq!((up, reason.as_str()), (Some(true), "TermOnly"));
+    assert!(message.contains("term"), "{message}");
+    scene.fence = Fence::Up { tells_processes: true };
+    assert_eq!(scene.says(ConditionType::Fenced).1, "AdmissionPolicy");
+}
+
+#[test]
+fn only_a_majority_with_a_second_replica_protects() {
+    let mut scene = Scene::new(snapshot(), running());
+    let says = |scene: &Scene| {
+        let (status, reason, message) = scene.says(ConditionType::SplitBrainProtected);
+        (status.unwrap(), reason, message)
+    };
+    scene.second = Second::On { node: "n2".into() };
+    let (protected, reason, message) = says(&scene);
+    assert_eq!((protected, reason.as_str()), (false, "Availability"));
+    assert!(message.contains("spec.election.mode"), "it says what is missing: {message}");
+    scene.snapshot.as_mut().unwrap().config.mode = flagship_types::Mode::Quorum;
+    let (protected, reason, message) = says(&scene);
+    assert_eq!((protected, reason.as_str()), (true, "SecondReplica"));
+    assert!(message.contains("node n2"), "{message}");
+    scene.second = Second::Missing { here: "n1".into() };
+    let (protected, reason, message) = says(&scene);
+    assert_eq!((protected, reason.as_str()), (false, "OneReplica"));
+    assert!(message.contains("node n1") && message.contains("--replicas=2"), "{message}");
+    scene.second = Second::Unknown;
+    let (protected, reason, message) = says(&scene);
+    assert_eq!((protected, reason.as_str()), (false, "NodeUnknown"));
+    assert!(message.contains("NODE_NAME"), "{message}");
+    let hook = |policy| flagship_k8s_api::HookSpec {
+        url: "https://fence.example.com/off".into(),
+        failure_policy: Some(policy),
+        ..Default::default()
+    };
+    for (policy, fenced) in
+        [(flagship_k8s_api::FailurePolicy::Ignore, false), (flagship_k8s_api::FailurePolicy::Fail, true)]
+    {
+        let mut spec = crate::fixtures::spec();
+        spec.hooks.before_promote = Some(hook(policy));
+        scene.settings = spec.settings().unwrap();
+        assert_eq!(says(&scene).0, fenced, "a fence that may fail is none");
+    }
+    assert_eq!(says(&scene).1, "FencingHook");
+    scene.second = Second::On { node: "n2".into() };
+    scene.snapshot.as_mut().unwrap().other_leaders = vec!["sheffield".parse().unwrap()];
+    assert_eq!(says(&scene).1, "SplitBrain", "whatever was promised");
+    scene.snapshot = None;
+    assert_eq!(says(&scene).1, "NotStarted");
 }
 
 #[test]

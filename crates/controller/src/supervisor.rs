@@ -46,6 +46,8 @@ pub struct Options {
     /// The name of this process, different from that of every other replica and the same again after a restart of
     /// its container: the uid of its pod.
     pub holder: String,
+    /// The node that this process runs on; `None`: not known, as outside of a cluster.
+    pub node: Option<String>,
     /// What becomes of a payload that runs when the daemon ends.
     pub on_shutdown: OnShutdown,
 }

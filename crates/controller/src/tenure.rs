@@ -13,12 +13,13 @@ use kube::Api;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use crate::attend::{Outcome, ended};
 use crate::chronicle::Chronicle;
 use crate::departure::Why;
 use crate::events::{Notice, Publisher};
+use crate::fence::{Fence, Fencing};
 use crate::finalizer;
 use crate::gates::{self, Gates};
 use crate::happenings::Happening;
@@ -30,7 +31,8 @@ use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart, Waiting};
 use crate::prepare::{Prepared, Ready};
 use crate::progress::Progress;
-use crate::request::Caller;
+use crate::request::{CallError, Caller};
+use crate::second::{self, Second};
 use crate::service::ServiceWatch;
 use crate::status::{Stall, View, picture};
 use crate::status_writer::{Start, StatusHandle};
@@ -63,6 +65,10 @@ pub(crate) struct Member {
     pub gates: watch::Receiver<Gates>,
     /// Looks at the gates.
     pub _gate_watch: AbortOnDrop,
+    /// Whether the API server is to check writes, and what came of that.
+    pub fenced: watch::Sender<bool>,
+    pub fence: watch::Receiver<Fence>,
+    pub _fencing: AbortOnDrop,
 }
 
 /// A task that does not outlive its owner.
@@ -103,6 +109,8 @@ pub(crate) struct Tenure {
     pub(crate) retry: Duration,
     /// Answers who dials the member until it has joined, or waits for a person.
     pub(crate) waiting: Option<Waiting>,
+    /// Whether another replica is ready to act.
+    pub(crate) second_seen: watch::Sender<Second>,
 }
 
 impl Tenure {
@@ -115,6 +123,7 @@ impl Tenure {
     ) -> Self {
         let context = Arc::clone(&worker.context);
         let api = Api::namespaced(context.client.clone(), &worker.identity.namespace);
+        let second_seen = watch::Sender::new(second::at_first(context.options.node.as_ref()));
         Self {
             context,
             identity: worker.identity.clone(),
@@ -130,6 +139,7 @@ impl Tenure {
             service: None,
             retry: RETRY,
             waiting: None,
+            second_seen,
         }
     }
 
@@ -210,6 +220,11 @@ impl Tenure {
             targets,
             inventory,
         );
+        let (fenced, wanted) = watch::channel(settings.fenced);
+        let (told, fence) = watch::channel(if settings.fenced { Fence::Pending } else { Fence::Off });
+        let (fencing, lease) = (self.fencing(), self.lease.clone());
+        let keep = async move { fencing.keep(lease, wanted, told).await };
+        let _fencing = AbortOnDrop(tokio::spawn(keep.in_current_span()));
         Ok(Member {
             node,
             events,
@@ -222,7 +237,25 @@ impl Tenure {
             payload,
             gates,
             _gate_watch: gate_watch,
+            fenced,
+            fence,
+            _fencing,
         })
+    }
+
+    fn fencing(&self) -> Fencing {
+        Fencing {
+            client: self.context.client.clone(),
+            caller: self.caller.clone(),
+            identity: self.identity.clone(),
+            holder: self.context.options.holder.clone(),
+        }
+    }
+
+    /// Lets the object go: the API server's check first, which would be left without anybody to take it down.
+    pub(crate) async fn let_go(&self, object: &MultiCluster) -> Result<(), CallError> {
+        self.fencing().take_down().await?;
+        finalizer::remove(&self.api, &self.caller, object).await
     }
 
     pub(crate) fn member(&self) -> &MemberName {
@@ -340,12 +373,14 @@ impl Tenure {
         let stored = status.read().await.map_err(|error| error.to_string())?;
         let (inventory, _) = self.discover(&stored).await.map_err(|error| error.to_string())?;
         let object = self.object.borrow().clone();
+        // Nobody leads here any more, and the process that the status names may be one before this one.
+        self.fencing().take_down().await.map_err(|error| error.to_string())?;
         if orphan::keeps(&object, &stored, self.member(), &inventory)? {
             self.tell_orphaned(inventory.len());
         } else if !inventory.is_empty() {
             payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory).await?;
         }
-        finalizer::remove(&self.api, &self.caller, &object).await.map_err(|error| error.to_string())
+        self.let_go(&object).await.map_err(|error| error.to_string())
     }
 
     /// Shows that nothing goes on before somebody changes something.
@@ -368,6 +403,7 @@ impl Tenure {
     /// Shows the newest picture.
     pub(crate) fn show(&mut self, member: Option<&Member>, generation: Option<i64>) {
         let Some(status) = &self.status else { return };
+        let fence = member.map(|member| member.fence.borrow().clone()).unwrap_or_default();
         let snapshot = member.map(|member| member.node.snapshot());
         let progress = member.map(|member| member.progress.borrow().clone());
         // Without a worker nobody knows more of the payload than the status says already.
@@ -387,6 +423,8 @@ impl Tenure {
             gates: &gates,
             reach: self.caller.reachability(),
             stall: self.stall.as_ref(),
+            second: &self.second_seen.borrow().clone(),
+            fence: &fence,
             service: self.service.as_ref().and_then(ServiceWatch::trouble),
             removal: finalizer::is_deleting(&self.object.borrow()),
             history: self.chronicle.history(),

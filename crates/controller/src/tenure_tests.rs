@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fixtures::{
-    NoLinks, NoStore, Services, api_server, context, put, service, service_api, spec, unsigned,
+    NoLinks, NoStore, Services, api_server, context, put, refusal, service, service_api, spec, unsigned,
 };
 use crate::ports::{JoinError, Joiner, NoObserver, Probe, Waiting};
 
@@ -104,6 +104,9 @@ pub(crate) fn bench_over(client: kube::Client) -> Bench {
         payload: AbortOnDrop(tokio::spawn(std::future::pending())),
         gates: watch::channel(Gates::Open).1,
         _gate_watch: AbortOnDrop(tokio::spawn(std::future::pending())),
+        fenced: watch::Sender::new(false),
+        fence: watch::Sender::new(Fence::Off).subscribe(),
+        _fencing: AbortOnDrop(tokio::spawn(std::future::pending())),
     };
     Bench {
         joiner,
@@ -278,6 +281,9 @@ async fn the_last_member_leaves_its_payload_behind_if_it_is_told_to() {
             path.to_owned(),
             body["metadata"]["finalizers"].clone(),
         ));
+        if path.starts_with("/apis/admissionregistration.k8s.io/") {
+            return refusal(403, "Forbidden");
+        }
         (200, json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {}}))
     });
     let Bench { mut tenure, mut member, object: edit, links: _links, .. } = bench_over(client);

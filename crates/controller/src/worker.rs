@@ -1,11 +1,13 @@
 //! One task per MultiCluster object, so that a slow one delays nobody: takes the member's local Lease, serves the
 //! member while it holds it, and gives it back.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_k8s_api::{MultiCluster, lease_name};
+use flagship_k8s_api::{MultiCluster, lease_name, second_lease_name};
 use flagship_types::MemberName;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
@@ -16,6 +18,7 @@ use crate::events::Publisher;
 use crate::lease::LocalLease;
 use crate::ports::{Joiner, Observer, Probe, Waiting};
 use crate::request::Caller;
+use crate::second;
 use crate::supervisor::Options;
 use crate::tenure::Tenure;
 
@@ -128,9 +131,9 @@ impl Worker {
             let mut lease = self.lease(&caller);
             let waiting = tokio::select! {
                 biased;
-                () = self.gone.cancelled() => return,
+                () = self.gone.cancelled() => return second::forget(self.second_lease(&caller)).await,
                 () = self.context.shutdown.cancelled() => return,
-                waiting = self.acquire(&mut lease) => waiting,
+                waiting = self.acquire(&mut lease, &caller) => waiting,
             };
             let held = lease.watch();
             let (lost_out, lost) = watch::channel(None);
@@ -146,11 +149,20 @@ impl Worker {
             };
             let mut tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption, held);
             tenure.waiting = waiting;
-            let end = tenure.serve().await;
+            let end = {
+                let look_out = self.look_out(&caller, tenure.second_seen.clone());
+                tokio::select! {
+                    end = tenure.serve() => end,
+                    never = look_out => match never {},
+                }
+            };
             info!(?end, "stopped serving this member");
             drop(stop_with_us);
             match (keeper.await, end) {
-                (Ok(lease), End::Removed | End::Gone) => lease.remove().await,
+                (Ok(lease), End::Removed | End::Gone) => {
+                    second::forget(self.second_lease(&caller)).await;
+                    lease.remove().await;
+                }
                 (Ok(lease), End::Shutdown) => lease.release().await,
                 (Ok(_), End::LeaseLost) => continue,
                 (Err(error), _) => warn!(%error, "the task that renews the lease failed; the lease runs out"),
@@ -159,10 +171,12 @@ impl Worker {
         }
     }
 
-    /// Waits for the Lease, and meanwhile answers who dials the member. What answers is to be kept until the member
-    /// has joined.
-    async fn acquire(&self, lease: &mut LocalLease) -> Option<Waiting> {
+    /// Waits for the Lease, and meanwhile answers who dials the member and says that it waits. What answers is to be
+    /// kept until the member has joined.
+    async fn acquire(&self, lease: &mut LocalLease, caller: &Caller) -> Option<Waiting> {
         let (mut waiting, mut waits) = (None, lease.waits());
+        let here = self.context.options.node.clone();
+        let visibly = second::wait_visibly(self.second_lease(caller), here, lease.elsewhere());
         let answer = async {
             // A replica that finds the Lease free is about to act itself.
             if waits.wait_for(|waits| *waits).await.is_ok() {
@@ -173,6 +187,7 @@ impl Worker {
         tokio::select! {
             () = lease.acquire() => {}
             () = answer => {}
+            () = visibly => {}
         }
         waiting
     }
@@ -216,10 +231,30 @@ impl Worker {
 
     fn lease(&self, caller: &Caller) -> LocalLease {
         let Identity { namespace, name, .. } = &self.identity;
+        self.lease_called(lease_name(namespace, name), caller)
+    }
+
+    fn second_lease(&self, caller: &Caller) -> LocalLease {
+        let Identity { namespace, name, .. } = &self.identity;
+        self.lease_called(second_lease_name(namespace, name), caller).timed(second::TIMING)
+    }
+
+    fn lease_called(&self, name: String, caller: &Caller) -> LocalLease {
         let options = &self.context.options;
-        let home = options.lease_namespace.as_deref().unwrap_or(namespace);
-        let api = Api::namespaced(self.context.client.clone(), home);
-        LocalLease::new(api, caller.clone(), lease_name(namespace, name), options.holder.clone())
+        LocalLease::new(self.leases(), caller.clone(), name, options.holder.clone()).on(options.node.clone())
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        let home = self.context.options.lease_namespace.as_deref().unwrap_or(&self.identity.namespace);
+        Api::namespaced(self.context.client.clone(), home)
+    }
+
+    /// Looks for another replica for as long as it is polled; never ends.
+    async fn look_out(&self, caller: &Caller, told: watch::Sender<second::Second>) -> Infallible {
+        let Identity { namespace, name, .. } = &self.identity;
+        let (name, options) = (second_lease_name(namespace, name), &self.context.options);
+        let (own, here) = (options.holder.clone(), options.node.clone());
+        second::look_out(self.leases(), caller.clone(), name, own, here, told).await
     }
 }
 

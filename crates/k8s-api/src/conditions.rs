@@ -25,6 +25,8 @@ pub enum ConditionType {
     PayloadApplied,
     /// Two clusters can never run the payload at once.
     SplitBrainProtected,
+    /// The API server refuses what a process writes that does not lead any more. Present only when asked for.
+    Fenced,
     /// The fleet uses what this object's election settings say.
     ConfigInForce,
     /// An operator stopped everything that moves the lead by itself. Present only when true.
@@ -42,6 +44,7 @@ impl ConditionType {
             Self::Leading => "Leading",
             Self::PayloadApplied => "PayloadApplied",
             Self::SplitBrainProtected => "SplitBrainProtected",
+            Self::Fenced => "Fenced",
             Self::ConfigInForce => "ConfigInForce",
             Self::Paused => "Paused",
         }

@@ -26,8 +26,9 @@ pub use crd::{crd, crd_yaml};
 pub use health::{GateKey, GateRef, HealthSettings, HealthSpec, MAX_GATES};
 pub use hooks::{FailurePolicy, Hook, HookPoint, HookSettings, HookSpec, HooksSpec};
 pub use marks::{
-    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FIELD_MANAGER, FINALIZER, FORGET_ANNOTATION,
-    MULTICLUSTER_LABEL, TERM_ANNOTATION, lease_name, owner_label,
+    ADMIT_ANNOTATION, APPLIED_ANNOTATION, Command, CommandError, FENCING_MARK, FIELD_MANAGER, FINALIZER,
+    FORGET_ANNOTATION, MULTICLUSTER_LABEL, NODE_ANNOTATION, TERM_ANNOTATION, lease_name, owner_label,
+    second_lease_name,
 };
 pub use orders::{
     FORCE_LEAD_ANNOTATION, MemberNameText, OperatorOrder, OrderAnswer, OrderError, PAUSE_ANNOTATION,

@@ -11,6 +11,10 @@ pub const MULTICLUSTER_LABEL: &str = "kube-vip.io/multicluster";
 pub const TERM_ANNOTATION: &str = "kube-vip.io/term";
 /// Annotation on every payload object: a hash of what was applied, to tell drift from an edited payload.
 pub const APPLIED_ANNOTATION: &str = "kube-vip.io/applied-hash";
+/// How a refusal begins by which the API server keeps a process from writing that does not lead any more.
+pub const FENCING_MARK: &str = "flagship fencing:";
+/// Annotation on a Lease: the node of the process that holds it.
+pub const NODE_ANNOTATION: &str = "kube-vip.io/node";
 /// Finalizer of a MultiCluster whose payload may still run.
 pub const FINALIZER: &str = "kube-vip.io/payload";
 /// Annotation on a MultiCluster: an operator admits a member without a voter record. Its value is a [`Command`].
@@ -48,6 +52,16 @@ pub fn lease_name(namespace: &str, member: &str) -> String {
     }
     // The label of the owner is unique and short, but may hold an underscore, which names may not.
     format!("flagship-{}", owner_label(namespace, member).replace('_', "-"))
+}
+
+/// The name of the Lease by which a second replica says that it waits for the first one's.
+pub fn second_lease_name(namespace: &str, member: &str) -> String {
+    // No namespace has a dot, so that nobody's Lease of the other kind begins like this.
+    let full = format!("second.{}", lease_name(namespace, member));
+    if full.len() <= NAME_MAX {
+        return full;
+    }
+    format!("second.flagship-{}", owner_label(namespace, member).replace('_', "-"))
 }
 
 /// What an operator asked for by an annotation: `{"member": "...", "reason": "..."}`.
@@ -119,6 +133,9 @@ mod tests {
         assert_ne!(lease_name("a", "b.c"), lease_name("a-b", "c"));
         let long = lease_name("default", &"x".repeat(253));
         assert!(long.len() <= NAME_MAX && !long.contains('_'), "{long}");
+        assert_eq!(second_lease_name("default", "newyork"), "second.flagship.default.newyork");
+        let long = second_lease_name("default", &"x".repeat(253));
+        assert!(long.len() <= NAME_MAX && long.starts_with("second."), "{long}");
     }
 
     #[test]

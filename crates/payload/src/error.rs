@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use flagship_k8s_api::FENCING_MARK;
+
 use crate::gate::Denied;
 use crate::object::ObjectId;
 use crate::observer::Verb;
@@ -61,6 +63,7 @@ impl ApiError {
             return Self::Transport { verb, what, message: causes(error) };
         };
         let hint = match (status.code, verb) {
+            _ if status.message.contains(FENCING_MARK) => "",
             (401, _) => "; check the daemon's kubeconfig or ServiceAccount token",
             (403, _) => "; give flagship's ServiceAccount this verb in a Role or ClusterRole",
             _ => "",
@@ -80,8 +83,9 @@ impl ApiError {
     /// Whether asking again later may help although nobody changes anything.
     pub fn is_transient(&self) -> bool {
         // A field the schema does not have is answered as if the server were at fault.
-        let unknown_field = matches!(self, Self::Refused { message, .. } if message.contains(UNTYPED));
-        !unknown_field && matches!(self.code(), 0 | 408 | 409 | 410 | 429 | 500..)
+        let says = |text| matches!(self, Self::Refused { message, .. } if message.contains(text));
+        // The API server judges by a status that it read a moment ago, and a lead that is new may not be in it yet.
+        says(FENCING_MARK) || (!says(UNTYPED) && matches!(self.code(), 0 | 408 | 409 | 410 | 429 | 500..))
     }
 }
 

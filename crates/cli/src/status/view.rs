@@ -421,7 +421,7 @@ fn known_from_others(found: &[Found<'_>], authority: Option<&str>) -> Vec<Member
     views.collect()
 }
 
-/// Conditions that somebody should read. Availability mode is never SplitBrainProtected: no news.
+/// Conditions that somebody should read. Availability mode is never SplitBrainProtected: no news, unlike in Quorum.
 fn troubles(object: &MultiCluster, kubectl: &str) -> Vec<ConditionView> {
     let Some(status) = &object.status else {
         return vec![ConditionView {
@@ -435,9 +435,11 @@ fn troubles(object: &MultiCluster, kubectl: &str) -> Vec<ConditionView> {
         }];
     };
     let leads = status.leading;
+    let quorum = status.configuration.as_ref().is_some_and(|config| config.mode == "Quorum");
     let fine_when = |kind: &str| match kind {
         "Stalled" | "Reconciling" => Some("False"),
-        "Ready" | "Joined" | "ConfigInForce" => Some("True"),
+        "Ready" | "Joined" | "ConfigInForce" | "Fenced" => Some("True"),
+        "SplitBrainProtected" if quorum => Some("True"),
         "PayloadApplied" if leads => Some("True"),
         _ => None,
     };
