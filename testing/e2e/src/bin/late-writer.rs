@@ -50,10 +50,10 @@ async fn main() -> Result<()> {
         raise(Signal::SIGSTOP)?;
     }
     let params = PatchParams::apply("flagship").force();
-    let update = maps.patch("fenced", &params, &Patch::Apply(map("fenced", term)));
-    tell("update", tokio::time::timeout(CALL, update).await?);
-    let create = maps.patch("fenced-new", &params, &Patch::Apply(map("fenced-new", term)));
-    tell("create", tokio::time::timeout(CALL, create).await?);
+    for (what, name) in [("update", "fenced"), ("create", "fenced-new")] {
+        let map = Patch::Apply(map(name, term));
+        tell(what, tokio::time::timeout(CALL, maps.patch(name, &params, &map)).await?);
+    }
     let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
     tell("delete", tokio::time::timeout(CALL, maps.delete("fenced", &params)).await?);
     Ok(())
