@@ -358,7 +358,7 @@ fn split_brain_protected(view: &View<'_>) -> Judgement {
         return judgement(which, false, "Availability", message);
     }
     let alone = "a payload that runs here goes on while another cluster takes over";
-    let remedy = "Or fence this cluster off before another one is promoted (a beforePromote hook there)";
+    let remedy = "Or fence the old leader off before another one is promoted (spec.hooks.beforePromote of each member)";
     match view.second {
         Second::On { node } => {
             let message = format!(
@@ -366,6 +366,12 @@ fn split_brain_protected(view: &View<'_>) -> Judgement {
                  goes on or stops the payload in time. Not if both are lost or no API server answers here"
             );
             judgement(which, true, "SecondReplica", message)
+        }
+        Second::Missing { .. } | Second::Unknown if is_fenced_off(view) => {
+            let message = "a majority of the voters grants the lead, and this member is promoted only after \
+                           spec.hooks.beforePromote has fenced the old leader off. It holds for the whole fleet if every \
+                           member has such a hook, or a second replica of its daemon";
+            judgement(which, true, "FencingHook", message)
         }
         Second::Missing { here } => {
             let message = format!(
@@ -385,6 +391,12 @@ fn split_brain_protected(view: &View<'_>) -> Judgement {
             judgement(which, false, "NodeUnknown", message)
         }
     }
+}
+
+/// Whether the old leader is fenced off before this member is promoted, or else it is not.
+fn is_fenced_off(view: &View<'_>) -> bool {
+    let hook = view.settings.and_then(|settings| settings.hooks.before_promote.as_ref());
+    hook.is_some_and(|hook| hook.must_succeed)
 }
 
 /// Only if it is asked for.

@@ -14,7 +14,7 @@ pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
     NodeSpec {
         election: ElectionSpec {
             witness: false,
-            fences: false,
+            fences: settings.hooks.before_promote.as_ref().is_some_and(|hook| hook.must_succeed),
             rank: settings.rank,
             ready: settings.ready,
             candidate: settings.candidate,

@@ -170,6 +170,20 @@ fn only_a_majority_with_a_second_replica_protects() {
     let (protected, reason, message) = says(&scene);
     assert_eq!((protected, reason.as_str()), (false, "NodeUnknown"));
     assert!(message.contains("NODE_NAME"), "{message}");
+    let hook = |policy| flagship_k8s_api::HookSpec {
+        url: "https://fence.example.com/off".into(),
+        failure_policy: Some(policy),
+        ..Default::default()
+    };
+    for (policy, fenced) in
+        [(flagship_k8s_api::FailurePolicy::Ignore, false), (flagship_k8s_api::FailurePolicy::Fail, true)]
+    {
+        let mut spec = crate::fixtures::spec();
+        spec.hooks.before_promote = Some(hook(policy));
+        scene.settings = spec.settings().unwrap();
+        assert_eq!(says(&scene).0, fenced, "a fence that may fail is none");
+    }
+    assert_eq!(says(&scene).1, "FencingHook");
     scene.second = Second::On { node: "n2".into() };
     scene.snapshot.as_mut().unwrap().other_leaders = vec!["sheffield".parse().unwrap()];
     assert_eq!(says(&scene).1, "SplitBrain", "whatever was promised");

@@ -103,8 +103,8 @@ pub struct MultiClusterStatus {
     /// The answer to the last order that an operator gave through this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_order: Option<OrderAnswer>,
-    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, Fenced,
-    /// ConfigInForce, Paused.
+    /// Ready, Reconciling, Stalled, Joined, Leading, PayloadApplied, SplitBrainProtected, ConfigInForce, Fenced,
+    /// Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -272,3 +272,27 @@ impl fmt::Display for Stuck {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_by_the_fence_passes_and_names_no_right() {
+        let refused = |message: &str| {
+            let status = kube::core::Status { code: 403, message: message.into(), ..Default::default() };
+            ApiError::from_kube(
+                Verb::Apply,
+                "ConfigMap default/one".into(),
+                &kube::Error::Api(Box::new(status)),
+            )
+        };
+        let fenced =
+            refused(&format!("ValidatingAdmissionPolicy denied: {FENCING_MARK} newyork does not lead"));
+        assert!(fenced.is_transient());
+        assert!(!fenced.to_string().contains("Role"), "{fenced}");
+        let forbidden = refused("configmaps is forbidden");
+        assert!(!forbidden.is_transient());
+        assert!(forbidden.to_string().contains("ClusterRole"), "{forbidden}");
+    }
+}

@@ -50,12 +50,10 @@ async fn main() -> Result<()> {
         raise(Signal::SIGSTOP)?;
     }
     let params = PatchParams::apply("flagship").force();
-    let changed = Patch::Apply(map("fenced", term));
-    let update = maps.patch("fenced", &params, &changed);
-    tell("update", tokio::time::timeout(CALL, update).await?);
-    let new = Patch::Apply(map("fenced-new", term));
-    let create = maps.patch("fenced-new", &params, &new);
-    tell("create", tokio::time::timeout(CALL, create).await?);
+    for (what, name) in [("update", "fenced"), ("create", "fenced-new")] {
+        let map = Patch::Apply(map(name, term));
+        tell(what, tokio::time::timeout(CALL, maps.patch(name, &params, &map)).await?);
+    }
     let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
     tell("delete", tokio::time::timeout(CALL, maps.delete("fenced", &params)).await?);
     Ok(())
