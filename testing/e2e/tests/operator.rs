@@ -92,9 +92,9 @@ fn a_pause_survives_restarts_and_holds_a_failover_back_until_it_is_ended() {
         async |world| {
             let (newyork, sheffield) = world.settle().await?;
             let tls = world.fleet.tls_dir.display().to_string();
-        world.condition("newyork", "Ready", "True", "").await?;
-        flagship(world, &["check", "--tls-dir", &tls])?;
-        let said = flagship(world, &["pause", "--reason", "network work"])?;
+            world.condition("newyork", "Ready", "True", "").await?;
+            flagship(world, &["check", "--tls-dir", &tls])?;
+            let said = flagship(world, &["pause", "--reason", "network work"])?;
             ensure!(said.contains("stored by sheffield, newyork"), "{said}");
             for name in ["newyork", "sheffield"] {
                 world.condition(name, "Paused", "True", "network work").await?;
@@ -160,7 +160,7 @@ fn a_lead_is_forced_only_above_the_highest_term_and_with_everybody_named() {
                 .condition("newyork", "Leading", "False", "nobody takes the lead before flagship resume")
                 .await?;
             refused_force(known - 1, "sheffield", "is not the highest")?;
-            refused_force(known, "", "sheffield")?;
+            refused_force(known, "", "cannot see them: sheffield")?;
             world.nothing_moves("sheffield", &before, secs(2)).await?;
             let args = force(known, "sheffield");
             let said = flagship(world, &args.iter().map(String::as_str).collect::<Vec<_>>())?;
