@@ -138,6 +138,13 @@ impl Election {
         !given_up && self.former.as_ref() != Some(&self.me)
     }
 
+    /// The last leader is gone, and this member does not ask for the lead: who led is not to be taken for who leads, as
+    /// that may last. It is told as long as a failover is on its way.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        let waits = self.is_held_back() || !self.is_eligible();
+        waits && matches!(self.stage, Stage::Standby) && self.outlook(None) == Outlook::Vacant
+    }
+
     /// As a voter: the claimant does not know yet that the fleet is paused. It will not claim once it does.
     pub(crate) fn knows_newer_pause(&self, claim: &Claim) -> bool {
         self.pause().is_some() && claim.config.version < self.record.config.version

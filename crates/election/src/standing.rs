@@ -36,7 +36,8 @@ impl Election {
 
     /// Who leads, as far as is known here (maybe this member), and under which term.
     pub fn leader(&self) -> Option<(MemberName, Term)> {
-        self.leader.clone().map(|leader| (leader, self.leader_term))
+        let leader = self.leader.clone().filter(|_| !self.is_left_alone())?;
+        Some((leader, self.leader_term))
     }
 
     /// How this member came to lead; `None`: it does not, or did before this process started.

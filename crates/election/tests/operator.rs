@@ -82,6 +82,7 @@ fn under_a_pause_a_dead_leader_is_not_replaced_until_the_fleet_is_resumed() {
     f.run(secs(120));
     assert!(f.leaders().is_empty(), "nothing moves");
     assert!(waits(&f, "newyork").contains("network work"), "{}", waits(&f, "newyork"));
+    assert_eq!(f.nodes[&name("newyork")].core.as_ref().unwrap().leader(), None, "who is gone does not lead");
     resume(&mut f, "newyork").unwrap();
     f.until(secs(5), "newyork takes over", |f| leads(f) == ["newyork"]);
     f.run(secs(1));

@@ -160,7 +160,7 @@ fn a_lead_is_forced_only_above_the_highest_term_and_with_everybody_named() {
                 .condition("newyork", "Leading", "False", "nobody takes the lead before flagship resume")
                 .await?;
             refused_force(known - 1, "sheffield", "is not the highest")?;
-            refused_force(known, "", "sheffield")?;
+            refused_force(known, "", "cannot see them: sheffield")?;
             world.nothing_moves("sheffield", &before, secs(2)).await?;
             let args = force(known, "sheffield");
             let said = flagship(world, &args.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -437,3 +437,33 @@ fn the_dead_forget_nobody() {
     };
     assert!(forgets(Renewal::Recent) && !forgets(GONE) && !forgets(Renewal::TakenOver));
 }
+
+#[test]
+fn a_paused_fleet_is_said_first_and_once() {
+    let mut objects = vec![member("newyork", 5, "Standby", 7), member("sheffield", 10, "Leader", 7)];
+    for (version, object) in (3..).zip(&mut objects) {
+        let pause = (version == 4).then(|| flagship_k8s_api::PauseStatus {
+            since_ms: at("02:55:00").as_millisecond(),
+            reason: "network work".into(),
+        });
+        let configuration = flagship_k8s_api::ConfigurationStatus { version, pause, ..Default::default() };
+        object.status.as_mut().unwrap().configuration = Some(configuration);
+    }
+    let answer = |objects: &[MultiCluster]| Answer {
+        context: "both".into(),
+        kubectl: "kubectl".into(),
+        objects: Ok(objects.iter().map(|object| (object.clone(), Renewal::Recent)).collect()),
+    };
+    let view = StatusView::new(&[answer(&objects)], now());
+    let fleet = &view.fleets[0];
+    assert_eq!(
+        fleet.alarms[0],
+        "PAUSED by an operator since 2026-03-01 02:55:00Z (5m ago): network work. No failure, rank or health moves the lead \
+         until: flagship resume"
+    );
+    assert_eq!(fleet.alarms.iter().filter(|alarm| alarm.contains("PAUSED")).count(), 1);
+    assert_eq!(fleet.pause.as_ref().unwrap().reason, "network work");
+    // A newer configuration without it: one member has not stored the end yet.
+    objects[0].status.as_mut().unwrap().configuration.as_mut().unwrap().version = 5;
+    assert_eq!(StatusView::new(&[answer(&objects)], now()).fleets[0].pause, None);
+}
