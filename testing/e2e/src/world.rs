@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clusters::daemon::Flagship;
-use clusters::fleet::{Fleet, Member, Plan, two_members};
+use clusters::fleet::{Fleet, Layout, Member, Plan, two_members};
 use clusters::harness::Harness;
 use clusters::network::Mode;
 use clusters::watch::State;
@@ -55,8 +55,8 @@ pub enum Expect {
 
 /// Runs a test on a fleet of these members, inside of namespaces. `path` is the test's name. A failure shows the end
 /// of each daemon's log.
-pub fn e2e(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
-    run(path, Flagship::find, plans, body);
+pub fn e2e(path: &str, plans: Result<impl Into<Layout>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+    run(path, Flagship::find, plans.map(Into::into), body);
 }
 
 /// As [`e2e`], on a fleet of the previous build's daemons in clusters with the previous build's manifests.
@@ -69,17 +69,17 @@ pub fn e2e_from_previous(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncF
     if let Err(error) = &previous {
         panic!("{error:?}");
     }
-    run(path, || previous, plans, body);
+    run(path, || previous, plans.map(Into::into), body);
 }
 
 fn run(
     path: &str,
     flagship: impl FnOnce() -> Result<Flagship>,
-    plans: Result<Vec<Plan>>,
+    layout: Result<Layout>,
     body: impl AsyncFnOnce(&World) -> Result<()>,
 ) {
     clusters::isolate::test(path, async move || {
-        let world = World::start(&flagship()?, plans?).await?;
+        let world = World::start(&flagship()?, layout?).await?;
         let result = body(&world).await.and_then(|()| world.judge());
         let result = result.with_context(|| world.fleet.log_tails(LOG_TAIL_LINES));
         world.end().await?;
@@ -89,11 +89,11 @@ fn run(
 
 impl World {
     /// Starts clusters and daemons. No MultiCluster is applied yet.
-    async fn start(flagship: &Flagship, plans: Vec<Plan>) -> Result<Self> {
+    async fn start(flagship: &Flagship, layout: Layout) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix("fs-").tempdir().context("make a directory for the test")?;
         let harness = Harness::open(dir.path(), Mode::Namespaces)?;
-        let fleet = Fleet::start(&harness, flagship, plans).await?;
+        let fleet = Fleet::start(&harness, flagship, layout).await?;
         let auditor = Auditor::start(fleet.members.iter().map(|member| &member.cluster)).await?;
         let expected = Mutex::new((Expect::NoOverlap, one_fleet as FleetOf));
         Ok(Self { fleet, began: Instant::now(), auditor, expected, harness, _dir: dir })
