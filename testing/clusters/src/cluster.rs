@@ -197,13 +197,25 @@ impl Cluster {
     }
 
     async fn client_with(&self, read_timeout: Option<Duration>) -> Result<Client> {
+        Client::try_from(self.config(read_timeout).await?).context("make a client")
+    }
+
+    /// What a client with all rights is made of, for watches that may be silent for long.
+    ///
+    /// # Errors
+    /// If the kubeconfig is broken.
+    pub async fn watch_config(&self) -> Result<Config> {
+        self.config(None).await
+    }
+
+    async fn config(&self, read_timeout: Option<Duration>) -> Result<Config> {
         let document = serde_json::from_value(self.entry.document()).context("the admin's kubeconfig")?;
         let mut config =
             Config::from_custom_kubeconfig(document, &kube::config::KubeConfigOptions::default()).await?;
         config.connect_timeout = Some(Duration::from_secs(2));
         config.read_timeout = read_timeout;
         config.default_retry = false;
-        Client::try_from(config).context("make a client")
+        Ok(config)
     }
 
     /// Applies an object server-side as administrator.

@@ -17,6 +17,7 @@ use crate::harness::Harness;
 use crate::install::read_objects;
 use crate::network::Mode;
 use crate::watch::{Payload, State, Watch};
+use crate::witness::{Witness, WitnessPlan};
 
 /// The fleet's name in `testing/manifests`.
 pub const CALLSIGN: &str = "federation";
@@ -95,6 +96,49 @@ pub fn three_members() -> Result<Vec<Plan>> {
     let third = plans[1].like("denver", 15, Ipv4Addr::new(172, 18, 100, 220));
     plans.push(third);
     Ok(plans)
+}
+
+/// A fleet to be.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Its members.
+    pub plans: Vec<Plan>,
+    /// A witness beside them.
+    pub witness: Option<WitnessPlan>,
+}
+
+impl From<Vec<Plan>> for Layout {
+    fn from(plans: Vec<Plan>) -> Self {
+        Self { plans, witness: None }
+    }
+}
+
+/// The lease of fleets in mode Quorum that tests and measurements use.
+pub const TEST_LEASE: &str = "2s";
+/// Their stop grace: the shortest, rounded up, with which a second replica still comes in time under that lease.
+pub const TEST_STOP_GRACE: &str = "4s";
+
+impl Layout {
+    /// The same fleet in mode Quorum: all its members and its witness vote, and all know where the witness is.
+    #[must_use]
+    pub fn in_quorum(mut self) -> Self {
+        let members = self.plans.iter().map(|plan| plan.name().to_owned());
+        let voters: Vec<String> =
+            members.chain(self.witness.iter().map(|witness| witness.name.clone())).collect();
+        for plan in &mut self.plans {
+            plan.set(
+                "election",
+                json!({"mode": "Quorum", "voters": voters, "leaseDuration": TEST_LEASE, "stopGrace": TEST_STOP_GRACE}),
+            );
+            if let Some(witness) = &self.witness {
+                let port = plan.object["spec"]["port"].clone();
+                let mut seeds = plan.object["spec"]["fleet"].as_array().cloned().unwrap_or_default();
+                seeds.push(json!(format!("{}:{port}", witness.address)));
+                plan.set("fleet", Value::Array(seeds));
+            }
+        }
+        self
+    }
 }
 
 /// One member with all that belongs to it.
@@ -239,6 +283,8 @@ pub fn payload_ready(state: &State) -> bool {
 pub struct Fleet {
     /// In the order of the plans.
     pub members: Vec<Member>,
+    /// Runs beside them, if planned.
+    pub witness: Option<Witness>,
     /// The daemon's binary.
     pub flagship: Flagship,
     /// The certificates: one directory for each member.
@@ -251,7 +297,8 @@ impl Fleet {
     ///
     /// # Errors
     /// If any of it fails; nothing is left running then.
-    pub async fn start(harness: &Harness, flagship: &Flagship, plans: Vec<Plan>) -> Result<Self> {
+    pub async fn start(harness: &Harness, flagship: &Flagship, layout: impl Into<Layout>) -> Result<Self> {
+        let Layout { plans, witness } = layout.into();
         let plans = if harness.mode() == Mode::Loopback { on_loopback(plans)? } else { plans };
         let starts = plans.iter().map(|plan| async {
             let address = plan.address()?;
@@ -264,7 +311,8 @@ impl Fleet {
         if tls_dir.exists() {
             std::fs::remove_dir_all(&tls_dir).context("remove the last fleet's certificates")?;
         }
-        let names: Vec<&str> = plans.iter().map(Plan::name).collect();
+        let mut names: Vec<&str> = plans.iter().map(Plan::name).collect();
+        names.extend(witness.iter().map(|witness| witness.name.as_str()));
         flagship.make_certificates(CALLSIGN, &names, &tls_dir)?;
         let mut members = Vec::with_capacity(plans.len());
         for (plan, cluster) in plans.into_iter().zip(clusters) {
@@ -273,7 +321,31 @@ impl Fleet {
             let daemon = Daemon::start(&cluster, flagship, options).await?;
             members.push(Member { plan, cluster, daemon, watch });
         }
-        Ok(Self { members, flagship: flagship.clone(), tls_dir })
+        let witness = match witness {
+            Some(plan) => {
+                let tls = tls_dir.join(&plan.name);
+                let addresses = members.iter().map(|member| member.cluster.service_address()).collect();
+                Some(harness.start_witness(plan, flagship, CALLSIGN, &tls, addresses).await?)
+            }
+            None => None,
+        };
+        Ok(Self { members, witness, flagship: flagship.clone(), tls_dir })
+    }
+
+    /// All that talk to each other.
+    fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let members = self.members.iter().map(Place::Member);
+        members.chain(self.witness.iter().map(Place::Witness))
+    }
+
+    fn place(&self, name: &str) -> Result<Place<'_>> {
+        self.places()
+            .find(|place| place.name() == name)
+            .with_context(|| format!("no member or witness {name}"))
+    }
+
+    fn places_but<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Place<'a>> {
+        self.places().filter(move |place| place.name() != name)
     }
 
     /// The member of this name.
@@ -284,30 +356,46 @@ impl Fleet {
         self.members.iter().find(|member| member.name() == name).with_context(|| format!("no member {name}"))
     }
 
-    /// Cuts a member off from all others without a sound: each side drops what arrives from the other. Returns the
-    /// moment before.
+    /// Cuts a member or the witness off from all others without a sound: each side drops what arrives from the other.
+    /// Returns the moment before.
     ///
     /// # Errors
     /// If the clusters have no networks of their own.
     pub async fn cut_off(&self, name: &str) -> Result<Instant> {
-        let cut = &self.member(name)?.cluster;
         let at = Instant::now();
-        let others = self.members.iter().filter(|member| member.name() != name).map(|member| &member.cluster);
-        let addresses: Vec<Ipv4Addr> = others.clone().map(Cluster::service_address).collect();
-        let own = [cut.service_address()];
-        let far = others.map(|other| other.drop_from(&own));
-        futures::try_join!(cut.drop_from(&addresses), futures::future::try_join_all(far))?;
+        futures::try_join!(self.deafen(name), self.mute(name))?;
+        Ok(at)
+    }
+
+    /// From now on, nobody hears it. It hears the others.
+    ///
+    /// # Errors
+    /// As [`Fleet::cut_off`].
+    pub async fn mute(&self, name: &str) -> Result<Instant> {
+        let (at, own) = (Instant::now(), [self.place(name)?.address()]);
+        futures::future::try_join_all(self.places_but(name).map(|other| other.drop_from(own.to_vec())))
+            .await?;
+        Ok(at)
+    }
+
+    /// From now on, it hears nobody. The others hear it.
+    ///
+    /// # Errors
+    /// As [`Fleet::cut_off`].
+    pub async fn deafen(&self, name: &str) -> Result<Instant> {
+        let at = Instant::now();
+        let others = self.places_but(name).map(|other| other.address()).collect();
+        self.place(name)?.drop_from(others).await?;
         Ok(at)
     }
 
     /// From now on, what `from` sends to `to` vanishes. The other direction stays as it is.
     ///
     /// # Errors
-    /// If the clusters have no networks of their own.
+    /// As [`Fleet::cut_off`].
     pub async fn cut_one_way(&self, from: &str, to: &str) -> Result<Instant> {
-        let (from, to) = (self.member(from)?, self.member(to)?);
-        let at = Instant::now();
-        to.cluster.drop_from(&[from.cluster.service_address()]).await?;
+        let (at, from) = (Instant::now(), self.place(from)?.address());
+        self.place(to)?.drop_from(vec![from]).await?;
         Ok(at)
     }
 
@@ -317,9 +405,17 @@ impl Fleet {
     /// If a supervisor does not answer.
     pub async fn heal(&self) -> Result<Instant> {
         let at = Instant::now();
-        futures::future::try_join_all(self.members.iter().map(|member| member.cluster.drop_from(&[])))
-            .await?;
+        futures::future::try_join_all(self.places().map(|place| place.drop_from(Vec::new()))).await?;
         Ok(at)
+    }
+
+    /// How many packets all cuts have dropped so far, to prove that a fault did fire.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub async fn dropped_packets(&self) -> Result<u64> {
+        let counts = futures::future::try_join_all(self.places().map(Place::dropped_packets)).await?;
+        Ok(counts.into_iter().sum())
     }
 
     /// The last lines of each daemon's log, for an error's context: the files go with the fleet.
@@ -332,6 +428,12 @@ impl Fleet {
             let tail = &all[all.len().saturating_sub(lines)..];
             text.push_str(&format!("--- {}\n{}\n", member.name(), tail.join("\n")));
         }
+        if let Some(witness) = &self.witness {
+            let log = std::fs::read_to_string(witness.log()).unwrap_or_default();
+            let all: Vec<&str> = log.lines().collect();
+            let tail = &all[all.len().saturating_sub(lines)..];
+            text.push_str(&format!("--- {}\n{}\n", witness.plan.name, tail.join("\n")));
+        }
         text
     }
 
@@ -339,13 +441,53 @@ impl Fleet {
     ///
     /// # Errors
     /// If something cannot be removed.
-    pub async fn remove(self, harness: &Harness) -> Result<()> {
+    pub async fn remove(mut self, harness: &Harness) -> Result<()> {
+        if let Some(witness) = self.witness.take() {
+            harness.remove_witness(witness).await?;
+        }
         let names: Vec<String> = self.members.iter().map(|member| member.cluster.name().to_owned()).collect();
         drop(self);
         for name in names {
             harness.remove(&name).await?;
         }
         Ok(())
+    }
+}
+
+/// One end of the paths that can be cut.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Member(&'a Member),
+    Witness(&'a Witness),
+}
+
+impl<'a> Place<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Member(member) => member.name(),
+            Self::Witness(witness) => &witness.plan.name,
+        }
+    }
+
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Member(member) => member.cluster.service_address(),
+            Self::Witness(witness) => witness.plan.address,
+        }
+    }
+
+    async fn drop_from(self, from: Vec<Ipv4Addr>) -> Result<()> {
+        match self {
+            Self::Member(member) => member.cluster.drop_from(&from).await,
+            Self::Witness(witness) => witness.drop_from(&from).await,
+        }
+    }
+
+    async fn dropped_packets(self) -> Result<u64> {
+        match self {
+            Self::Member(member) => member.cluster.dropped_packets().await,
+            Self::Witness(witness) => witness.dropped_packets().await,
+        }
     }
 }
 

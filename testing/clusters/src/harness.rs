@@ -1,6 +1,7 @@
 //! Starts, finds and removes clusters.
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -8,10 +9,12 @@ use anyhow::{Context, Result, bail};
 use crate::assets::{Assets, user_dir};
 use crate::cluster::SOCKET;
 use crate::cluster::{Cluster, Options};
+use crate::daemon::Flagship;
 use crate::kubeconfig;
 use crate::network::{self, Mode, Network};
 use crate::record::{self, check_name};
 use crate::supervisor::Supervisor;
+use crate::witness::{self, Witness, WitnessPlan};
 
 /// Starts, finds and removes clusters under one state directory.
 #[derive(Debug)]
@@ -128,6 +131,33 @@ impl Harness {
             let _ = self.remove_unlocked(&options.name).await;
         }
         started.with_context(|| format!("start cluster {}", options.name))
+    }
+
+    /// Starts a witness of one fleet, which dials these members.
+    ///
+    /// # Errors
+    /// If the clusters have no networks of their own, or it cannot be started.
+    pub async fn start_witness(
+        &self,
+        plan: WitnessPlan,
+        flagship: &Flagship,
+        callsign: &str,
+        tls_dir: &Path,
+        members: Vec<Ipv4Addr>,
+    ) -> Result<Witness> {
+        network::check_member_address(plan.address)?;
+        let network = self.network.as_ref().context("a witness needs a network of its own")?;
+        let (supervisor, dir) = (&self.assets.supervisor, self.state_dir.join(&plan.name));
+        let start = witness::Start { supervisor, network, flagship, dir, tls_dir, callsign, members };
+        Witness::start(plan, start).await.context("start the witness")
+    }
+
+    /// Ends a witness and removes its files.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub async fn remove_witness(&self, witness: Witness) -> Result<()> {
+        witness.remove(self.network.as_ref().context("a witness needs a network of its own")?).await
     }
 
     /// The cluster of this name, if it was started completely and its API server answers.

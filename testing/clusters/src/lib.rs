@@ -24,3 +24,4 @@ pub mod scratch;
 pub mod story;
 mod supervisor;
 pub mod watch;
+pub mod witness;

@@ -1,15 +1,18 @@
 //! One test's fleet.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clusters::daemon::Flagship;
-use clusters::fleet::{Fleet, Member, Plan, two_members};
+use clusters::fleet::{Fleet, Layout, Member, Plan, two_members};
 use clusters::harness::Harness;
 use clusters::network::Mode;
-use clusters::watch::{State, overlap};
+use clusters::watch::State;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::auditor::{Auditor, FleetOf, Report, Verdict};
 
 /// Nothing in the protocol takes longer than this on a loaded machine, unless a test says so.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -22,6 +25,9 @@ pub struct World {
     pub fleet: Fleet,
     /// When the test began.
     pub began: Instant,
+    /// What was alive where.
+    pub auditor: Auditor,
+    expected: Mutex<(Expect, FleetOf)>,
     harness: Harness,
     // Last, so that the processes have ended before their files go.
     _dir: TempDir,
@@ -36,10 +42,21 @@ pub struct Facts {
     pub generation: i64,
 }
 
+/// What a test expects of the time that two clusters have the payload at once, over the whole test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// None: no object and no pod. Every test, unless it says otherwise.
+    NoOverlap,
+    /// Some, for this reason: a test that says so without need fails, too.
+    Overlap(&'static str),
+    /// Depends on chance, for this reason.
+    Either(&'static str),
+}
+
 /// Runs a test on a fleet of these members, inside of namespaces. `path` is the test's name. A failure shows the end
 /// of each daemon's log.
-pub fn e2e(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
-    run(path, Flagship::find, plans, body);
+pub fn e2e(path: &str, plans: Result<impl Into<Layout>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+    run(path, Flagship::find, plans.map(Into::into), body);
 }
 
 /// As [`e2e`], on a fleet of the previous build's daemons in clusters with the previous build's manifests.
@@ -52,18 +69,18 @@ pub fn e2e_from_previous(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncF
     if let Err(error) = &previous {
         panic!("{error:?}");
     }
-    run(path, || previous, plans, body);
+    run(path, || previous, plans.map(Into::into), body);
 }
 
 fn run(
     path: &str,
     flagship: impl FnOnce() -> Result<Flagship>,
-    plans: Result<Vec<Plan>>,
+    layout: Result<Layout>,
     body: impl AsyncFnOnce(&World) -> Result<()>,
 ) {
     clusters::isolate::test(path, async move || {
-        let world = World::start(&flagship()?, plans?).await?;
-        let result = body(&world).await;
+        let world = World::start(&flagship()?, layout?).await?;
+        let result = body(&world).await.and_then(|()| world.judge());
         let result = result.with_context(|| world.fleet.log_tails(LOG_TAIL_LINES));
         world.end().await?;
         result
@@ -72,12 +89,45 @@ fn run(
 
 impl World {
     /// Starts clusters and daemons. No MultiCluster is applied yet.
-    async fn start(flagship: &Flagship, plans: Vec<Plan>) -> Result<Self> {
+    async fn start(flagship: &Flagship, layout: Layout) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix("fs-").tempdir().context("make a directory for the test")?;
         let harness = Harness::open(dir.path(), Mode::Namespaces)?;
-        let fleet = Fleet::start(&harness, flagship, plans).await?;
-        Ok(Self { fleet, began: Instant::now(), harness, _dir: dir })
+        let fleet = Fleet::start(&harness, flagship, layout).await?;
+        let auditor = Auditor::start(fleet.members.iter().map(|member| &member.cluster)).await?;
+        let expected = Mutex::new((Expect::NoOverlap, one_fleet as FleetOf));
+        Ok(Self { fleet, began: Instant::now(), auditor, expected, harness, _dir: dir })
+    }
+
+    /// Says what the auditor has to find at the end of the test.
+    pub fn expect(&self, expect: Expect) {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).0 = expect;
+    }
+
+    /// Says that there are several fleets, and how the label of a payload object shows which one it is of.
+    pub fn tell_fleets_apart(&self, fleet_of: FleetOf) {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).1 = fleet_of;
+    }
+
+    /// Holds what was alive where against what the test expects.
+    fn judge(&self) -> Result<()> {
+        let (expect, fleet_of) = *self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        for fleet in self.auditor.fleets(fleet_of) {
+            let report = self.auditor.report_of(self.began, fleet_of, &fleet);
+            eprintln!("auditor: {report}");
+            match (expect, report.anything) {
+                (Expect::NoOverlap, Verdict::Never)
+                | (Expect::Overlap(_), Verdict::For(_))
+                | (Expect::Either(_), _) => {}
+                (Expect::NoOverlap, _) => {
+                    anyhow::bail!("the payload must never be in two clusters at once; {report}")
+                }
+                (Expect::Overlap(why), _) => {
+                    anyhow::bail!("the payload was expected in two clusters at once ({why}); {report}")
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn end(self) -> Result<()> {
@@ -110,9 +160,16 @@ impl World {
         Ok((newyork, sheffield))
     }
 
-    /// For how long both had the payload since `since`.
-    pub fn overlap(&self, one: &str, other: &str, since: Instant) -> Duration {
-        overlap(&self.member(one).state(), &self.member(other).state(), since)
+    /// What was alive where since `since`, in a world of one fleet.
+    pub fn audit(&self, since: Instant) -> Report {
+        self.auditor.report(since)
+    }
+
+    /// Fails if two clusters had anything of the payload at once since `since`, or if that is not known.
+    pub fn no_overlap(&self, since: Instant) -> Result<()> {
+        let report = self.audit(since);
+        ensure!(report.anything == Verdict::Never, "two clusters had something of the payload: {report}");
+        Ok(())
     }
 
     /// Uid and generation of the payload's Deployment at a member that has it.
@@ -173,6 +230,10 @@ impl World {
         };
         self.member(member).watch.wait(&what, SETTLE, holds).await.map(drop)
     }
+}
+
+fn one_fleet(_: &str) -> &str {
+    ""
 }
 
 /// Whether anything of the payload was there at or after that time.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use flagship_e2e::{World, e2e};
+use flagship_e2e::{Expect, World, e2e};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -13,6 +13,7 @@ fn secs(seconds: u64) -> Duration {
 const HEAL_LIMIT: Duration = Duration::from_secs(7);
 
 async fn cut_for(world: &World, length: Duration) -> Result<()> {
+    world.expect(Expect::Overlap("in Availability each part has a leader"));
     let (newyork, sheffield) = world.settle().await?;
     let cut = world.fleet.cut_off("sheffield").await?;
     let created = newyork.wait_created(cut, secs(20)).await?;
@@ -27,8 +28,10 @@ async fn cut_for(world: &World, length: Duration) -> Result<()> {
         healed.elapsed()
     );
     let active = world.one_active(secs(60)).await?;
+    let alone = Instant::now();
     let facts = world.facts(&active)?;
-    world.nothing_moves(&active, &facts, secs(6)).await
+    world.nothing_moves(&active, &facts, secs(6)).await?;
+    world.no_overlap(alone)
 }
 
 #[test]
@@ -53,6 +56,7 @@ fn a_silent_cut_of_60_s_is_survived_and_healed() {
 }
 
 async fn cut_one_direction(world: &World, from: &str, to: &str) -> Result<()> {
+    world.expect(Expect::Either("half a path may pass for none at all"));
     let (newyork, sheffield) = world.settle().await?;
     let cut = world.fleet.cut_one_way(from, to).await?;
     tokio::time::sleep(secs(20)).await;
@@ -94,6 +98,7 @@ fn a_cut_of_the_leaders_ears_does_not_flap() {
 #[test]
 fn a_flapping_link_does_not_move_the_payload_at_every_flap() {
     e2e("a_flapping_link_does_not_move_the_payload_at_every_flap", World::two(), async |world| {
+        world.expect(Expect::Either("a flap may be too short to be found out"));
         let (newyork, _) = world.settle().await?;
         let began = Instant::now();
         for _ in 0..10 {

@@ -1,0 +1,252 @@
+//! What befalls a fleet, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clusters::fleet::Member;
+use clusters::witness::Witness;
+use flagship_e2e::World;
+use futures::future::try_join_all;
+
+use crate::{Kind, best_two};
+
+/// How long an asked daemon may take to end: in Quorum it gives the lead away or stops the payload first.
+const TERMINATE: Duration = Duration::from_secs(60);
+
+/// A row of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    LeaderKilled,
+    StandbyKilled,
+    WitnessKilled,
+    LeaderCut,
+    StandbyCut,
+    WitnessCut,
+    LinkCut,
+    LeaderMute,
+    LeaderDeaf,
+    StandbyMute,
+    StandbyDeaf,
+    WitnessMute,
+    WitnessDeaf,
+    LeaderPaused,
+    LeaderApiDown,
+    StandbyApiDown,
+    AllRestarted,
+    AllKilled,
+    Rolling,
+    CertificateRotated,
+}
+
+use Fault::*;
+
+impl Fault {
+    /// The rows of a fleet.
+    pub(crate) fn of(kind: Kind) -> Vec<Self> {
+        let both_ends_are_one = [StandbyCut, LinkCut, StandbyMute, StandbyDeaf];
+        let all = [
+            LeaderKilled,
+            LeaderCut,
+            LeaderMute,
+            LeaderDeaf,
+            LinkCut,
+            LeaderPaused,
+            LeaderApiDown,
+            StandbyKilled,
+            StandbyCut,
+            StandbyMute,
+            StandbyDeaf,
+            StandbyApiDown,
+            WitnessKilled,
+            WitnessCut,
+            WitnessMute,
+            WitnessDeaf,
+            AllRestarted,
+            AllKilled,
+            Rolling,
+            CertificateRotated,
+        ];
+        let is_run = |fault: &Self| match kind {
+            // Of two, the standby's side of a cut is the leader's.
+            Kind::Two => !both_ends_are_one.contains(fault) && !fault.is_of_the_witness(),
+            Kind::TwoAndWitness => true,
+            Kind::Three => !fault.is_of_the_witness(),
+        };
+        all.into_iter().filter(is_run).collect()
+    }
+
+    fn is_of_the_witness(self) -> bool {
+        matches!(self, WitnessKilled | WitnessCut | WitnessMute | WitnessDeaf)
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            LeaderKilled => "leader's daemon killed",
+            StandbyKilled => "standby's daemon killed",
+            WitnessKilled => "witness killed",
+            LeaderCut => "leader cut off",
+            StandbyCut => "standby cut off",
+            WitnessCut => "witness cut off",
+            LinkCut => "leader and standby cut off from each other",
+            LeaderMute => "nobody hears the leader",
+            LeaderDeaf => "the leader hears nobody",
+            StandbyMute => "nobody hears the standby",
+            StandbyDeaf => "the standby hears nobody",
+            WitnessMute => "nobody hears the witness",
+            WitnessDeaf => "the witness hears nobody",
+            LeaderPaused => "leader's daemon stopped (SIGSTOP) for 10 s",
+            LeaderApiDown => "leader's API server down",
+            StandbyApiDown => "standby's API server down",
+            AllRestarted => "all daemons restarted at once (SIGTERM)",
+            AllKilled => "all daemons killed at once and started again",
+            Rolling => "all daemons restarted one after the other",
+            CertificateRotated => "leader's daemon killed, the standby's certificate rotated meanwhile",
+        }
+    }
+
+    /// Whether no process in the leader's cluster can stop the payload: its only daemon is dead or stopped.
+    pub(crate) fn leaves_the_payload_alone(self) -> bool {
+        matches!(self, LeaderKilled | LeaderPaused | CertificateRotated)
+    }
+
+    /// How long it lasts. `None`: until somebody else leads, or the longest time in which that may happen has passed.
+    pub(crate) fn lasts(self) -> Option<Duration> {
+        match self {
+            LeaderPaused => Some(Duration::from_secs(10)),
+            AllRestarted | AllKilled | Rolling => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+
+    /// Whether it is made of dropped packets, of which there must be some.
+    pub(crate) fn drops_packets(self) -> bool {
+        matches!(
+            self,
+            LeaderCut
+                | StandbyCut
+                | WitnessCut
+                | LinkCut
+                | LeaderMute
+                | LeaderDeaf
+                | StandbyMute
+                | StandbyDeaf
+                | WitnessMute
+                | WitnessDeaf
+        )
+    }
+
+    /// Lets it befall the fleet. Returns the moment before.
+    pub(crate) async fn strike(self, world: &World) -> Result<Instant> {
+        let (leader, standby) = best_two(world);
+        let fleet = &world.fleet;
+        let at = Instant::now();
+        match self {
+            LeaderKilled => world.member(leader).kill().await?,
+            StandbyKilled => world.member(standby).kill().await?,
+            WitnessKilled => witness(world)?.kill().await?,
+            LeaderCut => return fleet.cut_off(leader).await,
+            StandbyCut => return fleet.cut_off(standby).await,
+            WitnessCut => return fleet.cut_off(&witness(world)?.plan.name).await,
+            LinkCut => {
+                futures::try_join!(fleet.cut_one_way(leader, standby), fleet.cut_one_way(standby, leader))?;
+            }
+            LeaderMute => return fleet.mute(leader).await,
+            LeaderDeaf => return fleet.deafen(leader).await,
+            StandbyMute => return fleet.mute(standby).await,
+            StandbyDeaf => return fleet.deafen(standby).await,
+            WitnessMute => return fleet.mute(&witness(world)?.plan.name).await,
+            WitnessDeaf => return fleet.deafen(&witness(world)?.plan.name).await,
+            LeaderPaused => {
+                let member = world.member(leader);
+                member.daemon.pause(&member.cluster).await?;
+            }
+            LeaderApiDown => world.member(leader).cluster.stop_api_server().await?,
+            StandbyApiDown => world.member(standby).cluster.stop_api_server().await?,
+            AllRestarted => {
+                let ends =
+                    fleet.members.iter().map(|member| member.daemon.terminate(&member.cluster, TERMINATE));
+                let witness_ends = async {
+                    match &fleet.witness {
+                        Some(witness) => witness.terminate().await,
+                        None => Ok(()),
+                    }
+                };
+                futures::try_join!(try_join_all(ends), witness_ends)?;
+                start_all(world).await?;
+            }
+            AllKilled => {
+                try_join_all(fleet.members.iter().map(Member::kill)).await?;
+                if let Some(witness) = &fleet.witness {
+                    witness.kill().await?;
+                }
+                start_all(world).await?;
+            }
+            Rolling => {
+                for member in &fleet.members {
+                    member.daemon.terminate(&member.cluster, TERMINATE).await?;
+                    member.start_again().await?;
+                    crate::run::all_heard(world).await?;
+                }
+                if let Some(witness) = &fleet.witness {
+                    witness.terminate().await?;
+                    witness.start_again().await?;
+                }
+            }
+            CertificateRotated => {
+                world.member(leader).kill().await?;
+                rotate_certificate(world, standby)?;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Ends it.
+    pub(crate) async fn mend(self, world: &World) -> Result<()> {
+        let (leader, standby) = best_two(world);
+        match self {
+            LeaderKilled | CertificateRotated => world.member(leader).start_again().await.map(drop),
+            StandbyKilled => world.member(standby).start_again().await.map(drop),
+            WitnessKilled => witness(world)?.start_again().await.map(drop),
+            LeaderPaused => {
+                let member = world.member(leader);
+                member.daemon.resume(&member.cluster).await
+            }
+            LeaderApiDown => world.member(leader).cluster.start_api_server().await,
+            StandbyApiDown => world.member(standby).cluster.start_api_server().await,
+            AllRestarted | AllKilled | Rolling => Ok(()),
+            LeaderCut | StandbyCut | WitnessCut | LinkCut | LeaderMute | LeaderDeaf | StandbyMute
+            | StandbyDeaf | WitnessMute | WitnessDeaf => world.fleet.heal().await.map(drop),
+        }
+    }
+}
+
+fn witness(world: &World) -> Result<&Witness> {
+    world.fleet.witness.as_ref().context("a fleet without a witness")
+}
+
+async fn start_all(world: &World) -> Result<()> {
+    try_join_all(world.fleet.members.iter().map(Member::start_again)).await?;
+    if let Some(witness) = &world.fleet.witness {
+        witness.start_again().await?;
+    }
+    Ok(())
+}
+
+/// A new certificate by the same authority in the place of a member's, file by file as a rotation of a mounted Secret is
+/// not: the daemon must cope with a pair that does not match for a moment.
+fn rotate_certificate(world: &World, member: &str) -> Result<()> {
+    let live = &world.fleet.tls_dir;
+    let made = live.with_file_name("rotated");
+    let status = std::process::Command::new("cp").arg("-a").arg(live).arg(&made).status().context("cp")?;
+    anyhow::ensure!(status.success(), "copy the authority");
+    std::fs::remove_dir_all(made.join(member)).context("remove the old certificate from the copy")?;
+    let out = made.to_str().context("a path that is text")?;
+    let args = ["pki", "add-member", "--fleet", clusters::fleet::CALLSIGN, "--member", member, "--out", out];
+    world.fleet.flagship.run(&args)?;
+    for file in ["tls.crt", "tls.key"] {
+        let (from, to) = (made.join(member).join(file), live.join(member).join(file));
+        anyhow::ensure!(std::fs::read(&from)? != std::fs::read(&to)?, "{file} is the old one");
+        std::fs::rename(&from, &to).with_context(|| format!("rotate {file}"))?;
+    }
+    std::fs::remove_dir_all(&made).context("remove the copy")
+}

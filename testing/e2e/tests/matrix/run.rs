@@ -1,0 +1,266 @@
+//! One row: from a fleet at rest, through a fault, to a fleet at rest.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clusters::fleet::{Member, leads, payload_ready};
+use flagship_e2e::auditor::{Report, Verdict};
+use flagship_e2e::{Facts, World, http_get};
+use serde_json::Value;
+
+use crate::document::Row;
+use crate::fault::Fault;
+use crate::{Kind, best_two};
+
+/// Everything is over by then, on a loaded machine, too.
+const SETTLE: Duration = Duration::from_secs(120);
+/// How often is asked who leads.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// A daemon that runs answers at once.
+const ANSWER: Duration = Duration::from_secs(1);
+/// After the longest time in which somebody else may take over: who has not by then will not.
+const BEYOND: Duration = Duration::from_secs(2);
+
+/// What came of a fault.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Who said that it leads at the end of the fault.
+    leads: String,
+    /// Whether the payload at the old leader is the one from before, when all is over.
+    untouched: bool,
+    audit: Report,
+    /// From the fault to the payload created elsewhere.
+    takeover: Option<Duration>,
+    /// `status.worstCaseFailoverSeconds.crash` before the fault.
+    worst: Duration,
+}
+
+impl Outcome {
+    /// What no row may show.
+    pub(crate) fn wrong(&self, kind: Kind, fault: Fault) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if kind.quorum() && !fault.leaves_the_payload_alone() && self.audit.anything != Verdict::Never {
+            wrong.push(format!("{fault:?}: two clusters had the payload in mode Quorum: {}", self.audit));
+        }
+        if let Some(takeover) =
+            self.takeover.filter(|takeover| fault.lasts().is_none() && *takeover > self.worst)
+        {
+            wrong.push(format!("{fault:?}: replaced after {takeover:?}, announced were {:?}", self.worst));
+        }
+        wrong
+    }
+
+    pub(crate) fn row(&self, fault: Fault) -> Row {
+        let yes = |verdict| match verdict {
+            Verdict::Never => "no",
+            Verdict::For(_) => "**yes**",
+            Verdict::Unknown(_) => "unknown",
+        };
+        let time = |verdict| match verdict {
+            Verdict::Never => "0".to_owned(),
+            Verdict::For(time) => seconds(time),
+            Verdict::Unknown(time) => format!("≤ {}", seconds(time)),
+        };
+        let outcome = vec![
+            fault.title().to_owned(),
+            self.leads.clone(),
+            if self.untouched { "untouched" } else { "moved" }.to_owned(),
+            yes(self.audit.objects).to_owned(),
+            yes(self.audit.pods).to_owned(),
+        ];
+        let times = vec![
+            self.takeover.map_or("–".to_owned(), seconds),
+            format!("{}", self.worst.as_secs()),
+            seconds(self.audit.nobody),
+            time(self.audit.anything),
+        ];
+        Row { outcome, times }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64())
+}
+
+/// Applies all objects and waits until the best one leads.
+pub(crate) async fn found(world: &World) -> Result<()> {
+    let (founder, others) = world.fleet.members.split_first().context("a fleet without members")?;
+    founder.apply().await?;
+    for member in others {
+        member.apply().await?;
+    }
+    at_rest(world).await.context("the fleet is not founded")
+}
+
+/// One fault, from a fleet at rest to a fleet at rest.
+pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outcome> {
+    at_rest(world).await.context("before the fault")?;
+    let (leader, _) = best_two(world);
+    let before = world.facts(leader)?;
+    let worst = worst_case(world.member(leader))?;
+    let dropped = world.fleet.dropped_packets().await?;
+    let at = fault.strike(world).await?;
+    last(world, fault, at, worst).await?;
+    let said = who_leads(world).await;
+    if fault.drops_packets() {
+        ensure!(world.fleet.dropped_packets().await? > dropped, "no packet was dropped: it was no fault");
+    }
+    fault.mend(world).await?;
+    at_rest(world).await.context("after the fault")?;
+    let takeover = created_elsewhere(world, leader, at).map(|created| created - at);
+    let outcome = Outcome {
+        leads: in_words(world, &said),
+        untouched: takeover.is_none() && untouched(world, leader, &before),
+        audit: world.audit(at),
+        takeover,
+        worst,
+    };
+    if kind == Kind::Two && takeover.is_some() {
+        forget(world).await?;
+    }
+    Ok(outcome)
+}
+
+/// Lets the fault last, until somebody else leads, or nobody will.
+async fn last(world: &World, fault: Fault, at: Instant, worst: Duration) -> Result<()> {
+    let (leader, _) = best_two(world);
+    if let Some(length) = fault.lasts() {
+        tokio::time::sleep(length.saturating_sub(at.elapsed())).await;
+        return Ok(());
+    }
+    while at.elapsed() < worst + BEYOND {
+        let taken_over = |member: &Member| {
+            let state = member.state();
+            state.deployment_created_since(at).is_some()
+                && leads(&state, member.name())
+                && payload_ready(&state)
+        };
+        if world.fleet.members.iter().any(|member| member.name() != leader && taken_over(member)) {
+            return Ok(());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// The members whose daemon says that it leads, now.
+async fn who_leads(world: &World) -> Vec<String> {
+    let mut leaders = Vec::new();
+    for member in &world.fleet.members {
+        let path = format!("/leader/{}", clusters::fleet::CALLSIGN);
+        let address = member.daemon.health_address(&member.cluster);
+        if let Ok(Ok((200, _))) = tokio::time::timeout(ANSWER, http_get(address, &path)).await {
+            leaders.push(member.name().to_owned());
+        }
+    }
+    leaders
+}
+
+fn in_words(world: &World, leaders: &[String]) -> String {
+    let (leader, standby) = best_two(world);
+    match leaders {
+        [] => "nobody".to_owned(),
+        [one] if one == leader => "the same".to_owned(),
+        [one] if one == standby => "the standby".to_owned(),
+        [_, _] if leaders.contains(&leader.to_owned()) && leaders.contains(&standby.to_owned()) => {
+            "both".to_owned()
+        }
+        others => others.join(", "),
+    }
+}
+
+fn created_elsewhere(world: &World, leader: &str, since: Instant) -> Option<Instant> {
+    let others = world.fleet.members.iter().filter(|member| member.name() != leader);
+    others.filter_map(|member| member.state().deployment_created_since(since)).min()
+}
+
+fn untouched(world: &World, leader: &str, before: &Facts) -> bool {
+    world.facts(leader).is_ok_and(|facts| facts == *before)
+}
+
+fn worst_case(leader: &Member) -> Result<Duration> {
+    let seconds = leader.state().status(leader.name(), "worstCaseFailoverSeconds")["crash"].as_u64();
+    Ok(Duration::from_secs(seconds.context("the leader does not say how long a failover may take")?))
+}
+
+/// Waits until the best member leads, has the only payload, all are Ready, and the leader hears everybody.
+async fn at_rest(world: &World) -> Result<()> {
+    let (leader, _) = best_two(world);
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let unrest = unrest(world, leader);
+        if unrest.is_empty() && who_leads(world).await == [leader] {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "not at rest after {SETTLE:?}: {}", unrest.join("; "));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// What is not as it is when all is well.
+fn unrest(world: &World, leader: &str) -> Vec<String> {
+    let mut unrest = Vec::new();
+    let everybody = world.fleet.members.len() + usize::from(world.fleet.witness.is_some());
+    for member in &world.fleet.members {
+        let (name, state) = (member.name(), member.state());
+        let mut note = |well: bool, what: String| {
+            if !well {
+                unrest.push(format!("{name}: {what}"));
+            }
+        };
+        let has = if name == leader { payload_ready(&state) } else { !state.present() };
+        note(has, format!("payload {} {:?}", state.present(), state.pods()));
+        note(leads(&state, name) == (name == leader), "leading".to_owned());
+        let says = state.status(name, "leader");
+        note(*says == leader, format!("leader {says}"));
+        note(
+            *state.status(name, "ready") == Value::Bool(true),
+            format!("conditions {}", state.status(name, "conditions")),
+        );
+        let alive = state.status(name, "memberCounts")["alive"].as_u64();
+        note(alive == Some(everybody as u64), format!("{alive:?} of {everybody} alive"));
+        if name == leader {
+            note(worst_case(member).is_ok(), "no worstCaseFailoverSeconds".to_owned());
+        }
+    }
+    unrest
+}
+
+/// Waits until every member hears everybody.
+pub(crate) async fn all_heard(world: &World) -> Result<()> {
+    let everybody = world.fleet.members.len() + usize::from(world.fleet.witness.is_some());
+    for member in &world.fleet.members {
+        let name = member.name().to_owned();
+        let hears = |state: &clusters::watch::State| {
+            state.status(&name, "memberCounts")["alive"].as_u64() == Some(everybody as u64)
+                && state.status(&name, "ready") == &Value::Bool(true)
+        };
+        member.watch.wait(&format!("{name} hears everybody"), SETTLE, hears).await?;
+    }
+    Ok(())
+}
+
+/// A fleet that healed two leaders is more careful for ten minutes, in the memory of its processes: they start anew, so
+/// that each row begins alike.
+async fn forget(world: &World) -> Result<()> {
+    Fault::AllKilled.strike(world).await?;
+    at_rest(world).await.context("after starting anew")
+}
+
+/// Ends whatever was going on when a row failed.
+pub(crate) async fn mend_everything(world: &World) -> Result<()> {
+    world.fleet.heal().await?;
+    for member in &world.fleet.members {
+        if !member.cluster.is_ready().await {
+            member.cluster.start_api_server().await?;
+        }
+        // Killing continues a stopped one, too; one that has ended already is as good.
+        let _ = member.kill().await;
+        member.start_again().await?;
+    }
+    if let Some(witness) = &world.fleet.witness {
+        let _ = witness.kill().await;
+        witness.start_again().await?;
+    }
+    at_rest(world).await
+}
