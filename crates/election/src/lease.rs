@@ -10,6 +10,7 @@ use flagship_types::{FleetConfig, Instant, MemberName, Term};
 use crate::core::Election;
 use crate::io::{Message, Promise, ResignReason};
 use crate::peer::Peer;
+use crate::planted::PlantedBug;
 use crate::pledge::Renewal;
 use crate::quorum::reached;
 use crate::stage::{Lead, Stage};
@@ -74,12 +75,14 @@ impl Election {
     /// Until when this leader may write; `None`: it has no lease now. In Availability there is none to have.
     pub fn lease_until(&self) -> Option<Instant> {
         let fresh = |ack: &Acknowledged| self.lease.fresh_from.is_none_or(|from| ack.sent >= from);
-        self.majority_reached(HELD, fresh).filter(|until| *until > self.now)
+        let part = if self.has(PlantedBug::LeaseOverstayed) { 5.0 } else { HELD };
+        self.majority_reached(part, fresh).filter(|until| *until > self.now)
     }
 
     /// When this leader has to stop unless it is renewed before.
     fn stops_at(&self) -> Option<Instant> {
-        let by_lease = self.majority_reached(STOPS_AFTER, |_| true);
+        let part = if self.has(PlantedBug::LeaseOverstayed) { 5.0 } else { STOPS_AFTER };
+        let by_lease = self.majority_reached(part, |_| true);
         let doubt = self.lease.doubt.map(|since| since + self.doubt_lasts());
         match (by_lease, doubt) {
             (Some(by_lease), Some(doubt)) => Some(by_lease.min(doubt)),
@@ -138,7 +141,7 @@ impl Election {
             }
             // Not yet bound by a lease: the fleet only just chose Quorum.
             _ if !self.lease.held && self.lease.doubt.is_none() => true,
-            _ => false,
+            _ => self.has(PlantedBug::SelfStopForgotten),
         }
     }
 

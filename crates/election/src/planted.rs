@@ -30,6 +30,16 @@ pub enum PlantedBug {
     TermForgotten,
     /// Peers are gone through in an order of chance.
     HashOrder,
+    /// Quorum: a leader takes its lease for longer than the voters promised.
+    LeaseOverstayed,
+    /// Quorum: a leader that lost its lease does not stop.
+    SelfStopForgotten,
+    /// Quorum: a successor does not wait until its predecessor has stopped.
+    GraceNotWaited,
+    /// Quorum: a voter that restarts votes for another at once.
+    PromiseForgotten,
+    /// Quorum: all voters are changed at once.
+    VotersAllAtOnce,
 }
 
 impl crate::Election {

@@ -7,6 +7,7 @@ use flagship_types::{ConfigVersion, FleetConfig, Instant, MemberName, Mode, Term
 
 use crate::core::{Election, Gated};
 use crate::io::{Claim, Message, Promise, Refusal, Vote};
+use crate::planted::PlantedBug;
 use crate::stage::Stage;
 
 /// When a voter that cannot promise now is worth asking again.
@@ -71,6 +72,10 @@ impl Election {
 
     /// Until when this voter has promised the lead to somebody other than that candidate.
     pub(crate) fn pledged_to_another(&self, candidate: &MemberName) -> Option<Instant> {
+        let is_young = self.now.since(self.started) < Duration::from_secs(10);
+        if is_young && self.has(PlantedBug::PromiseForgotten) {
+            return None;
+        }
         let holder = self.record.vote.as_ref().filter(|vote| vote.candidate != *candidate)?;
         let counts = self.record.promise.is_some() && self.pledge.until > self.now;
         (counts && !holder.candidate.as_str().is_empty()).then_some(self.pledge.until)
@@ -121,6 +126,9 @@ impl Election {
 
     /// How long the payload of those before the holder of the grant may run from now on.
     pub(crate) fn owed(&self) -> Duration {
+        if self.has(PlantedBug::GraceNotWaited) {
+            return Duration::ZERO;
+        }
         self.pledge.owed_until.since(self.now)
     }
 

@@ -16,6 +16,11 @@
 //! | `DownMustGrant` | who is Down has to grant as well | 7, 9 | parts |
 //! | `TermForgotten` | terms that were seen are not stored | 13 | restart |
 //! | `HashOrder` | peers are gone through in an order of chance | 12 | any |
+//! | `LeaseOverstayed` | Quorum: a leader takes its lease for longer than the voters promised | 3 | partition |
+//! | `SelfStopForgotten` | Quorum: a leader that lost its lease does not stop | 4 | partition |
+//! | `GraceNotWaited` | Quorum: a successor does not wait until its predecessor has stopped | 4 | freeze |
+//! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | mix |
+//! | `VotersAllAtOnce` | Quorum: all voters are changed at once | 10 | voters |
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::{Caught, PLANTED, Planted, catch, survey};
@@ -57,7 +62,7 @@ mod planted {
     }
 
     /// All of them.
-    pub const PLANTED: [Planted; 11] = [
+    pub const PLANTED: [Planted; 17] = [
         bug(PlantedBug::GrantsTwice, &[1], "all"),
         bug(PlantedBug::GrantsUnrecorded, &[1], "mix"),
         bug(PlantedBug::RunsUnrecorded, &[5], "api"),
@@ -69,6 +74,12 @@ mod planted {
         bug(PlantedBug::DownMustGrant, &[7, 9], "parts"),
         bug(PlantedBug::TermForgotten, &[13], "restart"),
         bug(PlantedBug::HashOrder, &[12], "restart"),
+        bug(PlantedBug::GrantsTwice, &[2], "mix"),
+        bug(PlantedBug::LeaseOverstayed, &[3], "partition"),
+        bug(PlantedBug::SelfStopForgotten, &[4], "partition"),
+        bug(PlantedBug::GraceNotWaited, &[4], "freeze"),
+        bug(PlantedBug::PromiseForgotten, &[3, 4], "mix"),
+        bug(PlantedBug::VotersAllAtOnce, &[10], "voters"),
     ];
 
     /// Which plans bring a bug out within so many seeds: plan, invariant, seeds it took.

@@ -177,16 +177,23 @@ impl World {
             Fault::Propose { host, config } => self.operator(i, host, |spec| spec.config = config),
             Fault::Forget { at, member } => {
                 self.struck(i, self.hosts[at].runs());
-                let member = self.hosts[member].spec.member();
-                self.with_machine(at, |machine, now| machine.forget(member, now));
+                if self.hosts[at].runs() {
+                    let member = self.hosts[member].spec.member();
+                    self.with_machine(at, |machine, now| machine.forget(member, now));
+                }
             }
             Fault::Handover { host } => {
                 self.struck(i, self.hosts[host].runs());
-                self.with_machine(host, |machine, now| machine.retire(ResignReason::Operator, now));
-                self.leave_soon(host, ms(500));
+                if self.hosts[host].runs() {
+                    self.with_machine(host, |machine, now| machine.retire(ResignReason::Operator, now));
+                    self.leave_soon(host, ms(500));
+                }
             }
             Fault::Away { host, grace } => {
                 self.struck(i, self.hosts[host].runs());
+                if !self.hosts[host].runs() {
+                    return;
+                }
                 self.with_machine(host, |machine, now| machine.away(grace, now));
                 let (at, process) = (self.now + ms(300), self.hosts[host].number);
                 self.push(at, Event::Exit { host, process });
@@ -273,8 +280,10 @@ impl World {
             }
             Fault::NoCandidate { host } => self.edit(host, |spec| spec.candidate = true),
             Fault::Forget { at, member } => {
-                let member = self.hosts[member].spec.member();
-                self.with_machine(at, |machine, now| machine.admit(member, now));
+                if self.hosts[at].runs() {
+                    let member = self.hosts[member].spec.member();
+                    self.with_machine(at, |machine, now| machine.admit(member, now));
+                }
             }
             Fault::Handover { host } => {
                 // Whatever became of the handover: an orchestrator kills what does not end.

@@ -55,6 +55,7 @@ pub(crate) enum Event {
     Written { host: Host, process: u64, write: Write, permitted: Nanos },
     Look { host: Host },
     Exit { host: Host, process: u64 },
+    Edited { host: Host, process: u64 },
     Begin(usize),
     End(usize),
 }
@@ -410,6 +411,11 @@ impl World {
     /// Changes what a host's object says.
     pub fn edit(&mut self, id: Host, change: impl FnOnce(&mut HostSpec)) {
         change(&mut self.hosts[id].spec);
+        if self.hosts[id].frozen {
+            // It reads its object when it goes on.
+            let process = self.hosts[id].number;
+            return self.hosts[id].waiting.push_back(Event::Edited { host: id, process });
+        }
         let spec = self.hosts[id].spec.node_spec();
         self.with_machine(id, |machine, now| machine.spec(spec, now));
     }
@@ -481,6 +487,11 @@ impl World {
             }
             Event::Look { host } => self.report_health(host),
             Event::Exit { host, process } => self.exit(host, process),
+            Event::Edited { host, process } => {
+                if self.hosts[host].number == process {
+                    self.edit(host, |_| {});
+                }
+            }
             Event::Begin(fault) => self.begin(fault),
             Event::End(fault) => self.end(fault),
         }
