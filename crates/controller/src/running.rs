@@ -170,7 +170,11 @@ impl PayloadWorker {
             })?;
         self.valid();
         // Asked before anything of the payload is written. Each write asks the node for a permit all the same.
-        self.before_promote(term, resumed, target).await.map_err(Refusal::Blocked)?;
+        tokio::select! {
+            biased;
+            () = overtaken.cancelled() => return Err(Refusal::Denied("another directive came".into())),
+            asked = self.before_promote(term, resumed, target) => asked.map_err(Refusal::Blocked)?,
+        }
         let first = self.progress.borrow().applied.map(|(term, _)| term) != Some(term);
         let clean = checked.is_clean();
         if !clean {

@@ -59,7 +59,13 @@ impl PayloadWorker {
             // Said already; the node decides what comes next.
             return Next::Rest(Duration::MAX);
         }
-        if !self.before_demote(term, reason, target).await {
+        let may_stop = tokio::select! {
+            biased;
+            // Another stop, which may not be able to wait.
+            () = overtaken.cancelled() => return Next::Go,
+            may_stop = self.before_demote(term, reason, target) => may_stop,
+        };
+        if !may_stop {
             // If the node cannot call the stop off, it goes on.
             return Next::Rest(REFUSED_STOP);
         }

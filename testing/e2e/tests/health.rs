@@ -180,7 +180,7 @@ fn a_before_promote_hook_that_fails_blocks_and_shows() {
         sheffield.wait_leading(MINUTE).await?;
         ensure!(sheffield.watch.state().deployment_created_since(freed).is_some(), "created afterwards");
         let body = fence.bodies("beforePromote").pop().context("a body")?;
-        ensure!(body["predecessor"] == "newyork" && body["reason"] == "Handover", "{body}");
+        ensure!(body["predecessor"] == "newyork" && body["reason"] == "Rank", "{body}");
         ensure!(body["member"] == "sheffield" && body["callsign"] == "federation", "{body}");
         let deadline = Instant::now() + MINUTE;
         while fence.bodies("afterPromote").is_empty() {

@@ -18,7 +18,7 @@ pub(crate) struct Occasion {
     pub event: &'static str,
     /// The term that begins or ends. It only grows: a lower one than seen before is old news.
     pub term: u64,
-    /// Why. Of a promotion: `Founding`, `Failover`, `Handover`, `Found` or `Resumed`. Of a demotion: the reason to resign.
+    /// Why: how the lead came to this member (`Resumed`: an earlier process of it was elected), or the reason to resign.
     pub reason: &'static str,
     /// Promotion: who led before, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]

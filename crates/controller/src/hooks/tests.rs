@@ -241,3 +241,21 @@ async fn an_after_hook_that_fails_is_shown_and_ends_with_what_it_was_about() {
     assert_eq!(receiver.events(), ["afterPromote", "afterDemote"]);
     until("nothing is shown any more", || bench.worker.progress.borrow().hooks.is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_hook_that_does_not_answer_holds_up_no_other_directive() {
+    let receiver = Receiver::start().await;
+    let target = hooks(|point| (point == HookPoint::BeforeDemote).then(|| receiver.hook()));
+    let (bench, term) = retiring(&target).await;
+    receiver.answers([Answer::Never]);
+    let over = CancellationToken::new();
+    let began = Instant::now();
+    // The hook's own timeout is 5 s; the lease is lost meanwhile.
+    tokio::join!(bench.worker.stop(term, ResignReason::Removal, &target, &over), async {
+        receiver.wait(1).await;
+        over.cancel();
+    });
+    assert!(written(&bench) && began.elapsed() < Duration::from_secs(4));
+    bench.worker.stop(term, ResignReason::LeaseLost, &target, &CancellationToken::new()).await;
+    assert!(!written(&bench) && began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
