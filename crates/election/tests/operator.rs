@@ -23,13 +23,13 @@ fn order(f: &mut Fleet, of: &str, input: Input) -> Result<(), String> {
     let since = f.events.len();
     f.input(&name(of), input);
     let own = f.events[since..].iter().filter(|(_, who, _)| who.as_str() == of);
-    let refused = own.filter_map(|(_, _, event)| match event {
+    let mut refused = own.filter_map(|(_, _, event)| match event {
         Event::PauseRefused { because, .. }
         | Event::ForceRefused { because }
         | Event::HandOverRefused { because, .. } => Some(because.clone()),
         _ => None,
     });
-    refused.last().map_or(Ok(()), Err)
+    refused.next_back().map_or(Ok(()), Err)
 }
 
 /// Who says that it leads. A payload whose daemon was killed runs on, and does not count here.
