@@ -121,6 +121,7 @@ pub(crate) fn snapshot() -> Snapshot {
         leader: Some(name("newyork")),
         directive: Directive::Run { term: Term(7), resumed: false },
         config: FleetConfig::default(),
+        stop_grace: FleetConfig::default().stop_grace,
         ascent: None,
         successor: None,
         lapse: None,

@@ -224,7 +224,8 @@ impl PayloadWorker {
     /// Whether what runs has to end at once.
     fn is_hasty(&self, directive: &Directive) -> bool {
         let Directive::Stop { reason, .. } = directive else { return false };
-        pods_grace(*reason, &self.node.snapshot().config).is_some()
+        let snapshot = self.node.snapshot();
+        pods_grace(*reason, snapshot.config.mode, snapshot.stop_grace).is_some()
     }
 
     /// The gate of one step. It closes when the step is overtaken.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flagship_node::{Command, ResignReason};
 use flagship_payload::{DeleteError, PodGrace, Stuck};
-use flagship_types::{FleetConfig, Mode, Term, format_duration};
+use flagship_types::{Mode, Term, format_duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,10 +32,10 @@ const REFUSED_STOP: Duration = Duration::from_secs(1);
 /// How long pods may take to end, if what runs has to end at once. Mode Quorum: somebody else's payload starts when the
 /// stop grace is over, whatever became of this one. A stop that an earlier process had begun may have been for that
 /// reason, and a leader that was superseded has lost its lease without having noticed.
-pub(crate) fn pods_grace(reason: ResignReason, config: &FleetConfig) -> Option<PodGrace> {
+pub(crate) fn pods_grace(reason: ResignReason, mode: Mode, stop_grace: Duration) -> Option<PodGrace> {
     let at_once = match reason {
         ResignReason::LeaseLost => true,
-        ResignReason::Unfinished | ResignReason::Superseded => config.mode == Mode::Quorum,
+        ResignReason::Unfinished | ResignReason::Superseded => mode == Mode::Quorum,
         ResignReason::Handover
         | ResignReason::Switchover
         | ResignReason::Unhealthy
@@ -43,7 +43,7 @@ pub(crate) fn pods_grace(reason: ResignReason, config: &FleetConfig) -> Option<P
         | ResignReason::Removal
         | ResignReason::Operator => false,
     };
-    at_once.then(|| PodGrace::within(config.stop_grace))
+    at_once.then(|| PodGrace::within(stop_grace))
 }
 
 impl PayloadWorker {
@@ -72,7 +72,8 @@ impl PayloadWorker {
         let gate = self.gate(overtaken).stopping(term);
         let began = Instant::now();
         let before = self.tracker.borrow().inventory.len();
-        let pods = pods_grace(reason, &self.node.snapshot().config);
+        let snapshot = self.node.snapshot();
+        let pods = pods_grace(reason, snapshot.config.mode, snapshot.stop_grace);
         match self.delete(&gate, target, pods).await {
             Ok(()) => {
                 let took = began.elapsed();
@@ -243,8 +244,6 @@ mod tests {
     #[test]
     fn only_a_lost_lease_hurries() {
         let stop_grace = Duration::from_secs(20);
-        let quorum = FleetConfig { mode: Mode::Quorum, stop_grace, ..Default::default() };
-        let available = FleetConfig { mode: Mode::Availability, ..quorum.clone() };
         let hurried = Some(PodGrace::within(stop_grace));
         for (reason, in_quorum, in_availability) in [
             (ResignReason::LeaseLost, hurried, hurried),
@@ -254,8 +253,8 @@ mod tests {
             (ResignReason::Removal, None, None),
             (ResignReason::Operator, None, None),
         ] {
-            assert_eq!(pods_grace(reason, &quorum), in_quorum, "{reason:?}");
-            assert_eq!(pods_grace(reason, &available), in_availability, "{reason:?}");
+            assert_eq!(pods_grace(reason, Mode::Quorum, stop_grace), in_quorum, "{reason:?}");
+            assert_eq!(pods_grace(reason, Mode::Availability, stop_grace), in_availability, "{reason:?}");
         }
     }
 }

@@ -397,7 +397,8 @@ impl Election {
     /// Quorum: the grants are promises. Returns when the payloads of those before are gone, by the word of a majority.
     fn lease_from_grants(&mut self, campaign: &Campaign) -> Option<Instant> {
         let config = self.quorum()?;
-        let (lease, voters) = (config.lease, config.voters.clone());
+        let promise = Promise { lease: config.lease, stop_grace: config.stop_grace };
+        let voters = config.voters.clone();
         self.lease.clear();
         let own = self.is_voter().then_some(self.pledge.owed_until);
         let mut waits_until = own.unwrap_or(self.now);
@@ -405,7 +406,7 @@ impl Election {
             let ask = self.peers.get(&voter).map(|p| p.ask).filter(|ask| ask.round == campaign.round);
             let Some(ask) = ask.filter(|ask| ask.granted) else { continue };
             waits_until = waits_until.max(ask.owed_until.unwrap_or(self.now));
-            self.lease.granted(voter, ask.since.unwrap_or(campaign.phase_since), lease, campaign.term);
+            self.lease.granted(voter, ask.since.unwrap_or(campaign.phase_since), promise, campaign.term);
         }
         // What was found runs here: nobody could have led beside it but those before it.
         Some(waits_until)

@@ -34,6 +34,8 @@ struct Acknowledged {
     /// When the renewal that it answers was sent.
     sent: Instant,
     lease: Duration,
+    /// S, as the voter will have a successor wait.
+    stop_grace: Duration,
     term: Term,
 }
 
@@ -54,8 +56,9 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// Notes what a voter has promised by its grant.
-    pub(crate) fn granted(&mut self, by: MemberName, asked: Instant, lease: Duration, term: Term) {
-        self.promised.insert(by, Acknowledged { sent: asked, lease, term });
+    pub(crate) fn granted(&mut self, by: MemberName, asked: Instant, promise: Promise, term: Term) {
+        let Promise { lease, stop_grace } = promise;
+        self.promised.insert(by, Acknowledged { sent: asked, lease, stop_grace, term });
     }
 
     /// Asks for everything anew.
@@ -77,6 +80,18 @@ impl Election {
         let fresh = |ack: &Acknowledged| self.lease.fresh_from.is_none_or(|from| ack.sent >= from);
         let part = if self.has(PlantedBug::LeaseOverstayed) { 5.0 } else { HELD };
         self.majority_reached(part, fresh).filter(|until| *until > self.now)
+    }
+
+    /// Quorum: within this time after it lost its lease the payload has to be gone here, as that is how long a successor
+    /// waits for it: what the voters have promised under, which an edit of S changes only with the next renewal.
+    pub fn stop_grace(&self) -> Duration {
+        let configured = self.fleet_config().stop_grace;
+        let Some(config) = self.quorum() else { return configured };
+        let by_voters = config.voters.iter().filter_map(|voter| self.lease.promised.get(voter));
+        // A process that restarted was promised nothing yet; what it granted itself is on record.
+        let on_record = self.record.promise.map(|promise| promise.stop_grace);
+        let least = by_voters.map(|ack| ack.stop_grace).min().or(on_record);
+        least.map_or(configured, |least| least.min(configured))
     }
 
     /// When this leader has to stop unless it is renewed before.
@@ -158,7 +173,7 @@ impl Election {
         self.wake(now + every);
         self.lease.seq += 1;
         let seq = self.lease.seq;
-        self.lease.under_way.push_back((seq, Acknowledged { sent: now, lease, term }));
+        self.lease.under_way.push_back((seq, Acknowledged { sent: now, lease, stop_grace, term }));
         if self.lease.under_way.len() > MAX_UNDER_WAY {
             self.lease.under_way.pop_front();
         }

@@ -33,6 +33,7 @@ impl Machine {
             lapse: self.election.lapse(),
             directive: self.effective_directive(),
             config: self.election.config().clone(),
+            stop_grace: self.election.stop_grace(),
             config_conflict: self
                 .election
                 .config_conflict()

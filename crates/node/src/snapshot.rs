@@ -35,6 +35,9 @@ pub struct Snapshot {
     pub directive: Directive,
     /// The fleet configuration in force.
     pub config: FleetConfig,
+    /// Mode Quorum: within this time after it lost its lease the payload has to be gone here. Shorter than the
+    /// configuration says as long as the voters know an older one.
+    pub stop_grace: Duration,
     /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
     /// Members that may lead and have not stored this configuration yet. On the leader; else empty.

@@ -62,6 +62,7 @@ fn snapshot(role: Role) -> Snapshot {
         leader: Some(name("sheffield")),
         directive: Directive::Run { term: Term(7), resumed: false },
         config: FleetConfig::default(),
+        stop_grace: FleetConfig::default().stop_grace,
         ascent: None,
         successor: None,
         lapse: None,

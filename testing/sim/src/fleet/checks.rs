@@ -289,9 +289,12 @@ impl World {
     /// lease was over for as long as it takes to stop.
     fn check_quorum_overlap(&mut self, id: Host, other: Host, term: Term) {
         let names = [self.hosts[id].spec.name, self.hosts[other].spec.name];
-        let stored = self.hosts[other].durable.as_ref().map(|record| &record.election.config);
-        let config = stored.unwrap_or(&self.hosts[other].spec.config);
-        let (lease, grace) = (nanos(config.lease), nanos(config.stop_grace));
+        let config = &self.hosts[other].spec.config;
+        // What its own daemon takes itself to have; with none, the least that anybody ever proposed.
+        let stops = self.hosts[other].machine().map(|machine| machine.election().stop_grace());
+        let least = self.plan.hosts.iter().chain(self.hosts.iter().map(|host| &host.spec));
+        let least = least.map(|spec| spec.config.stop_grace).min().unwrap_or_default();
+        let (lease, grace) = (nanos(config.lease), nanos(stops.unwrap_or(least)));
         let leased = self.checks.leased.get(&other).copied().unwrap_or_default();
         if self.now < leased + grace {
             let ago = std::time::Duration::from_nanos(self.now - leased);

@@ -211,8 +211,8 @@ impl World {
     /// S - 2 s.
     fn longest_grace(&self, id: Host) -> Nanos {
         let host = &self.hosts[id];
-        let stored = host.durable.as_ref().map(|record| record.election.config.stop_grace);
-        nanos(stored.unwrap_or(host.spec.config.stop_grace)).saturating_sub(ms(2_000))
+        let grace = host.machine().map_or(host.spec.config.stop_grace, |m| m.election().stop_grace());
+        nanos(grace).saturating_sub(ms(2_000))
     }
 
     /// Deletes from the last to the first, then waits until pods are gone.
