@@ -30,7 +30,7 @@ struct Server {
 }
 
 impl Server {
-    fn put(&mut self, place: &str, name: &str, owner: Option<&str>, spec: Value) {
+    fn put(&mut self, place: &str, name: &str, owner: Option<&str>, spec: &Value) {
         let owners: Vec<_> = owner
             .map(|owner| json!({"apiVersion": "apps/v1", "kind": "Owner", "name": owner, "uid": uid(owner)}))
             .into_iter()
@@ -46,13 +46,13 @@ impl Server {
 
     fn pod(&mut self, name: &str, owner: &str, grace: i64, node: &str) {
         let spec = json!({"terminationGracePeriodSeconds": grace, "nodeName": node});
-        self.put(PODS, name, Some(owner), spec);
+        self.put(PODS, name, Some(owner), &spec);
     }
 
     /// Deployment and ReplicaSet of a name.
     fn deployment(&mut self, name: &str) {
-        self.put(DEPLOYMENTS, name, None, json!({}));
-        self.put(REPLICA_SETS, &format!("{name}-1"), Some(name), json!({}));
+        self.put(DEPLOYMENTS, name, None, &json!({}));
+        self.put(REPLICA_SETS, &format!("{name}-1"), Some(name), &json!({}));
     }
 
     /// The node's word that a pod has ended.
@@ -250,12 +250,13 @@ async fn everything_that_runs_is_asked_to_end_at_once_and_waited_for() {
     let halted = async { bench.halt(10).await.unwrap() };
     let asked = async {
         bench.until(|server| server.deleted.len() == 7).await;
-        let server = bench.server.lock().unwrap();
-        assert_eq!(server.graces("web-a"), [Some(8)]);
-        assert_eq!(server.graces("web-b"), [Some(3)]);
-        assert_eq!(server.graces("batch-a"), [Some(1)]);
-        assert!(server.graces("stranger").is_empty(), "of another payload");
-        drop(server);
+        {
+            let server = bench.server.lock().unwrap();
+            assert_eq!(server.graces("web-a"), [Some(8)]);
+            assert_eq!(server.graces("web-b"), [Some(3)]);
+            assert_eq!(server.graces("batch-a"), [Some(1)]);
+            assert!(server.graces("stranger").is_empty(), "of another payload");
+        }
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(bench.server.lock().unwrap().deleted.len(), 7, "asked once");
         for pod in ["web-a", "web-b", "batch-a"] {
@@ -353,7 +354,7 @@ async fn nothing_is_deleted_without_leave() {
 
 #[tokio::test(start_paused = true)]
 async fn what_custom_resources_run_is_told_to_end_too() {
-    let bench = bench(&["web"], |server| server.put(DATABASES, "main", None, json!({})));
+    let bench = bench(&["web"], |server| server.put(DATABASES, "main", None, &json!({})));
     let entry = Entry { version: "v1".into(), uid: uid("main"), generation: 1, state: ObjectState::Ready };
     bench
         .tracker

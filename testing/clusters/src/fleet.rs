@@ -384,7 +384,7 @@ impl Fleet {
     /// As [`Fleet::cut_off`].
     pub async fn deafen(&self, name: &str) -> Result<Instant> {
         let at = Instant::now();
-        let others = self.places_but(name).map(|other| other.address()).collect();
+        let others = self.places_but(name).map(Place::address).collect();
         self.place(name)?.drop_from(others).await?;
         Ok(at)
     }

@@ -19,7 +19,7 @@ fn secs(seconds: u64) -> Duration {
 }
 
 /// newyork and sheffield, the better one, with these fields in its spec.
-fn sheffield_with(fields: Value) -> Result<Vec<Plan>> {
+fn sheffield_with(fields: &Value) -> Result<Vec<Plan>> {
     let mut plans = World::two()?;
     let sheffield = plans.iter_mut().find(|plan| plan.name() == "sheffield").context("sheffield")?;
     for (field, value) in fields.as_object().into_iter().flatten() {
@@ -41,7 +41,7 @@ fn never_ready() -> Result<String> {
 #[test]
 fn a_payload_that_never_gets_ready_moves_to_the_healthy_standby() {
     let plans = never_ready()
-        .and_then(|payload| sheffield_with(json!({"payload": payload, "health": {"promoteTimeout": "8s"}})));
+        .and_then(|payload| sheffield_with(&json!({"payload": payload, "health": {"promoteTimeout": "8s"}})));
     e2e("a_payload_that_never_gets_ready_moves_to_the_healthy_standby", plans, async |world| {
         let (newyork, sheffield) = (world.member("newyork"), world.member("sheffield"));
         newyork.apply().await?;
@@ -73,7 +73,7 @@ fn a_payload_that_never_gets_ready_moves_to_the_healthy_standby() {
 #[test]
 fn a_closed_gate_keeps_a_member_from_the_lead_until_it_opens() {
     let gate = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "database"});
-    let plans = sheffield_with(json!({"health": {"gates": [gate]}}));
+    let plans = sheffield_with(&json!({"health": {"gates": [gate]}}));
     e2e("a_closed_gate_keeps_a_member_from_the_lead_until_it_opens", plans, async |world| {
         let (newyork, sheffield) = (world.member("newyork"), world.member("sheffield"));
         newyork.apply().await?;
@@ -154,7 +154,7 @@ fn a_before_promote_hook_that_fails_blocks_and_shows() {
         json!({"url": format!("http://{}:{}/fence?token=hunter2", FENCE.0, FENCE.1), "retries": retries,
             "secretRef": {"name": "fence", "key": "hmac"}})
     };
-    let plans = sheffield_with(json!({"hooks": {"beforePromote": hook(1), "afterPromote": hook(0)}}));
+    let plans = sheffield_with(&json!({"hooks": {"beforePromote": hook(1), "afterPromote": hook(0)}}));
     e2e("a_before_promote_hook_that_fails_blocks_and_shows", plans, async |world| {
         let (newyork, sheffield) = (world.member("newyork"), world.member("sheffield"));
         let fence = Fence::start().await?;

@@ -1,4 +1,9 @@
 //! The bounded model check of the election core. Depths are what fits into CI's two minutes; `EXPLORE_DEPTH` adds steps.
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "says how much was looked at, and how long that took"
+)]
 
 use sim::explore::{Budget, Fleet, Found, Search, State, explore};
 

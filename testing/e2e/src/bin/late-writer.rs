@@ -1,5 +1,6 @@
 //! A daemon reduced to what matters here: it checks that it leads, may be stopped right after that, and then writes
 //! without looking again. Prints one line for each write: `update ok`, or `update refused: why`.
+#![allow(clippy::print_stdout, reason = "the test reads its output")]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Depth-first through all states up to a depth; a state that was reached with more steps left is not gone through again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::state::{Action, State};
 
@@ -29,7 +29,7 @@ pub struct Found {
 /// Looks at every state within the depth, or until something does not hold.
 pub fn explore(start: &State, search: Search) -> Found {
     let mut found = Found { states: 0, steps: 0, complete: true, violation: None };
-    let mut seen: HashMap<u64, u32> = HashMap::new();
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     let mut path: Vec<Action> = Vec::new();
     // A frame for each step of the present path: its state and what is left to try in it.
     let mut stack: Vec<(State, Vec<Action>)> = Vec::new();

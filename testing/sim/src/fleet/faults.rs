@@ -172,7 +172,7 @@ impl World {
             Fault::Rank { host, rank } => self.operator(i, host, |spec| spec.rank = rank),
             Fault::NoCandidate { host } => self.operator(i, host, |spec| spec.candidate = false),
             Fault::Failback { host, failback } => {
-                self.operator(i, host, |spec| spec.config.failback = failback)
+                self.operator(i, host, |spec| spec.config.failback = failback);
             }
             Fault::Propose { host, config } => self.operator(i, host, |spec| spec.config = config),
             Fault::Forget { at, member } => {

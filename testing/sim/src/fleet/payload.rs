@@ -203,7 +203,7 @@ impl World {
     /// A lost lease: pods are deleted directly, with a grace that ends in time.
     fn cut_grace(&mut self, id: Host) {
         let latest = self.now + self.longest_grace(id);
-        for pods in self.hosts[id].payload.pods.iter_mut() {
+        for pods in &mut self.hosts[id].payload.pods {
             pods.gone = pods.gone.map(|gone| gone.min(latest));
         }
     }

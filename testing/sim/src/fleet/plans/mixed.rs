@@ -44,12 +44,12 @@ fn untangle(draft: &mut Draft) {
     let settle = Duration::from_millis(300);
     let mut taken: Vec<(usize, Duration, Duration)> = Vec::new();
     draft.plan.faults.retain(|timed| {
-        let host = match timed.fault {
-            Fault::Crash { host, .. }
-            | Fault::Freeze { host }
-            | Fault::Handover { host }
-            | Fault::Away { host, .. } => host,
-            _ => return true,
+        let (Fault::Crash { host, .. }
+        | Fault::Freeze { host }
+        | Fault::Handover { host }
+        | Fault::Away { host, .. }) = timed.fault
+        else {
+            return true;
         };
         let until = timed.at + timed.lasts + settle;
         let free = taken.iter().all(|(h, from, to)| *h != host || *to <= timed.at || *from >= until);
@@ -61,9 +61,10 @@ fn untangle(draft: &mut Draft) {
     // One API server, clock and delete at a time too: the end of one would end the other.
     let mut seen: Vec<(usize, &'static str)> = Vec::new();
     draft.plan.faults.retain(|timed| {
-        let host = match timed.fault {
-            Fault::ApiDown { host } | Fault::Drift { host, .. } | Fault::SlowDelete { host, .. } => host,
-            _ => return true,
+        let (Fault::ApiDown { host } | Fault::Drift { host, .. } | Fault::SlowDelete { host, .. }) =
+            timed.fault
+        else {
+            return true;
         };
         let key = (host, timed.fault.kind());
         let free = !seen.contains(&key);

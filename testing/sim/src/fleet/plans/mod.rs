@@ -127,7 +127,7 @@ fn fleet(rng: &mut Pcg64Mcg, size: usize) -> Vec<HostSpec> {
     let config = FleetConfig { failback, failback_delay, restart_grace, ..FleetConfig::default() };
     let knows_all = rng.random_range(0..2) == 0;
     let mut hosts = Vec::new();
-    for i in 0..size {
+    for (i, name) in NAMES.into_iter().enumerate().take(size) {
         let seeds: &[&'static str] = match (i, knows_all) {
             (0, _) => &[],
             (_, true) => &NAMES[..size],
@@ -137,7 +137,7 @@ fn fleet(rng: &mut Pcg64Mcg, size: usize) -> Vec<HostSpec> {
         let gone = [100, 300, 1_000, 3_000][rng.random_range(0..4)];
         let payload = [20, ready, gone].map(Duration::from_millis);
         let rank = rng.random_range(1..5);
-        let seeds: Vec<_> = seeds.iter().copied().filter(|seed| *seed != NAMES[i]).collect();
+        let seeds: Vec<_> = seeds.iter().copied().filter(|seed| *seed != name).collect();
         let spec = HostSpec::new(NAMES[i], rank, i == 0, &seeds);
         hosts.push(HostSpec { payload, config: config.clone(), ..spec });
     }
@@ -150,7 +150,7 @@ fn vote(rng: &mut Pcg64Mcg, hosts: &mut [HostSpec]) {
     if rng.random_range(0..2) == 0 {
         hosts[count - 1].witness = true;
     }
-    let most = if count % 2 == 0 { count - 1 } else { count };
+    let most = if count.is_multiple_of(2) { count - 1 } else { count };
     let mut voters: Vec<_> = hosts.iter().rev().take(most).map(HostSpec::member).collect();
     voters.sort();
     let lease = Duration::from_millis([3_000, 3_000, 5_000][rng.random_range(0..3)]);

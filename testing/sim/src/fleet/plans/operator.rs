@@ -47,7 +47,7 @@ fn disturb(draft: &mut Draft) {
         0 => draft.restart(at, lasts, leader),
         1 => draft.restart(at, lasts, other),
         2 if draft.n() == 2 => {
-            draft.add(at, lasts + Duration::from_secs(2), Fault::Apart { a: leader, b: other })
+            draft.add(at, lasts + Duration::from_secs(2), Fault::Apart { a: leader, b: other });
         }
         _ => {}
     }
