@@ -216,7 +216,15 @@ impl Election {
     fn step_refused(&mut self, campaign: Campaign) {
         let refusals = self.electors().into_iter().filter_map(|e| self.peers.get(&e)?.ask.refused_until);
         // In Quorum one voter more may be enough.
-        let until = if self.quorum().is_some() { refusals.min() } else { refusals.max() }.unwrap_or(self.now);
+        let until = match self.quorum() {
+            // Who split the votes would do so again when those promises end, all at the same time: the best goes first.
+            Some(_) => {
+                let jitter = self.vacancy.map_or(Duration::ZERO, |vacancy| vacancy.jitter);
+                refusals.min().map(|until| until + (FALLBACK_DELAY + jitter) * self.position())
+            }
+            None => refusals.max(),
+        };
+        let until = until.unwrap_or(self.now);
         if until > self.now {
             return self.wake(until);
         }

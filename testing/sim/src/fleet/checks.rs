@@ -144,7 +144,8 @@ impl World {
     fn check_no_resume(&mut self, id: Host, number: u64, term: Term) {
         let name = self.hosts[id].spec.name;
         let current = self.hosts[id].number == number;
-        let found = current && self.hosts[id].process.as_ref().is_some_and(|process| process.found_stopping);
+        let process = self.hosts[id].process.as_ref().filter(|_| current);
+        let found = process.is_some_and(|process| process.found_stopping == Some(term));
         let began = self.checks.stopped.get(&id) == Some(&(number, term));
         let stopping = self.hosts[id].durable.as_ref().and_then(|record| record.election.stopping);
         if stopping == Some(term) && (found || began) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use flagship_node::{Directive, DurableRecord, ElectionSpec, Machine, NodeSpec, PauseDetector, Restored};
-use flagship_types::{Epoch, FleetConfig, MemberName, PeerAddress, Rank};
+use flagship_types::{Epoch, FleetConfig, MemberName, PeerAddress, Rank, Term};
 
 use super::payload::Payload;
 use super::world::Event;
@@ -88,8 +88,8 @@ pub(crate) struct Process {
     pub(crate) unsaved: Option<DurableRecord>,
     pub(crate) saving: bool,
     pub(crate) started: Nanos,
-    /// The record it found had `stopping` set: it may only complete that stop.
-    pub(crate) found_stopping: bool,
+    /// The stop that its record had under way when it started: it may only complete that.
+    pub(crate) found_stopping: Option<Term>,
     /// Ends when its lead is gone.
     pub(crate) leaving: bool,
 }

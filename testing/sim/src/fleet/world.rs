@@ -305,7 +305,7 @@ impl World {
             silence_floor: Duration::from_secs(3),
             seed,
         };
-        let found_stopping = host.durable.as_ref().is_some_and(|record| record.election.stopping.is_some());
+        let found_stopping = host.durable.as_ref().and_then(|record| record.election.stopping);
         let signer = Arc::new(|_: &Statement| Some(Proof::default()));
         #[cfg(not(feature = "planted-bugs"))]
         let machine = Machine::new(config, signer, local);

@@ -95,7 +95,7 @@ pub(super) fn freeze_after_write(draft: &mut Draft) {
     let leader = draft.leader();
     let other = draft.other_cluster(leader);
     let host = if draft.chance(2) { leader } else { other };
-    let (lasts, at) = (draft.ms(6_000, 62_000), draft.ms(200, 1_500));
+    let (lasts, at) = (draft.ms(9_000, 62_000), draft.ms(200, 1_500));
     draft.add(Duration::ZERO, lasts, Fault::FreezeAfterWrite { host });
     // Something has to be written: a rank that is far better moves the lead, an end of the leader as well.
     if host == leader || draft.chance(2) {
