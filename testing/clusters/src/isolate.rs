@@ -114,6 +114,8 @@ fn run_test_inside(path: &str) -> Result<()> {
     if !status.success() || !said.contains("1 passed") {
         bail!("{path}, inside of its namespaces ({status}):\n{said}\n{errors}");
     }
+    // What it measured, for who asks with --nocapture.
+    eprint!("{errors}");
     Ok(())
 }
 

@@ -112,7 +112,14 @@ impl World {
     /// Holds what was alive where against what the test expects.
     fn judge(&self) -> Result<()> {
         let (expect, fleet_of) = *self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        for fleet in self.auditor.fleets(fleet_of) {
+        let fleets = self.auditor.fleets(fleet_of);
+        if let Expect::Overlap(why) = expect {
+            ensure!(
+                !fleets.is_empty(),
+                "the auditor saw no payload at all, and should in two clusters ({why})"
+            );
+        }
+        for fleet in fleets {
             let report = self.auditor.report_of(self.began, fleet_of, &fleet);
             eprintln!("auditor: {report}");
             match (expect, report.anything) {
@@ -158,6 +165,19 @@ impl World {
         sheffield.wait_leading(SETTLE).await?;
         newyork.wait_gone(SETTLE).await?;
         Ok((newyork, sheffield))
+    }
+
+    /// Waits until the auditor sees the payload in one cluster at most, and returns when: from then on nothing may
+    /// overlap. Another watch may have seen the end of the other payload a moment before the auditor does.
+    pub async fn alone(&self, limit: Duration) -> Result<Instant> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if self.auditor.clusters_with_payload() <= 1 {
+                return Ok(Instant::now());
+            }
+            ensure!(Instant::now() < deadline, "two clusters still have the payload after {limit:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// What was alive where since `since`, in a world of one fleet.

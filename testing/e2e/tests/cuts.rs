@@ -28,7 +28,7 @@ async fn cut_for(world: &World, length: Duration) -> Result<()> {
         healed.elapsed()
     );
     let active = world.one_active(secs(60)).await?;
-    let alone = Instant::now();
+    let alone = world.alone(secs(5)).await?;
     let facts = world.facts(&active)?;
     world.nothing_moves(&active, &facts, secs(6)).await?;
     world.no_overlap(alone)

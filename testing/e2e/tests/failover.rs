@@ -67,7 +67,7 @@ fn a_killed_leader_is_replaced_and_takes_the_lead_back() {
         sheffield.start_again().await?;
         // Superseded: it deletes what it left behind, and only then asks for the lead by its rank.
         sheffield.wait_gone(secs(30)).await?;
-        let healed = Instant::now();
+        let healed = world.alone(secs(5)).await?;
         sheffield.wait_leading(MINUTE).await?;
         newyork.wait_gone(MINUTE).await?;
         world.no_overlap(healed).context("the way back")?;

@@ -161,7 +161,7 @@ async fn fails_over_and_back(world: &World, leader: &Flagship, standby: &Flagshi
     newyork.wait_leading(MINUTE).await?;
     sheffield.daemon.start_again_as(&sheffield.cluster, leader).await?;
     sheffield.wait_gone(secs(30)).await?;
-    let healed = Instant::now();
+    let healed = world.alone(secs(5)).await?;
     sheffield.wait_leading(MINUTE).await?;
     newyork.wait_gone(MINUTE).await?;
     world.no_overlap(healed).context("the way back")?;

@@ -68,6 +68,14 @@ pub(super) struct Presence {
     pub(super) pods: Known,
 }
 
+impl Presence {
+    /// Whether something has not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        let all = self.objects.possible.iter().chain(&self.pods.possible);
+        all.into_iter().any(|(_, to)| to.is_none())
+    }
+}
+
 /// Intervals as certain as they are known. They may overlap each other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {

@@ -71,6 +71,13 @@ impl Auditor {
         overlap::report(&presences, since, Instant::now())
     }
 
+    /// In how many clusters anything of the payload is alive now, of all fleets.
+    #[must_use]
+    pub fn clusters_with_payload(&self) -> usize {
+        let presences = self.ledgers.iter().map(|ledger| locked(ledger).presence(|_| "", ""));
+        presences.filter(ledger::Presence::is_alive).count()
+    }
+
     /// The fleets whose payload was seen.
     #[must_use]
     pub fn fleets(&self, fleet_of: FleetOf) -> Vec<String> {

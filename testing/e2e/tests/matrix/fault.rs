@@ -7,11 +7,23 @@ use clusters::fleet::Member;
 use clusters::witness::Witness;
 use flagship_e2e::World;
 use futures::future::try_join_all;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
 
 use crate::{Kind, best_two};
 
 /// How long an asked daemon may take to end: in Quorum it gives the lead away or stops the payload first.
 const TERMINATE: Duration = Duration::from_secs(60);
+
+/// For how long the deletion is blocked: long after a handover would have been through.
+const BLOCKED: Duration = Duration::from_secs(10);
+/// Nobody in the harness removes it.
+const FINALIZER: &str = "example.com/blocked";
+/// How often the link flaps, and how long it is down and up each time: too short to be found out, long enough to hit
+/// every step of a handover.
+const FLAPS: usize = 8;
+const FLAP: Duration = Duration::from_millis(700);
 
 /// A row of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +48,9 @@ pub(crate) enum Fault {
     AllKilled,
     Rolling,
     CertificateRotated,
+    SwitchoverFlapping,
+    DeleteBlocked,
+    Everything,
 }
 
 use Fault::*;
@@ -65,6 +80,9 @@ impl Fault {
             AllKilled,
             Rolling,
             CertificateRotated,
+            SwitchoverFlapping,
+            DeleteBlocked,
+            Everything,
         ];
         let is_run = |fault: &Self| match kind {
             // Of two, the standby's side of a cut is the leader's.
@@ -101,6 +119,9 @@ impl Fault {
             AllKilled => "all daemons killed at once and started again",
             Rolling => "all daemons restarted one after the other",
             CertificateRotated => "leader's daemon killed, the standby's certificate rotated meanwhile",
+            SwitchoverFlapping => "switchover while the link between the two flaps",
+            DeleteBlocked => "switchover, and a finalizer blocks the deletion for 10 s",
+            Everything => "leader cut off, all other daemons stopped, witness killed; then all of it healed",
         }
     }
 
@@ -113,7 +134,8 @@ impl Fault {
     pub(crate) fn lasts(self) -> Option<Duration> {
         match self {
             LeaderPaused => Some(Duration::from_secs(10)),
-            AllRestarted | AllKilled | Rolling => Some(Duration::ZERO),
+            DeleteBlocked => Some(BLOCKED),
+            AllRestarted | AllKilled | Rolling | SwitchoverFlapping => Some(Duration::ZERO),
             _ => None,
         }
     }
@@ -132,6 +154,8 @@ impl Fault {
                 | StandbyDeaf
                 | WitnessMute
                 | WitnessDeaf
+                | SwitchoverFlapping
+                | Everything
         )
     }
 
@@ -196,6 +220,32 @@ impl Fault {
                 world.member(leader).kill().await?;
                 rotate_certificate(world, standby)?;
             }
+            SwitchoverFlapping => {
+                for flap in 0..FLAPS {
+                    futures::try_join!(
+                        fleet.cut_one_way(leader, standby),
+                        fleet.cut_one_way(standby, leader)
+                    )?;
+                    tokio::time::sleep(FLAP).await;
+                    fleet.heal().await?;
+                    if flap == 0 {
+                        switchover(world, standby, &["--wait=false"])?;
+                    }
+                    tokio::time::sleep(FLAP).await;
+                }
+            }
+            DeleteBlocked => {
+                set_finalizers(world.member(leader), json!([FINALIZER])).await?;
+                switchover(world, standby, &["--wait=false"])?;
+            }
+            Everything => {
+                fleet.cut_off(leader).await?;
+                let others = fleet.members.iter().filter(|member| member.name() != leader);
+                try_join_all(others.map(|member| member.daemon.pause(&member.cluster))).await?;
+                if let Some(witness) = &fleet.witness {
+                    witness.kill().await?;
+                }
+            }
         }
         Ok(at)
     }
@@ -214,6 +264,24 @@ impl Fault {
             LeaderApiDown => world.member(leader).cluster.start_api_server().await,
             StandbyApiDown => world.member(standby).cluster.start_api_server().await,
             AllRestarted | AllKilled | Rolling => Ok(()),
+            // An operator's choice outweighs rank, so an operator has to undo it.
+            SwitchoverFlapping => {
+                crate::run::one_leads(world).await?;
+                give_back(world, leader)
+            }
+            DeleteBlocked => {
+                set_finalizers(world.member(leader), json!(null)).await?;
+                world.member(standby).wait_leading(TERMINATE).await?;
+                give_back(world, leader)
+            }
+            Everything => {
+                let others = world.fleet.members.iter().filter(|member| member.name() != leader);
+                try_join_all(others.map(|member| member.daemon.resume(&member.cluster))).await?;
+                if let Some(witness) = &world.fleet.witness {
+                    witness.start_again().await?;
+                }
+                world.fleet.heal().await.map(drop)
+            }
             LeaderCut | StandbyCut | WitnessCut | LinkCut | LeaderMute | LeaderDeaf | StandbyMute
             | StandbyDeaf | WitnessMute | WitnessDeaf => world.fleet.heal().await.map(drop),
         }
@@ -229,6 +297,34 @@ async fn start_all(world: &World) -> Result<()> {
     if let Some(witness) = &world.fleet.witness {
         witness.start_again().await?;
     }
+    Ok(())
+}
+
+/// `flagship switchover --to MEMBER`.
+fn switchover(world: &World, to: &str, more: &[&str]) -> Result<()> {
+    let kubeconfig = world.kubeconfig().display().to_string();
+    let mut args = vec!["switchover", "--to", to, "--kubeconfig", &kubeconfig];
+    for member in &world.fleet.members {
+        args.extend(["--context", member.name()]);
+    }
+    args.extend(more);
+    world.fleet.flagship.run(&args).map(drop)
+}
+
+fn give_back(world: &World, leader: &str) -> Result<()> {
+    if clusters::fleet::leads(&world.member(leader).state(), leader) {
+        return Ok(());
+    }
+    switchover(world, leader, &["--timeout", "1m"])
+}
+
+/// Sets the finalizers of the payload's Deployment.
+async fn set_finalizers(member: &Member, finalizers: Value) -> Result<()> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "Deployment"));
+    let api: Api<DynamicObject> = Api::namespaced_with(member.cluster.client().await?, "default", &kind);
+    let patch = json!({"metadata": {"finalizers": finalizers}});
+    let name = clusters::watch::Payload::default().deployment;
+    api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.context("set finalizers")?;
     Ok(())
 }
 

@@ -109,8 +109,11 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     at_rest(world).await.context("after the fault")?;
     let takeover = created_elsewhere(world, leader, at).map(|created| created - at);
     let outcome = Outcome {
-        leads: in_words(world, &said),
-        untouched: takeover.is_none() && untouched(world, leader, &before),
+        // Where the lead ends up is chance then, but it is in one place.
+        leads: if fault == Fault::SwitchoverFlapping { "either".to_owned() } else { in_words(world, &said) },
+        untouched: takeover.is_none()
+            && fault != Fault::SwitchoverFlapping
+            && untouched(world, leader, &before),
         audit: world.audit(at),
         takeover,
         worst,
@@ -224,6 +227,22 @@ fn unrest(world: &World, leader: &str) -> Vec<String> {
         }
     }
     unrest
+}
+
+/// Waits until exactly one daemon says that it leads, and its payload is ready.
+pub(crate) async fn one_leads(world: &World) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let leaders = who_leads(world).await;
+        if let [one] = leaders.as_slice()
+            && payload_ready(&world.member(one).state())
+            && world.auditor.clusters_with_payload() == 1
+        {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "leading after {SETTLE:?}: {leaders:?}");
+        tokio::time::sleep(ASK_EVERY).await;
+    }
 }
 
 /// Waits until every member hears everybody.
