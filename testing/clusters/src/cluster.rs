@@ -45,13 +45,22 @@ pub struct Options {
     pub nodes: u8,
     /// The manifests that give it the CRD and the daemon's rights: a `deploy` directory.
     pub deploy: PathBuf,
+    /// Whether watches of payload kinds can be taken up again without a gap when the API server has restarted. Real API
+    /// servers cannot do that, so this is for who must know what happened meanwhile.
+    pub exact_watches: bool,
 }
 
 impl Options {
     /// A cluster with one node and the manifests of this checkout.
     #[must_use]
     pub fn new(name: &str, service_address: Ipv4Addr) -> Self {
-        Self { name: name.to_owned(), service_address, nodes: 1, deploy: install::deploy_dir() }
+        Self {
+            name: name.to_owned(),
+            service_address,
+            nodes: 1,
+            deploy: install::deploy_dir(),
+            exact_watches: false,
+        }
     }
 }
 
@@ -89,6 +98,9 @@ impl Cluster {
         record.set_supervisor(supervisor.pid());
         let credentials = Credentials::create(&dir.join("pki"), &addresses.certified())?;
         record.api_server = components::api_server(assets, &addresses, &credentials);
+        if options.exact_watches {
+            record.api_server.extend(components::exact_watches());
+        }
         record.write(&dir)?;
         if let Some(network) = network {
             network.plug(options.service_address, supervisor.pid())?;

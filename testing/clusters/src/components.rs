@@ -101,6 +101,23 @@ pub(crate) fn etcd(assets: &Assets, addresses: &Addresses, dir: &Path) -> Vec<St
     argv
 }
 
+/// Flags with which a watch of the kinds that payloads are made of can be taken up after any outage: the store answers,
+/// which forgets nothing. With the cache that usually answers, a restarted API server cannot tell what went before.
+pub(crate) fn exact_watches() -> [String; 2] {
+    let kinds = [
+        "deployments.apps",
+        "statefulsets.apps",
+        "daemonsets.apps",
+        "replicasets.apps",
+        "jobs.batch",
+        "configmaps",
+        "services",
+        "pods",
+    ];
+    let sizes: Vec<String> = kinds.iter().map(|kind| format!("{kind}#0")).collect();
+    [format!("--watch-cache-sizes={}", sizes.join(",")), "--etcd-compaction-interval=0".to_owned()]
+}
+
 pub(crate) fn api_server(assets: &Assets, addresses: &Addresses, credentials: &Credentials) -> Vec<String> {
     let mut argv = assets.api_server.argv();
     argv.extend([

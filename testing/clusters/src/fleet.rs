@@ -105,11 +105,13 @@ pub struct Layout {
     pub plans: Vec<Plan>,
     /// A witness beside them.
     pub witness: Option<WitnessPlan>,
+    /// As [`cluster::Options::exact_watches`].
+    pub exact_watches: bool,
 }
 
 impl From<Vec<Plan>> for Layout {
     fn from(plans: Vec<Plan>) -> Self {
-        Self { plans, witness: None }
+        Self { plans, witness: None, exact_watches: false }
     }
 }
 
@@ -298,12 +300,18 @@ impl Fleet {
     /// # Errors
     /// If any of it fails; nothing is left running then.
     pub async fn start(harness: &Harness, flagship: &Flagship, layout: impl Into<Layout>) -> Result<Self> {
-        let Layout { plans, witness } = layout.into();
+        let Layout { plans, witness, exact_watches } = layout.into();
         let plans = if harness.mode() == Mode::Loopback { on_loopback(plans)? } else { plans };
         let starts = plans.iter().map(|plan| async {
             let address = plan.address()?;
             let deploy = flagship.deploy().to_owned();
-            harness.start(cluster::Options { deploy, ..cluster::Options::new(plan.name(), address) }).await
+            harness
+                .start(cluster::Options {
+                    deploy,
+                    exact_watches,
+                    ..cluster::Options::new(plan.name(), address)
+                })
+                .await
         });
         let clusters = futures::future::try_join_all(starts).await?;
         let tls_dir = harness.state_dir().join("certificates");

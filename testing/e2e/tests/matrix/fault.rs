@@ -29,6 +29,7 @@ const FLAP: Duration = Duration::from_millis(700);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     LeaderKilled,
+    LeaderTerminated,
     StandbyKilled,
     WitnessKilled,
     LeaderCut,
@@ -61,6 +62,7 @@ impl Fault {
         let both_ends_are_one = [StandbyCut, LinkCut, StandbyMute, StandbyDeaf];
         let all = [
             LeaderKilled,
+            LeaderTerminated,
             LeaderCut,
             LeaderMute,
             LeaderDeaf,
@@ -100,6 +102,7 @@ impl Fault {
     pub(crate) fn title(self) -> &'static str {
         match self {
             LeaderKilled => "leader's daemon killed",
+            LeaderTerminated => "leader's daemon ended (SIGTERM), and does not come back",
             StandbyKilled => "standby's daemon killed",
             WitnessKilled => "witness killed",
             LeaderCut => "leader cut off",
@@ -127,7 +130,12 @@ impl Fault {
 
     /// Whether no process in the leader's cluster can stop the payload: its only daemon is dead or stopped.
     pub(crate) fn leaves_the_payload_alone(self) -> bool {
-        matches!(self, LeaderKilled | LeaderPaused | CertificateRotated)
+        matches!(self, LeaderKilled | LeaderTerminated | LeaderPaused | CertificateRotated)
+    }
+
+    /// Whether the leader has said that it will be back, so that it is waited for.
+    pub(crate) fn is_announced(self) -> bool {
+        self == LeaderTerminated
     }
 
     /// How long it lasts. `None`: until somebody else leads, or the longest time in which that may happen has passed.
@@ -166,6 +174,10 @@ impl Fault {
         let at = Instant::now();
         match self {
             LeaderKilled => world.member(leader).kill().await?,
+            LeaderTerminated => {
+                let member = world.member(leader);
+                member.daemon.terminate(&member.cluster, TERMINATE).await?;
+            }
             StandbyKilled => world.member(standby).kill().await?,
             WitnessKilled => witness(world)?.kill().await?,
             LeaderCut => return fleet.cut_off(leader).await,
@@ -254,7 +266,9 @@ impl Fault {
     pub(crate) async fn mend(self, world: &World) -> Result<()> {
         let (leader, standby) = best_two(world);
         match self {
-            LeaderKilled | CertificateRotated => world.member(leader).start_again().await.map(drop),
+            LeaderKilled | LeaderTerminated | CertificateRotated => {
+                world.member(leader).start_again().await.map(drop)
+            }
             StandbyKilled => world.member(standby).start_again().await.map(drop),
             WitnessKilled => witness(world)?.start_again().await.map(drop),
             LeaderPaused => {

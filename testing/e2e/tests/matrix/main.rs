@@ -40,13 +40,11 @@ impl Kind {
     }
 
     fn layout(self) -> Result<Layout> {
-        Ok(match self {
-            Self::Two => two_members()?.into(),
-            Self::TwoAndWitness => {
-                Layout { plans: two_members()?, witness: Some(WitnessPlan::new()) }.in_quorum()
-            }
-            Self::Three => Layout::from(three_members()?).in_quorum(),
-        })
+        let plans = if self == Self::Three { three_members()? } else { two_members()? };
+        let witness = (self == Self::TwoAndWitness).then(WitnessPlan::new);
+        // Rows in which an API server restarts would have no answer otherwise.
+        let layout = Layout { witness, exact_watches: true, ..Layout::from(plans) };
+        Ok(if self.quorum() { layout.in_quorum() } else { layout })
     }
 }
 

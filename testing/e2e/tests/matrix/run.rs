@@ -31,7 +31,7 @@ pub(crate) struct Outcome {
     audit: Report,
     /// From the fault to the payload created elsewhere.
     takeover: Option<Duration>,
-    /// `status.worstCaseFailoverSeconds.crash` before the fault.
+    /// `status.worstCaseFailoverSeconds` before the fault.
     worst: Duration,
 }
 
@@ -97,11 +97,16 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     at_rest(world).await.context("before the fault")?;
     let (leader, _) = best_two(world);
     let before = world.facts(leader)?;
-    let worst = worst_case(world.member(leader))?;
+    let worst =
+        worst_case(world.member(leader), if fault.is_announced() { "announcedRestart" } else { "crash" })?;
     let dropped = world.fleet.dropped_packets().await?;
     let at = fault.strike(world).await?;
     last(world, fault, at, worst).await?;
-    let said = who_leads(world).await;
+    let said = if fault.lasts() == Some(Duration::ZERO) {
+        vec![one_leads(world).await?]
+    } else {
+        who_leads(world).await
+    };
     if fault.drops_packets() {
         ensure!(world.fleet.dropped_packets().await? > dropped, "no packet was dropped: it was no fault");
     }
@@ -181,8 +186,8 @@ fn untouched(world: &World, leader: &str, before: &Facts) -> bool {
     world.facts(leader).is_ok_and(|facts| facts == *before)
 }
 
-fn worst_case(leader: &Member) -> Result<Duration> {
-    let seconds = leader.state().status(leader.name(), "worstCaseFailoverSeconds")["crash"].as_u64();
+fn worst_case(leader: &Member, of: &str) -> Result<Duration> {
+    let seconds = leader.state().status(leader.name(), "worstCaseFailoverSeconds")[of].as_u64();
     Ok(Duration::from_secs(seconds.context("the leader does not say how long a failover may take")?))
 }
 
@@ -223,14 +228,14 @@ fn unrest(world: &World, leader: &str) -> Vec<String> {
         let alive = state.status(name, "memberCounts")["alive"].as_u64();
         note(alive == Some(everybody as u64), format!("{alive:?} of {everybody} alive"));
         if name == leader {
-            note(worst_case(member).is_ok(), "no worstCaseFailoverSeconds".to_owned());
+            note(worst_case(member, "crash").is_ok(), "no worstCaseFailoverSeconds".to_owned());
         }
     }
     unrest
 }
 
 /// Waits until exactly one daemon says that it leads, and its payload is ready.
-pub(crate) async fn one_leads(world: &World) -> Result<()> {
+pub(crate) async fn one_leads(world: &World) -> Result<String> {
     let deadline = Instant::now() + SETTLE;
     loop {
         let leaders = who_leads(world).await;
@@ -238,7 +243,7 @@ pub(crate) async fn one_leads(world: &World) -> Result<()> {
             && payload_ready(&world.member(one).state())
             && world.auditor.clusters_with_payload() == 1
         {
-            return Ok(());
+            return Ok(one.clone());
         }
         ensure!(Instant::now() < deadline, "leading after {SETTLE:?}: {leaders:?}");
         tokio::time::sleep(ASK_EVERY).await;
