@@ -117,7 +117,7 @@ async fn without_a_leader_resume_is_told_to_everybody_and_waits_for_one() {
 async fn a_dry_run_says_so_to_the_leader_and_waits_for_nothing() {
     let fleet = fleet().await;
     fleet.newyork.lock().unwrap().daemon = Some(|object, _, order| {
-        answer(object, order, true, "the lead would go to sheffield", Some("sheffield"))
+        answer(object, order, true, "the lead would go to sheffield", Some("sheffield"));
     });
     assert_eq!(run(&fleet, &["switchover", "--dry-run"]).await.unwrap(), Exit::Success);
     assert_eq!(order(&fleet.newyork, "kube-vip.io/switchover").unwrap()["dryRun"], true);

@@ -19,7 +19,7 @@ pub(crate) async fn carry_out(
     node: &NodeHandle,
 ) -> (OrderAnswer, Happening) {
     let answer = node.order(to_node(key, order)).await;
-    told(key, order, answer, Timestamp::now())
+    told(key, order, &answer, Timestamp::now())
 }
 
 fn to_node(key: &str, order: &OperatorOrder) -> Order {
@@ -43,16 +43,16 @@ fn to_node(key: &str, order: &OperatorOrder) -> Order {
 fn told(
     key: &'static str,
     order: &OperatorOrder,
-    answer: Result<Accepted, String>,
+    answer: &Result<Accepted, String>,
     now: Timestamp,
 ) -> (OrderAnswer, Happening) {
     let verb = verb(key);
     let accepted = answer.is_ok();
-    let target = match &answer {
+    let target = match answer {
         Ok(Accepted::Target(to)) => Some(to.to_string()),
         _ => None,
     };
-    let message = match (&answer, order.dry_run) {
+    let message = match (answer, order.dry_run) {
         (Err(because), _) => because.clone(),
         (Ok(Accepted::Config), _) if key == PAUSE_ANNOTATION => "the fleet is paused".into(),
         (Ok(Accepted::Config), _) => "the fleet goes on".into(),
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_refusal_is_told_with_its_reason_and_stays_in_the_history() {
         let because = Err("sheffield leads, or may, and not this member: tell sheffield".into());
-        let (answer, happening) = told(PAUSE_ANNOTATION, &order("work"), because, Timestamp::UNIX_EPOCH);
+        let (answer, happening) = told(PAUSE_ANNOTATION, &order("work"), &because, Timestamp::UNIX_EPOCH);
         assert!(!answer.accepted && answer.id == "7" && answer.message.starts_with("sheffield leads"));
         assert!(happening.notice.warning && happening.history);
         assert_eq!(
@@ -118,10 +118,10 @@ mod tests {
     #[test]
     fn a_dry_run_is_no_history() {
         let to = || Ok(Accepted::Target("sheffield".parse().unwrap()));
-        let (answer, happening) = told(SWITCHOVER_ANNOTATION, &order("drill"), to(), Timestamp::UNIX_EPOCH);
+        let (answer, happening) = told(SWITCHOVER_ANNOTATION, &order("drill"), &to(), Timestamp::UNIX_EPOCH);
         assert!(answer.accepted && answer.target.as_deref() == Some("sheffield") && happening.history);
         let dry = OperatorOrder { dry_run: true, ..order("drill") };
-        let (answer, happening) = told(SWITCHOVER_ANNOTATION, &dry, to(), Timestamp::UNIX_EPOCH);
+        let (answer, happening) = told(SWITCHOVER_ANNOTATION, &dry, &to(), Timestamp::UNIX_EPOCH);
         assert_eq!(answer.message, "the lead would go to sheffield");
         assert!(!happening.history);
     }
