@@ -1,7 +1,7 @@
 //! Every fault on every kind of fleet: who leads, for how long nobody did, and whether the payload was in two clusters
 //! at once. What comes out is `docs/failure-matrix.md`; an outcome that differs from it fails the test.
 //!
-//! `UPDATE_MATRIX=1 cargo test -p flagship-e2e --test matrix` writes the outcomes and the times of this run into it.
+//! `UPDATE_MATRIX=1 cargo test -p flagship-e2e --features matrix --test matrix` writes the outcomes and the times of this run into it.
 //! `MATRIX_ROWS=LeaderKilled,LeaderCut` runs only these rows, and then writes nothing.
 
 mod document;
