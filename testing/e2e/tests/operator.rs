@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use flagship_e2e::{World, e2e};
+use flagship_e2e::{Expect, World, e2e};
 use serde_json::{Value, json};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -111,7 +111,8 @@ fn a_pause_survives_restarts_and_holds_a_failover_back_until_it_is_ended() {
             ensure!(status.contains("PAUSED by an operator") && status.contains("network work"), "{status}");
             let tls = world.fleet.tls_dir.display().to_string();
             ensure!(flagship(world, &["check", "--tls-dir", &tls]).is_err(), "nobody would take over");
-            // The failover that does not happen.
+            // The failover that does not happen, and then does; what the killed daemon left runs on.
+            world.expect(Expect::Overlap("the payload of a killed daemon runs on"));
             sheffield.kill().await?;
             world
                 .condition("newyork", "Leading", "False", "nobody takes the lead before flagship resume")
@@ -139,6 +140,7 @@ fn a_lead_is_forced_only_above_the_highest_term_and_with_everybody_named() {
         "a_lead_is_forced_only_above_the_highest_term_and_with_everybody_named",
         World::two(),
         async |world| {
+            world.expect(Expect::Overlap("the operator says that it is stopped, and it is not"));
             let (newyork, sheffield) = world.settle().await?;
             flagship(world, &["pause", "--reason", "drill"])?;
             let known = term(world, "sheffield")?;
