@@ -175,7 +175,8 @@ async fn judged_anew(member: &Member, pod: &Replica, because: &str) -> Result<()
             "labels": {"kube-vip.io/multicluster": "default.newyork"},
             "annotations": {"kube-vip.io/term": term.to_string()}},
     });
-    let params = PatchParams { dry_run: true, ..PatchParams::apply("flagship").force() };
+    // Not a dry run: those are not judged.
+    let params = PatchParams::apply("flagship").force();
     let deadline = Instant::now() + MINUTE;
     loop {
         match api.patch("fenced-probe", &params, &Patch::Apply(&map)).await {
