@@ -41,6 +41,19 @@ fn term(world: &World, member: &str) -> Result<i64> {
     world.member(member).state().status(member, "term").as_i64().context("a term")
 }
 
+/// Since when the payload is in one cluster only: the last pods of the other go a moment after their Deployment.
+async fn once_apart(world: &World) -> Result<Instant> {
+    let deadline = Instant::now() + MINUTE;
+    loop {
+        let since = Instant::now();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        match world.no_overlap(since) {
+            Ok(()) => return Ok(since),
+            Err(error) => ensure!(Instant::now() < deadline, "{error:#}"),
+        }
+    }
+}
+
 #[test]
 fn a_switchover_moves_the_lead_to_the_named_member_and_it_stays_there() {
     e2e("a_switchover_moves_the_lead_to_the_named_member_and_it_stays_there", World::two(), async |world| {
@@ -125,7 +138,7 @@ fn a_pause_survives_restarts_and_holds_a_failover_back_until_it_is_ended() {
             sheffield.start_again().await?;
             sheffield.wait_gone(MINUTE).await?;
             // Rank decides again.
-            let back = Instant::now();
+            let back = once_apart(world).await?;
             sheffield.wait_leading(MINUTE).await?;
             newyork.wait_gone(MINUTE).await?;
             world.no_overlap(back)?;
@@ -148,7 +161,10 @@ fn a_lead_is_forced_only_above_the_highest_term_and_with_everybody_named() {
                 let above = above.to_string();
                 let args =
                     ["fleet", "force-lead", "--to", "newyork", "--reason", "drill", "--above-term", &above];
-                let stopped = format!("--i-have-stopped={stopped}");
+                let stopped = match stopped {
+                    "" => "--i-have-stopped".to_owned(),
+                    stopped => format!("--i-have-stopped={stopped}"),
+                };
                 args.iter().map(ToString::to_string).chain([stopped]).collect()
             };
             let refused_force = |above, stopped: &str, because: &str| {
