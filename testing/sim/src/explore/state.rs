@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::hash::Hasher;
 use std::time::Duration;
 
+use flagship_election::ResignReason;
 use flagship_election::{
     Config, Directive, Election, Input, Message, Output, PeerView, Permit, Presence, Record, Restored, Spec,
     Standing,
 };
-use flagship_types::{FleetConfig, Health, Instant, MemberName, Metadata, Rank, Role, Term};
+use flagship_types::{FleetConfig, Health, Instant, MemberName, Metadata, Mode, Rank, Role, Term};
 use siphasher::sip::SipHasher13;
 
 /// A small fleet.
@@ -150,6 +151,30 @@ impl State {
         false
     }
 
+    /// The leader is gone, everybody else knows, and the first of them is about to ask for the lead.
+    pub fn lose_leader(&mut self, steps: usize) -> bool {
+        let [leader] = self.leaders()[..] else { return false };
+        let crashes = self.left.crashes;
+        self.left.crashes = 1;
+        self.apply(Action::Crash(leader, false));
+        self.left.crashes = crashes;
+        for other in (0..self.nodes.len()).filter(|other| *other != leader) {
+            self.apply(Action::Notice(other, leader));
+        }
+        let asks = |state: &Self| {
+            let role = |node: &Node| node.core.as_ref().map(Election::role);
+            state.nodes.iter().any(|node| role(node) == Some(Role::Candidate))
+        };
+        for _ in 0..steps {
+            if asks(self) {
+                return true;
+            }
+            let Some(action) = self.orderly() else { return false };
+            self.apply(action);
+        }
+        false
+    }
+
     /// What an undisturbed fleet does next: all that is on its way, then the earliest timeout.
     fn orderly(&self) -> Option<Action> {
         let actions = self.actions();
@@ -189,6 +214,8 @@ impl State {
                 }
             }
         }
+        // Where clocks are one, a write takes no time, though anything else may come before it.
+        let writing = self.nodes.iter().any(|node| node.core.is_some() && node.pending.is_some());
         let earliest = self.nodes.iter().filter_map(|n| n.core.as_ref()?.next_timeout()).min();
         for (i, node) in self.nodes.iter().enumerate() {
             let Some(core) = &node.core else {
@@ -199,7 +226,7 @@ impl State {
                 out.push(Action::Stored(i));
             }
             let due = core.next_timeout();
-            if due.is_some() && (self.clocks_differ() || due == earliest) {
+            if due.is_some() && (self.clocks_differ() || (due == earliest && !writing)) {
                 out.push(Action::Timeout(i));
             }
             if node.payload.is_some() && deletes(core) {
@@ -236,7 +263,7 @@ impl State {
 
     /// In Availability nothing rests on time, so clocks may go as they like.
     fn clocks_differ(&self) -> bool {
-        self.fleet.config.mode == flagship_types::Mode::Availability
+        self.fleet.config.mode == Mode::Availability
     }
 
     /// Makes it happen.
@@ -396,9 +423,36 @@ impl State {
             }
         }
         self.run(node);
+        self.hurry(node);
+        self.check_leases(node);
         let illegal = self.nodes[node].core.as_ref().is_some_and(|core| core.stats().illegal_moves > 0);
         if illegal {
             self.violated(format!("{} made an illegal move", NAMES[node]));
+        }
+    }
+
+    /// A lost lease: the payload is gone at once, as far as time goes here.
+    fn hurry(&mut self, node: usize) {
+        let lost = |core: &Election| {
+            matches!(core.directive(), Directive::Stop { reason: ResignReason::LeaseLost, .. })
+        };
+        if self.nodes[node].payload.is_some() && self.nodes[node].core.as_ref().is_some_and(lost) {
+            self.deleted(node);
+        }
+    }
+
+    fn check_leases(&mut self, node: usize) {
+        let holds = |node: &Node| {
+            let core = node.core.as_ref()?;
+            let leads = matches!(core.role(), Role::Leader | Role::Stopping);
+            core.lease_until().filter(|until| leads && *until > node.now)
+        };
+        if self.clocks_differ() || holds(&self.nodes[node]).is_none() {
+            return;
+        }
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        if let Some(other) = others.into_iter().find(|other| holds(&self.nodes[*other]).is_some()) {
+            self.violated(format!("{} and {} both have a lease", NAMES[node], NAMES[other]));
         }
     }
 
@@ -449,16 +503,18 @@ impl State {
             self.violated(format!("{} resumes term {term}, which it found stopping", NAMES[node]));
         }
         let first = *self.ran.entry(term).or_insert(node);
-        let quorum = self.fleet.config.mode == flagship_types::Mode::Quorum;
+        let quorum = self.fleet.config.mode == Mode::Quorum;
         if first != node && (quorum || !self.mistaken) {
             self.violated(format!("{} and {} run in term {term}", NAMES[first], NAMES[node]));
         }
         let others = (0..self.nodes.len()).filter(|other| *other != node);
         let beside = others.into_iter().find(|other| {
             let other_node = &self.nodes[*other];
-            other_node.payload.is_some() && other_node.core.is_some() && !self.down[node][*other]
+            let seen = quorum || !self.down[node][*other];
+            other_node.payload.is_some() && other_node.core.is_some() && seen
         });
-        if let (Some(other), true) = (beside, self.nodes[node].payload.is_none() && !self.mistaken) {
+        let excused = self.mistaken && !quorum;
+        if let (Some(other), true) = (beside, self.nodes[node].payload.is_none() && !excused) {
             self.violated(format!("{} starts its payload beside that of {}", NAMES[node], NAMES[other]));
         }
         self.nodes[node].payload = Some(term);
@@ -541,6 +597,14 @@ impl Fleet {
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
+    }
+
+    /// The same in Quorum: all vote, the last one may be a witness.
+    pub fn in_quorum(self, witness: bool) -> Self {
+        let count = self.ranks.len();
+        let voters = (0..count).map(name).collect();
+        let config = FleetConfig { mode: Mode::Quorum, voters, ..self.config };
+        Self { config, witness: witness.then_some(count - 1), ..self }
     }
 
     fn spec(&self, node: usize) -> Spec {

@@ -5,7 +5,7 @@
 //!
 //! | bug | what the core does wrong | invariant | plan |
 //! |---|---|---|---|
-//! | `GrantsTwice` | a voter grants whatever it is asked for, a term again to another candidate, too | 1 | all |
+//! | `GrantsTwice` | a voter grants whatever it is asked for, a term again to another candidate, too | 1, 2 | claims |
 //! | `GrantsUnrecorded` | a grant is told before it is durable | 1 | model check |
 //! | `RunsUnrecorded` | the payload runs before the lead is durable | 5 | api |
 //! | `ResumesStopping` | a process that finds an unfinished stop leads on | 6 | delete |
@@ -19,7 +19,7 @@
 //! | `LeaseOverstayed` | Quorum: a leader takes its lease for longer than the voters promised | 3 | partition |
 //! | `SelfStopForgotten` | Quorum: a leader that lost its lease does not stop | 4 | partition |
 //! | `GraceNotWaited` | Quorum: a successor does not wait until its predecessor has stopped | 4 | freeze |
-//! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | mix |
+//! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | promise |
 //! | `VotersAllAtOnce` | Quorum: all voters are changed at once | 10 | voters |
 
 #[cfg(feature = "planted-bugs")]
@@ -63,7 +63,7 @@ mod planted {
 
     /// All of them.
     pub const PLANTED: [Planted; 17] = [
-        bug(PlantedBug::GrantsTwice, &[1], "all"),
+        bug(PlantedBug::GrantsTwice, &[1], "claims"),
         bug(PlantedBug::GrantsUnrecorded, &[1], "mix"),
         bug(PlantedBug::RunsUnrecorded, &[5], "api"),
         bug(PlantedBug::ResumesStopping, &[6], "delete"),
@@ -74,11 +74,11 @@ mod planted {
         bug(PlantedBug::DownMustGrant, &[7, 9], "parts"),
         bug(PlantedBug::TermForgotten, &[13], "restart"),
         bug(PlantedBug::HashOrder, &[12], "restart"),
-        bug(PlantedBug::GrantsTwice, &[2], "mix"),
+        bug(PlantedBug::GrantsTwice, &[2], "claims"),
         bug(PlantedBug::LeaseOverstayed, &[3], "partition"),
         bug(PlantedBug::SelfStopForgotten, &[4], "partition"),
         bug(PlantedBug::GraceNotWaited, &[4], "freeze"),
-        bug(PlantedBug::PromiseForgotten, &[3, 4], "mix"),
+        bug(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
         bug(PlantedBug::VotersAllAtOnce, &[10], "voters"),
     ];
 

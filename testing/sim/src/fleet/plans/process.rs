@@ -160,3 +160,19 @@ pub(super) fn api(draft: &mut Draft) {
         }
     }
 }
+
+/// The leader is cut off or stopped, and before its lease is over the voters restart: what they had promised still holds.
+pub(super) fn promise(draft: &mut Draft) {
+    let leader = draft.leader();
+    let lasts = draft.ms(15_000, 40_000);
+    match draft.chance(2) {
+        true => draft.add(Duration::ZERO, lasts, Fault::Split { side: vec![leader] }),
+        false => draft.add(Duration::ZERO, lasts, Fault::Freeze { host: leader }),
+    }
+    for host in 0..draft.n() {
+        if host != leader {
+            let (at, lasts) = (draft.ms(0, 900), draft.ms(100, 600));
+            draft.add(at, lasts, Fault::Crash { host, reset: true, back: Some(Back::Whole) });
+        }
+    }
+}
