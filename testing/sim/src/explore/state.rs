@@ -330,11 +330,12 @@ impl State {
         let Some(core) = &self.nodes[node].core else { return };
         let directive = core.directive().clone();
         if let Directive::Stop { term, .. } = directive {
+            let payload = self.nodes[node].payload.take();
             self.input(node, Input::DeletionBegan(term));
             if !self.nodes[node].core.as_ref().is_some_and(deletes) {
+                self.nodes[node].payload = payload;
                 return;
             }
-            self.nodes[node].payload = None;
             self.input(node, Input::PayloadStopped(term));
         } else {
             self.nodes[node].payload = None;
