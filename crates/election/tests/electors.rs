@@ -68,7 +68,8 @@ fn a_witness_says_that_it_is_one_and_proposes_nothing() {
         stopping: None,
         term: Term(3),
         leader: Some(name("newyork")),
-        config: FleetConfig::default(),
+        // Written by a leader: before that a member's own proposal stands for it.
+        config: FleetConfig { version: ConfigVersion(1), ..FleetConfig::default() },
         forgotten: Vec::new(),
     };
     let restored = Restored { record: Some(record), ..Restored::default() };
