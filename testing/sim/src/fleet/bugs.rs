@@ -6,7 +6,7 @@
 //! | bug | what the core does wrong | invariant | plan |
 //! |---|---|---|---|
 //! | `GrantsTwice` | a voter grants whatever it is asked for, a term again to another candidate, too | 1, 2 | claims |
-//! | `GrantsUnrecorded` | a grant is told before it is durable | 1 | model check |
+//! | `GrantsUnrecorded` | a grant is told before it is durable | two leases, 1 | the model check (`tests/explore.rs`): no plan brings it out |
 //! | `RunsUnrecorded` | the payload runs before the lead is durable | 5 | api |
 //! | `ResumesStopping` | a process that finds an unfinished stop leads on | 6 | delete |
 //! | `LeaderIgnored` | the lead is taken for free though its holder is there | 11 | restart |
@@ -62,9 +62,8 @@ mod planted {
     }
 
     /// All of them.
-    pub const PLANTED: [Planted; 17] = [
+    pub const PLANTED: [Planted; 16] = [
         bug(PlantedBug::GrantsTwice, &[1], "claims"),
-        bug(PlantedBug::GrantsUnrecorded, &[1], "mix"),
         bug(PlantedBug::RunsUnrecorded, &[5], "api"),
         bug(PlantedBug::ResumesStopping, &[6], "delete"),
         bug(PlantedBug::LeaderIgnored, &[11], "restart"),
@@ -104,10 +103,12 @@ mod planted {
             let plan = plans::draw(seed, kind, None);
             let violation = match planted.invariants {
                 [12, ..] => run_twice(&plan, seed, record),
-                _ => run(&plan, seed, record).violations.into_iter().next(),
+                _ => {
+                    let mut found = run(&plan, seed, record).violations.into_iter();
+                    found.find(|found| planted.invariants.contains(&found.invariant))
+                }
             };
-            let Some(violation) = violation.filter(|found| planted.invariants.contains(&found.invariant))
-            else {
+            let Some(violation) = violation else {
                 continue;
             };
             if run(&plan, seed, Record::default()).violations.is_empty() {
