@@ -61,12 +61,12 @@ fn two_found_a_fleet() {
 #[test]
 fn two_with_everything() {
     clean("two, all", &settled(Fleet::new(&[2, 1]), ALL), 10);
-    clean("two, crash", &settled(Fleet::new(&[2, 1]), CRASH), 12);
+    clean("two, crash", &settled(Fleet::new(&[2, 1]), CRASH), 13);
 }
 
 #[test]
 fn three_with_a_crash_and_a_loss() {
-    clean("three, crash and loss", &settled(Fleet::new(&[3, 2, 1]), CRASH_AND_LOSS), 7);
+    clean("three, crash and loss", &settled(Fleet::new(&[3, 2, 1]), CRASH_AND_LOSS), 8);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn three_without_their_leader() {
 #[test]
 fn quorum_of_two_and_a_witness() {
     let fleet = || Fleet::new(&[2, 1, 0]).in_quorum(true);
-    clean("Quorum, two and a witness, crash and loss", &settled(fleet(), CRASH_AND_LOSS), 8);
+    clean("Quorum, two and a witness, crash and loss", &settled(fleet(), CRASH_AND_LOSS), 9);
     clean("Quorum, two and a witness, leader gone, crash and loss", &orphaned(fleet(), CRASH_AND_LOSS), 8);
 }
 
@@ -96,12 +96,11 @@ fn planted_bugs_are_found() {
 
     let with = |fleet: Fleet, bug| Fleet { planted: Some(bug), ..fleet };
     let two = || Fleet::new(&[2, 1]);
-    let three = || Fleet::new(&[3, 2, 2]);
     let quorum = || Fleet::new(&[2, 1, 1]).in_quorum(false);
     for (bug, start, depth) in [
         (PlantedBug::RunsUnrecorded, State::start(with(two(), PlantedBug::RunsUnrecorded), CALM), 16),
         (PlantedBug::GrantsUnrecorded, orphaned(with(quorum(), PlantedBug::GrantsUnrecorded), CRASH), 14),
-        (PlantedBug::GrantsTwice, orphaned(with(three(), PlantedBug::GrantsTwice), CALM), 14),
+        (PlantedBug::GrantsTwice, orphaned(with(quorum(), PlantedBug::GrantsTwice), CALM), 14),
     ] {
         let found = explore(&start, Search { depth, states: MOST_STATES });
         println!("{bug:?}: {} states, {:?}", found.states, found.violation);

@@ -37,7 +37,7 @@ fn fleet(ranks: &[i64]) -> Vec<HostSpec> {
 }
 
 fn voters(names: &[&str]) -> Vec<MemberName> {
-    names.iter().map(|name| MemberName::new(name).unwrap()).collect()
+    names.iter().map(|name| MemberName::new(name).expect("valid")).collect()
 }
 
 fn quorum_of(hosts: Vec<HostSpec>, names: &[&str]) -> Vec<HostSpec> {
