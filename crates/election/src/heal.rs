@@ -289,6 +289,9 @@ impl Election {
     /// The newer configuration decides; of two with one version that of the smaller name.
     fn heal_failback(&self, rival: &MemberName, other: &FleetConfig) -> Failback {
         let own = self.fleet_config();
+        if self.has(PlantedBug::OwnHealRule) {
+            return own.failback;
+        }
         let takes_other = other.version > own.version || (other.version == own.version && *rival < self.me);
         if takes_other { other.failback } else { own.failback }
     }
