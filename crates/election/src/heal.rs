@@ -216,18 +216,19 @@ impl Election {
         if any(&Peer::says_it_holds) {
             return;
         }
-        // Somebody announced itself without metadata that bear it out: they may be on their way. After a partition so may be
-        // the news that it lives: raised at once, the older lead would pass for the newer one.
-        let comes_back = |p: &Peer| {
-            let announced = p.announced.as_ref().is_some_and(|(term, _)| *term > p.released);
-            p.view.linked && p.view.presence == Presence::Down && (announced || p.says_it_holds())
-        };
-        // And whoever leads may be known by its followers first.
+        // Somebody announced itself without metadata that bear it out, or is known by who follows it: it may be on its way.
+        // After a partition so may be the news that they live: raised at once, the older lead would pass for the newer one.
+        let comes_back = |p: &Peer| p.view.linked && p.view.presence == Presence::Down;
+        let announced = |p: &Peer| p.announced.as_ref().is_some_and(|(term, _)| *term > p.released);
         let follows = |p: &Peer| {
             let newer = p.metadata().filter(|metadata| metadata.term > lead.term);
             newer.is_some_and(|metadata| metadata.leader.as_ref().is_some_and(|leader| *leader != self.me))
         };
-        let is_met = any(&|p| p.holds_lead(None) || follows(p)) || self.peers.values().any(comes_back);
+        let speaks_of_it = |p: &Peer| match p.is_present() {
+            true => p.holds_lead(None) || follows(p),
+            false => comes_back(p) && (announced(p) || p.says_it_holds() || follows(p)),
+        };
+        let is_met = self.peers.values().any(speaks_of_it);
         let since = lead.outgrown_at.unwrap_or(self.now);
         if is_met && self.now < since + UNPROVEN_PATIENCE {
             if lead.outgrown_at.is_none() {
