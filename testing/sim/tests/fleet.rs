@@ -52,6 +52,6 @@ fn what_was_found_stays_fixed() {
 fn planted_bugs_are_caught() {
     use sim::fleet::bugs::{PLANTED, catch};
 
-    let missed: Vec<_> = PLANTED.iter().filter(|planted| catch(planted, 0..300).is_none()).collect();
+    let missed: Vec<_> = PLANTED.iter().filter(|planted| catch(planted, 0..600).is_none()).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }
