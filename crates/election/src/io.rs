@@ -16,6 +16,13 @@ pub enum Input {
         /// When at the earliest its newest proven beat was sent.
         at: Instant,
     },
+    /// Somebody else says that it heard a peer at that time. Only how long a failure took is counted from it.
+    Vouched {
+        /// Who was heard.
+        member: MemberName,
+        /// When.
+        at: Instant,
+    },
     /// A message from a peer, authenticated by its link.
     Message {
         /// Who sent it.
