@@ -361,6 +361,36 @@ fn voters_that_do_not_answer_are_not_added_beyond_the_majority() {
 }
 
 #[test]
+fn voters_that_have_not_stored_the_configuration_are_named_wherever_they_are() {
+    let mut f = with_witness(1);
+    let sheffield = name("sheffield");
+    let missing = |f: &Fleet| f.nodes[&sheffield].core.as_ref().unwrap().config_missing();
+    assert_eq!(missing(&f), []);
+    f.crash("witness");
+    run_alone(&mut f, secs(6));
+    assert_eq!(missing(&f), [], "it has stored what is in force");
+    let slower = FleetConfig { failback_delay: secs(9), ..config(&WITH_WITNESS) };
+    f.change_spec("sheffield", |spec| spec.proposal = slower.clone());
+    run_alone(&mut f, secs(5));
+    assert_eq!(missing(&f), [name("witness")], "though it is Down, and no candidate");
+    f.start("witness");
+    run_alone(&mut f, secs(10));
+    assert_eq!(missing(&f), []);
+    // A mode that begins with a voter that nobody ever met.
+    let mut f = Fleet::new(8, Bug::None);
+    f.detect = ms(3200);
+    for (n, rank) in [("newyork", 5), ("sheffield", 10)] {
+        f.add(n, Fleet::spec(rank, true));
+    }
+    f.until(secs(12), "sheffield leads", |f| f.running() == ["sheffield"]);
+    for n in ["newyork", "sheffield"] {
+        f.change_spec(n, |spec| spec.proposal = config(&WITH_WITNESS));
+    }
+    run_alone(&mut f, secs(5));
+    assert_eq!(missing(&f), [name("witness")]);
+}
+
+#[test]
 fn a_fleet_goes_to_quorum_and_back_without_touching_the_payload() {
     let mut f = Fleet::new(8, Bug::None);
     f.detect = ms(3200);

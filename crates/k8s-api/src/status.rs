@@ -96,7 +96,8 @@ pub struct MultiClusterStatus {
     /// The fleet configuration stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
-    /// Members that may lead and have not stored the leader's configuration yet, at most 32. Told by the leader only.
+    /// Voters, and members that may lead and are not Down, that have not stored the leader's configuration yet, at most
+    /// 32. Told by the leader only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub configuration_missing: Vec<String>,

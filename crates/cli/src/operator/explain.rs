@@ -48,12 +48,18 @@ fn why(one: &Found) -> String {
         because.extend(
             began
                 .and_then(|entry| entry.reason.as_ref())
-                .map(|reason| format!("its lead began by: {reason}")),
+                .map(|reason| format!("it came to lead by {reason}")),
         );
         if status.chosen {
             because.push("an operator moved the lead here, so rank does not move it".into());
         }
     }
+    let config = conditions::get(&status.conditions, ConditionType::ConfigInForce);
+    because.extend(
+        config
+            .filter(|config| config.status == "False" || config.reason == "NotStoredByAll")
+            .map(|config| config.message.clone()),
+    );
     if one.spec.candidate == Some(false) {
         because.push("spec.candidate is false: it may not lead".into());
     }
@@ -97,6 +103,7 @@ fn verdict(leader: &Found) -> (bool, String) {
 #[cfg(test)]
 mod tests {
     use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, PauseStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
     use crate::cluster::testing::cluster_at;
@@ -149,6 +156,20 @@ mod tests {
         one.spec.suspend = true;
         let said = why(&one);
         assert!(said.contains("spec.candidate is false") && said.contains("spec.suspend is true"), "{said}");
+        let condition = |status: &str, reason: &str, message: &str| Condition {
+            type_: ConditionType::ConfigInForce.as_str().into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        for (status, reason) in [("False", "VotersRefused"), ("True", "NotStoredByAll")] {
+            one.status.conditions = vec![condition(status, reason, "the witness")];
+            assert!(why(&one).contains("the witness"), "{reason}");
+        }
+        one.status.conditions = vec![condition("True", "Equal", "all is as it should be")];
+        assert!(!why(&one).contains("all is as"), "that is no news");
         one.alive = false;
         assert!(why(&one).contains("does not run"));
     }

@@ -21,9 +21,9 @@ pub(crate) async fn pause(args: &PauseArgs) -> Result<Exit, Stop> {
 
 pub(crate) async fn resume(args: &ResumeArgs) -> Result<Exit, Stop> {
     let scene = look(&args.fleet).await?;
-    let callsign = &scene.view.callsign;
+    let (callsign, reason) = (&scene.view.callsign, args.reason.as_deref().unwrap_or_default());
     if let Ok(leader) = scene.leader() {
-        leader.command(RESUME_ANNOTATION, &order(&args.reason)).await?;
+        leader.command(RESUME_ANNOTATION, &order(reason)).await?;
         print(&format!("{}, who leads, has resumed fleet {callsign}\n", leader.name))?;
         return stored(&scene, &leader.name, false, args.timeout).await;
     }
@@ -33,7 +33,7 @@ pub(crate) async fn resume(args: &ResumeArgs) -> Result<Exit, Stop> {
         return scene.leader().map(|_| Exit::Success);
     }
     let ask = alive.iter().map(|one| async {
-        let answer = one.give(RESUME_ANNOTATION, &order(&args.reason)).await;
+        let answer = one.give(RESUME_ANNOTATION, &order(reason)).await;
         (one.name.as_str(), answer)
     });
     let answers = join_all(ask).await;
@@ -134,6 +134,9 @@ fn who<'a>(
         .map(|(name, _)| name)
         .collect();
     let mut stored = Stored { yes: vec![leader.to_owned()], ..Stored::default() };
+    let is_known = |name: &String| status.members.iter().any(|row| row.name == *name);
+    let unknown = status.configuration_missing.iter().filter(|name| !is_known(name));
+    stored.absent.extend(unknown.map(|name| format!("{name} (a voter that was never seen)")));
     for row in status.members.iter().filter(|row| row.name != leader && row.state != "Left") {
         let missing = status.configuration_missing.contains(&row.name) || lags.contains(&row.name.as_str());
         match (missing, row.state.as_str()) {
@@ -186,13 +189,13 @@ mod tests {
             row("e", "Left"),
             row("f", "Alive"),
         ];
-        leader.configuration_missing = vec!["b".into(), "d".into()];
+        leader.configuration_missing = vec!["b".into(), "d".into(), "ghost".into()];
         let (old, new) = (status(8), status(9));
         let asked = [("c", Some(&old)), ("f", Some(&new)), ("a", None)];
         let expected = Stored {
             yes: vec!["a".into(), "f".into()],
             no: vec!["b".into(), "c".into()],
-            absent: vec!["d (Down)".into()],
+            absent: vec!["ghost (a voter that was never seen)".into(), "d (Down)".into()],
         };
         assert_eq!(who("a", &leader, asked.into_iter()), expected);
         assert_eq!(tell(&expected, true).unwrap(), Exit::Failure);
