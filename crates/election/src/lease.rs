@@ -164,7 +164,6 @@ impl Election {
         let now = self.now;
         let Some(config) = self.quorum() else { return };
         let (lease, stop_grace, version) = (config.lease, config.stop_grace, config.version);
-        let voters = config.voters.clone();
         if let Some(next) = self.lease.next.filter(|next| *next > now) {
             return self.wake(next);
         }
@@ -180,14 +179,21 @@ impl Election {
         if self.is_voter() {
             self.pledge.until = self.pledge.until.max(now + lease);
         }
-        for voter in self.names(|p| p.is_linked() && voters.contains(p.name())) {
+        for voter in self.names(|p| p.is_linked() && self.is_asked_to_renew(p.name())) {
             self.send(&voter, Message::Renew { term, seq, config: version, lease, stop_grace });
         }
     }
 
+    /// The voters, and those that this member's object wants to become some: a voter that is added has promised the lead
+    /// before, as the majority of two is both. Its promise counts only once it is a voter.
+    fn is_asked_to_renew(&self, member: &MemberName) -> bool {
+        let wanted = &self.spec.proposal.voters;
+        self.quorum().is_some_and(|config| config.voters.contains(member) || wanted.contains(member))
+    }
+
     /// A link to a voter came up: it is asked at once, not at the next turn.
     pub(crate) fn hasten_renewal(&mut self, voter: &MemberName) {
-        if self.quorum().is_some_and(|config| config.voters.contains(voter)) {
+        if self.is_asked_to_renew(voter) {
             self.lease.next = None;
         }
     }
@@ -198,9 +204,9 @@ impl Election {
             self.stats.messages_ignored += 1;
             return;
         };
-        let is_voter = self.quorum().is_some_and(|config| config.voters.contains(from));
+        let is_asked = self.is_asked_to_renew(from);
         let is_newer = self.lease.promised.get(from).is_none_or(|old| old.sent <= acknowledged.sent);
-        if is_voter && is_newer {
+        if is_asked && is_newer {
             self.lease.promised.insert(from.clone(), acknowledged);
         }
     }

@@ -361,6 +361,35 @@ fn voters_that_do_not_answer_are_not_added_beyond_the_majority() {
 }
 
 #[test]
+fn after_a_lead_by_force_the_other_voters_become_some_again() {
+    let mut f = with_witness(1);
+    let sheffield = name("sheffield");
+    f.crash("newyork");
+    f.crash("witness");
+    f.until(secs(20), "without a majority sheffield stops", |f| f.running().is_empty());
+    f.run(secs(5));
+    let above = f.nodes[&sheffield].core.as_ref().unwrap().record().term;
+    f.input(&sheffield, Input::ForceLead { above, stopped: vec![name("newyork")] });
+    f.until(secs(20), "sheffield leads by force", |f| f.running() == ["sheffield"]);
+    let voters = |f: &Fleet| f.nodes[&sheffield].core.as_ref().unwrap().config().voters.clone();
+    assert_eq!(voters(&f), [sheffield.clone()]);
+    run_alone(&mut f, secs(5));
+    assert_eq!(voters(&f), [sheffield.clone()], "the others do not answer");
+    f.start("newyork");
+    f.start("witness");
+    run_alone(&mut f, secs(20));
+    assert_eq!(voters(&f), config(&WITH_WITNESS).voters);
+    for node in f.nodes.values() {
+        assert_eq!(node.core.as_ref().unwrap().config().voters, voters(&f), "{}", node.name);
+    }
+    assert_eq!(f.running(), ["sheffield"], "its payload ran on");
+    // And they count: any two of the three are a majority.
+    f.crash("newyork");
+    run_alone(&mut f, secs(10));
+    assert_eq!(f.running(), ["sheffield"]);
+}
+
+#[test]
 fn voters_that_have_not_stored_the_configuration_are_named_wherever_they_are() {
     let mut f = with_witness(1);
     let sheffield = name("sheffield");
