@@ -431,7 +431,7 @@ fn config_in_force(view: &View<'_>) -> Judgement {
     }
     if let Some(because) = &snapshot.voters_refused {
         let message = format!(
-            "spec.election of this object, which leads, is not carried out: {because}. In force stays: {}",
+            "spec.election of this object, which leads, is not in force yet: {because}. Until that changes: {}",
             happenings::election_mode(&snapshot.config)
         );
         return judgement(which, false, "VotersRefused", message);

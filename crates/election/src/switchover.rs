@@ -131,7 +131,7 @@ fn unfit(peer: &Peer, reason: ResignReason) -> Option<String> {
         return Some(format!("{name} is a witness, and never leads"));
     }
     let why = match (metadata.candidate, metadata.health) {
-        (false, _) => "is no candidate",
+        (false, _) => "is no candidate (spec.candidate or spec.suspend of its object)",
         (_, health) if !health.api => "cannot reach its API server",
         (_, health) if !health.payload_valid => "has a payload that its API server refuses",
         (_, health) if !health.gates => "has a gate in spec.health.gates that does not hold",

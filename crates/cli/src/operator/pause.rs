@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use flagship_k8s_api::{MultiClusterStatus, OrderAnswer, PAUSE_ANNOTATION, RESUME_ANNOTATION};
+use flagship_k8s_api::{
+    ConditionType, MultiClusterStatus, OrderAnswer, PAUSE_ANNOTATION, RESUME_ANNOTATION, conditions,
+};
 use futures::future::join_all;
 
 use super::args::{FleetChoice, PauseArgs, ResumeArgs};
@@ -66,15 +68,20 @@ async fn look(choice: &FleetChoice) -> Result<Scene, Stop> {
 
 async fn wait_for_leader(scene: &Scene, told: &[&str], until: Instant) -> Result<String, Stop> {
     loop {
+        let mut waits = Vec::new();
         for one in scene.found.iter().filter(|one| one.alive) {
-            if one.read().await.is_ok_and(|status| status.role.as_deref() == Some("Leader")) {
+            let Ok(status) = one.read().await else { continue };
+            if status.role.as_deref() == Some("Leader") {
                 return Ok(one.name.clone());
             }
+            let leading = conditions::get(&status.conditions, ConditionType::Leading);
+            waits.extend(leading.map(|leading| format!("{}: {}", one.name, leading.message)));
         }
         if Instant::now() >= until {
             return Err(Stop::failure(format!(
-                "{} may take the lead, and did not yet: see what it waits for with: flagship status -w",
-                told.join(", ")
+                "{} may take the lead, and did not yet. {}\nSee how it goes on with: flagship status -w",
+                told.join(", "),
+                waits.join("\n")
             )));
         }
         tokio::time::sleep(POLL).await;
