@@ -209,6 +209,7 @@ fn elected(own: &MemberName, ascent: &Ascent) -> String {
     let former = ascent.predecessor.as_ref().map_or_else(|| "the leader".to_owned(), ToString::to_string);
     let why = match ascent.reason {
         AscentReason::Founding => "nobody led before".to_owned(),
+        AscentReason::Regained => "it had lost the lead, and nobody else had it since".to_owned(),
         AscentReason::Crash => format!("the process of {former} ended"),
         AscentReason::Silence => format!("nothing was heard of {former} any more"),
         AscentReason::Rank => format!("{former} gave way to the higher rank"),

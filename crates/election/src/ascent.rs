@@ -62,6 +62,7 @@ impl Election {
             Some(ResignReason::Removal) => AscentReason::Removal,
             Some(_) => AscentReason::Handover,
             None if predecessor.is_some() => AscentReason::Handover,
+            None if self.former.as_ref() == Some(&self.me) => AscentReason::Regained,
             None => AscentReason::Founding,
         }
     }

@@ -607,6 +607,8 @@ pub struct Phases {
 pub enum AscentReason {
     /// There was no leader before, or none that is known.
     Founding,
+    /// This member led before, lost the lead, and nobody else is known to have led since.
+    Regained,
     /// The leader's process ended while its host lives.
     Crash,
     /// Nothing was heard of the leader any more.
@@ -632,6 +634,7 @@ impl AscentReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Founding => "Founded",
+            Self::Regained => "Regained",
             Self::Crash => "Crash",
             Self::Silence => "Silence",
             Self::Rank => "Rank",

@@ -5,7 +5,7 @@ mod fleet;
 
 use std::time::Duration;
 
-use flagship_election::{Directive, Input, Spec};
+use flagship_election::{AscentReason, Directive, Input, Spec};
 use flagship_types::{FleetConfig, Mode, Role};
 use fleet::{Bug, Fleet, ms, name, secs};
 
@@ -358,6 +358,19 @@ fn voters_that_do_not_answer_are_not_added_beyond_the_majority() {
     assert_eq!(core.config().voters, config(&WITH_WITNESS).voters);
     assert!(core.voters_refused().unwrap().contains("ghost"), "{:?}", core.voters_refused());
     assert_eq!(f.running(), ["sheffield"]);
+}
+
+#[test]
+fn who_lost_its_lease_and_leads_again_has_founded_nothing() {
+    let mut f = with_witness(1);
+    f.crash("newyork");
+    f.crash("witness");
+    f.until(secs(20), "without a majority sheffield stops", |f| f.running().is_empty());
+    f.start("newyork");
+    f.start("witness");
+    f.until(secs(30), "sheffield leads again", |f| f.running() == ["sheffield"]);
+    let ascent = f.nodes[&name("sheffield")].core.as_ref().unwrap().ascent().unwrap().clone();
+    assert_eq!((ascent.reason, ascent.predecessor), (AscentReason::Regained, None));
 }
 
 #[test]

@@ -274,8 +274,8 @@ pub struct HistoryEntry {
     pub term: i64,
     /// A sentence.
     pub message: String,
-    /// Of a lead that began: why, in one word. Founded, Rank, Crash, Silence, Handover, Switchover, Removal, Unhealthy,
-    /// Found or Forced.
+    /// Of a lead that began: why, in one word. Founded, Regained, Rank, Crash, Silence, Handover, Switchover, Removal,
+    /// Unhealthy, Found or Forced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Of a lead that began: how long it took.
