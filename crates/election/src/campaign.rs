@@ -481,6 +481,9 @@ impl Election {
         if term != campaign.term || pre != (campaign.phase == Phase::Pre) {
             return;
         }
+        if let Refusal::LeaderAlive { beat_age } = refusal {
+            self.note_heard_by_voter(from, beat_age);
+        }
         let is_quorum = self.quorum().is_some();
         let until = self.now + retry_after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
         let Some(peer) = self.peers.get_mut(from).filter(|p| p.ask.round == campaign.round) else {

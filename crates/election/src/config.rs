@@ -173,23 +173,32 @@ impl Election {
     }
 
     /// Somebody else's configuration is in force here, though this member's object proposes another: who leads,
-    /// and what is in force. Never for a witness, which proposes nothing.
-    pub fn config_conflict(&self) -> Option<(MemberName, FleetConfig)> {
+    /// what is in force, and what the object proposes. Never for a witness, which proposes nothing.
+    pub fn config_conflict(&self) -> Option<(MemberName, &FleetConfig, &FleetConfig)> {
         let leader = self.leader.clone().filter(|l| *l != self.me && !self.spec.witness)?;
-        (!self.spec.proposal.same_settings(&self.record.config)).then(|| (leader, self.record.config.clone()))
+        let (own, wanted) = (&self.record.config, &self.spec.proposal);
+        (!wanted.same_settings(own)).then_some((leader, own, wanted))
     }
 
-    /// Members that may lead, are not Down, and have not stored the leader's configuration yet: with any of them
-    /// it is not in force. Meant for the leader.
+    /// Who has not stored the leader's configuration yet, of the voters, wherever they are, and of the members that may
+    /// lead and are not Down. Meant for the leader.
     pub fn config_missing(&self) -> Vec<MemberName> {
         let version = self.record.config.version;
-        let votes = |p: &Peer| self.record.config.voters.contains(p.name());
-        let counts = |p: &Peer| {
+        let voters = match self.record.config.mode {
+            Mode::Quorum => self.record.config.voters.as_slice(),
+            Mode::Availability => &[],
+        };
+        let may_lead = |p: &Peer| {
             matches!(p.view.presence, Presence::Present | Presence::Away)
-                && (votes(p) || p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader))
+                && p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader)
         };
         let stored = |p: &Peer| stored_version(p) >= version;
-        self.names(|p| counts(p) && !stored(p))
+        let mut missing = self.names(|p| (may_lead(p) || voters.contains(p.name())) && !stored(p));
+        // A voter that was never met.
+        let unknown = voters.iter().filter(|voter| **voter != self.me && !self.peers.contains_key(*voter));
+        missing.extend(unknown.cloned());
+        missing.sort();
+        missing
     }
 }
 

@@ -236,6 +236,7 @@ impl Election {
                 }
                 return;
             }
+            Input::Vouched { member, at } => return self.note_vouched(&member, at),
             Input::Peer(view) => self.on_peer(view),
             Input::Message { from, message } => self.on_message(&from, message),
             Input::Persisted(version) => self.durable = self.durable.max(version.min(self.record.version)),

@@ -16,6 +16,13 @@ pub enum Input {
         /// When at the earliest its newest proven beat was sent.
         at: Instant,
     },
+    /// Somebody else says that it heard a peer at that time. Only how long a failure took is counted from it.
+    Vouched {
+        /// Who was heard.
+        member: MemberName,
+        /// When.
+        at: Instant,
+    },
     /// A message from a peer, authenticated by its link.
     Message {
         /// Who sent it.
@@ -603,6 +610,8 @@ pub struct Phases {
 pub enum AscentReason {
     /// There was no leader before, or none that is known.
     Founding,
+    /// This member led before, lost the lead, and nobody else is known to have led since.
+    Regained,
     /// The leader's process ended while its host lives.
     Crash,
     /// Nothing was heard of the leader any more.
@@ -628,6 +637,7 @@ impl AscentReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Founding => "Founded",
+            Self::Regained => "Regained",
             Self::Crash => "Crash",
             Self::Silence => "Silence",
             Self::Rank => "Rank",
