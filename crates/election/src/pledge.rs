@@ -70,6 +70,11 @@ impl Election {
         in_force.or_else(|| self.record.replaced.as_ref().filter(|config| config.mode == Mode::Quorum))
     }
 
+    /// Whether Quorum's rules bind this member: the fleet's mode, or the one that this leader is about to replace.
+    pub fn is_bound_by_quorum(&self) -> bool {
+        self.quorum().is_some()
+    }
+
     /// Whether this member has a vote under the configuration that it goes by.
     pub(crate) fn is_voter(&self) -> bool {
         self.quorum().is_some_and(|config| config.voters.contains(&self.me))
