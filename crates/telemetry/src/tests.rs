@@ -69,6 +69,7 @@ fn snapshot(role: Role) -> Snapshot {
         config_conflict: None,
         voters_refused: None,
         config_missing: Vec::new(),
+        quorum: false,
         waiting_for: None,
         members,
         other_leaders: Vec::new(),
