@@ -341,6 +341,10 @@ impl Tenure {
     /// The object changed.
     async fn edited(&mut self, member: &mut Member, attention: &mut Attention) -> Option<Outcome> {
         let object = self.object.borrow_and_update().clone();
+        if attention.departure.as_ref().is_some_and(|departure| departure.why == Why::Shutdown) {
+            // The daemon ends, and the next one reads it.
+            return None;
+        }
         if finalizer::is_deleting(&object) {
             return self.remove(member, attention).await;
         }

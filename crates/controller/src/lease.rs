@@ -101,6 +101,16 @@ impl LeaseWatch {
         (now < until).then_some(until)
     }
 
+    /// Until when nobody else can vote as this member: in the past if another process may have the Lease.
+    pub(crate) fn votes_until(&self) -> BootInstant {
+        self.held_until().unwrap_or(BootInstant::ZERO)
+    }
+
+    /// Waits for the next renewal, or for the loss. `false`: there is none any more.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+
     /// Of a Lease whose renewals the test tells.
     #[cfg(test)]
     pub(crate) fn of(renewed: &watch::Sender<Option<BootInstant>>) -> Self {

@@ -69,6 +69,8 @@ pub(crate) struct Member {
     pub fenced: watch::Sender<bool>,
     pub fence: watch::Receiver<Fence>,
     pub _fencing: AbortOnDrop,
+    /// Tells the node until when it may vote.
+    pub _votes: AbortOnDrop,
 }
 
 /// A task that does not outlive its owner.
@@ -86,6 +88,16 @@ impl Drop for Member {
         if !self.ended.is_finished() {
             let node = self.node.clone();
             tokio::spawn(async move { node.tell(Command::Shutdown).await });
+        }
+    }
+}
+
+/// Tells a node with each renewal of the local Lease until when it may vote as this member.
+async fn vote_while_held(mut lease: LeaseWatch, node: NodeHandle) {
+    loop {
+        node.tell(Command::HeldUntil(lease.votes_until())).await;
+        if !lease.changed().await {
+            return;
         }
     }
 }
@@ -192,7 +204,8 @@ impl Tenure {
     async fn join(&mut self, ready: Ready) -> Result<Member, Duration> {
         let Ready { object, settings, start, inventory, found } = ready;
         let status = self.open_status().await.map_err(|_| self.retry)?;
-        let machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        let mut machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        machine.votes_until = Some(self.lease.votes_until());
         let store = status.store(&settings.callsign);
         let (listen, port) = (settings.listen.clone(), settings.port);
         let joined = self.context.joiner.join(MemberStart { machine, listen, port, store }).await;
@@ -226,6 +239,7 @@ impl Tenure {
         );
         let (fenced, wanted) = watch::channel(settings.fenced);
         let (told, fence) = watch::channel(if settings.fenced { Fence::Pending } else { Fence::Off });
+        let _votes = AbortOnDrop(tokio::spawn(vote_while_held(self.lease.clone(), node.clone())));
         let (fencing, lease) = (self.fencing(), self.lease.clone());
         let keep = async move { fencing.keep(lease, wanted, told).await };
         let _fencing = AbortOnDrop(tokio::spawn(keep.in_current_span()));
@@ -244,6 +258,7 @@ impl Tenure {
             fenced,
             fence,
             _fencing,
+            _votes,
         })
     }
 
@@ -275,6 +290,15 @@ impl Tenure {
 
     async fn follow(&mut self, outcome: Outcome, member: Member) -> Option<End> {
         let callsign = member.settings.callsign.clone();
+        let outcome = match outcome {
+            // Nothing is started again. That the daemon ends was noticed before, and is not told twice.
+            Outcome::Rejoin | Outcome::WorkerEnded | Outcome::Ended
+                if self.context.shutdown.is_cancelled() =>
+            {
+                Outcome::Interrupted(End::Shutdown)
+            }
+            other => other,
+        };
         match outcome {
             Outcome::Ended => {
                 self.chronicle.tell(ended());

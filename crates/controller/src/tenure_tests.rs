@@ -107,6 +107,7 @@ pub(crate) fn bench_over(client: kube::Client) -> Bench {
         fenced: watch::Sender::new(false),
         fence: watch::Sender::new(Fence::Off).subscribe(),
         _fencing: AbortOnDrop(tokio::spawn(std::future::pending())),
+        _votes: AbortOnDrop(tokio::spawn(std::future::pending())),
     };
     Bench {
         joiner,

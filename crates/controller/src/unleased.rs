@@ -9,7 +9,7 @@ use flagship_payload::{Inventory, PodGrace};
 use flagship_types::{Mode, Term, format_duration, parse_duration};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::discovery;
 use crate::events::Notice;
@@ -19,6 +19,7 @@ use crate::judge::objects;
 use crate::lease::LeaseWatch;
 use crate::memory;
 use crate::payload_worker::CLEAR_TIMEOUT;
+use crate::status_writer::WriteError;
 use crate::tenure::{RETRY, Tenure};
 use crate::worker::End;
 
@@ -59,7 +60,14 @@ impl Tenure {
     /// Waits as [`Self::wait`] does, while no node could join. What runs here without a lease meanwhile is stopped when
     /// its time is over.
     pub(crate) async fn wait_unjoined(&mut self, time: Duration) -> Option<End> {
-        let Some(until) = self.unleased_until().await else { return self.wait(time).await };
+        let until = match self.unleased_until().await {
+            Ok(Some(until)) => until,
+            Ok(None) => return self.wait(time).await,
+            Err(error) => {
+                debug!(%error, "it is not known yet whether a payload has to stop here");
+                return self.wait(time.min(RETRY)).await;
+            }
+        };
         let left = until.saturating_duration_since(Instant::now());
         if !left.is_zero() {
             return self.wait(time.min(left)).await;
@@ -86,10 +94,10 @@ impl Tenure {
     }
 
     /// Until when somebody has to hold the lease of what runs here; `None`: nothing has to stop.
-    async fn unleased_until(&self) -> Option<Instant> {
-        let since = self.unled_since?;
-        let status = self.status.as_ref()?.read().await.ok()?;
-        Promised::of(&status).map(|promised| since + promised.patience())
+    async fn unleased_until(&mut self) -> Result<Option<Instant>, WriteError> {
+        let Some(since) = self.unled_since else { return Ok(None) };
+        let status = self.open_status().await?.read().await?;
+        Ok(Promised::of(&status).map(|promised| since + promised.patience()))
     }
 
     /// Whether something may run here in mode Quorum, now that no node of this process does. Asks until the API server
@@ -111,7 +119,14 @@ impl Tenure {
         let status = self.open_status().await.map_err(|error| error.to_string())?;
         let status = status.read().await.map_err(|error| error.to_string())?;
         let Some(Promised { stop_grace, .. }) = Promised::of(&status) else { return Ok(None) };
-        let (inventory, _) = self.discover(&status).await.map_err(|error| error.to_string())?;
+        let inventory = match self.discover(&status).await {
+            Ok((inventory, _)) => inventory,
+            Err(error) => {
+                // It may be why no node could join, and last as long as it likes. What is known has to stop all the same.
+                warn!(%error, "cannot look for what else runs here");
+                Inventory::from_status(&status.inventory)
+            }
+        };
         Ok((!inventory.is_empty()).then_some(Unleased { status, stop_grace, inventory }))
     }
 
