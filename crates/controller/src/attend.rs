@@ -325,7 +325,7 @@ impl Tenure {
     /// Mode Quorum: whether a payload may be here that nobody would renew the lease for once this daemon has ended.
     /// Another replica takes the member over as it is. Neither a pause nor `suspend` can promise that there is only one.
     fn must_not_run_on(&self, snapshot: &Snapshot) -> bool {
-        let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. });
+        let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. } | Second::Beside { .. });
         snapshot.config.mode == Mode::Quorum && snapshot.directive != Directive::Absent && !is_relieved
     }
 

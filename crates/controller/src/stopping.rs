@@ -1,6 +1,7 @@
 //! The payload must not be here: stop it under a term that is given up, or remove what an earlier lead left behind.
 //! A standby also finds out whether it could lead.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use flagship_node::{Command, ResignReason};
@@ -46,6 +47,13 @@ pub(crate) fn pods_grace(reason: ResignReason, mode: Mode, stop_grace: Duration)
     at_once.then(|| PodGrace::within(stop_grace))
 }
 
+/// How much of the stop grace is left for a payload whose lease nobody renews any more: `kept` ago a node of this process
+/// led, which it does under a lease only. `None`: an earlier process may have led, and nobody knows how long ago it renewed
+/// the lease; nothing may be left.
+pub(crate) fn grace_left(stop_grace: Duration, kept: Option<Duration>) -> Duration {
+    kept.map_or(Duration::ZERO, |ago| stop_grace.saturating_sub(ago))
+}
+
 impl PayloadWorker {
     /// Deletes the payload of a term and says so once the API server has confirmed that all of it is gone.
     pub(crate) async fn stop(
@@ -69,11 +77,11 @@ impl PayloadWorker {
             // If the node cannot call the stop off, it goes on.
             return Next::Rest(REFUSED_STOP);
         }
-        let gate = self.gate(overtaken).stopping(term);
         let began = Instant::now();
         let before = self.tracker.borrow().inventory.len();
         let snapshot = self.node.snapshot();
-        let pods = pods_grace(reason, snapshot.config.mode, snapshot.stop_grace);
+        let pods = pods_grace(reason, snapshot.config.mode, self.stop_grace_left(snapshot.stop_grace));
+        let gate = self.gate(overtaken).stopping(term).hurried(pods.is_some());
         match self.delete(&gate, target, pods).await {
             Ok(()) => {
                 let took = began.elapsed();
@@ -104,6 +112,11 @@ impl PayloadWorker {
                 self.failed(target, &error)
             }
         }
+    }
+
+    /// A lead that this process found and never had confirmed was renewed by the one before it, nobody knows when.
+    pub(crate) fn stop_grace_left(&self, stop_grace: Duration) -> Duration {
+        grace_left(stop_grace, self.ran.load(Ordering::Relaxed).then_some(Duration::ZERO))
     }
 
     /// Makes sure that nothing of the payload is here, neither known nor arrived since; then tries whether it could be.
@@ -240,6 +253,14 @@ fn name(stuck: &[Stuck]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_stop_grace_that_began_nobody_knows_when() {
+        let stop_grace = Duration::from_secs(10);
+        assert_eq!(grace_left(stop_grace, Some(Duration::from_secs(3))), Duration::from_secs(7));
+        assert_eq!(grace_left(stop_grace, Some(Duration::from_secs(30))), Duration::ZERO);
+        assert_eq!(grace_left(stop_grace, None), Duration::ZERO);
+    }
 
     #[test]
     fn only_a_lost_lease_hurries() {

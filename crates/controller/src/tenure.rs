@@ -36,6 +36,7 @@ use crate::second::{self, Second};
 use crate::service::ServiceWatch;
 use crate::status::{Stall, View, picture};
 use crate::status_writer::{Start, StatusHandle};
+use crate::unleased::Promised;
 use crate::worker::{Context, End, Identity, Interruption, Worker};
 
 /// How long after a failed step it is tried again, at first and at most.
@@ -94,11 +95,8 @@ impl Drop for Member {
 
 /// Tells a node with each renewal of the local Lease until when it may vote as this member.
 async fn vote_while_held(mut lease: LeaseWatch, node: NodeHandle) {
-    loop {
-        node.tell(Command::HeldUntil(lease.votes_until())).await;
-        if !lease.changed().await {
-            return;
-        }
+    while let Some(until) = lease.next_votes_until().await {
+        node.tell(Command::HeldUntil(until)).await;
     }
 }
 
@@ -125,6 +123,8 @@ pub(crate) struct Tenure {
     pub(crate) second_seen: watch::Sender<Second>,
     /// Since when no node of this process can have kept a lease for what runs here. `None`: one does, or nothing runs.
     pub(crate) unled_since: Option<Instant>,
+    /// Until when a node of this process led, under its lease. `None`: none did, or it had given the lead up.
+    pub(crate) led_until: Option<Instant>,
 }
 
 impl Tenure {
@@ -155,6 +155,7 @@ impl Tenure {
             waiting: None,
             second_seen,
             unled_since: Some(Instant::now()),
+            led_until: None,
         }
     }
 
@@ -365,6 +366,10 @@ impl Tenure {
             warn!("the node did not end in time; it is left behind");
             member.ended.abort();
         }
+        let snapshot = member.node.snapshot();
+        // A process that was paused may have lost its lease meanwhile.
+        let led = member.progress.borrow().applied.is_some() && !snapshot.interrupted;
+        self.led_until = led.then(Self::now);
         self.unled_since = Some(Self::now());
         self.hear_the_rest(&mut member);
     }
@@ -380,7 +385,7 @@ impl Tenure {
 
     /// Deletes whatever is still here of an object that is being deleted, without a node: it has left its fleet or
     /// cannot be in one. Then takes the finalizer off.
-    async fn remove_leftovers(&mut self) -> Option<End> {
+    pub(crate) async fn remove_leftovers(&mut self) -> Option<End> {
         let mut interruption = self.interruption.clone();
         let removed = tokio::select! {
             biased;
@@ -407,7 +412,8 @@ impl Tenure {
         if orphan::keeps(&object, &stored, self.member(), &inventory)? {
             self.tell_orphaned(inventory.len());
         } else if !inventory.is_empty() {
-            payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory).await?;
+            let pods = Promised::of(&stored).map(|promised| self.pods_left(promised.stop_grace));
+            payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory, pods).await?;
         }
         self.let_go(&object).await.map_err(|error| error.to_string())
     }

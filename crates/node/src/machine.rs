@@ -8,7 +8,8 @@ use std::time::Duration;
 use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
 use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
 use flagship_types::{
-    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, Mode, PeerAddress, Role, Term, Verified,
+    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, Mode, PeerAddress, Role, Term,
+    Verified,
 };
 use flagship_wire::PeerMessage;
 use tracing::debug;
