@@ -63,7 +63,7 @@ fn bench() -> Bench {
     bench_over(api_server(|_, _, _| (200, json!({}))))
 }
 
-/// In mode Quorum, and nobody knows yet who leads.
+/// In mode Quorum, and it led before it started.
 fn quorum_bench() -> Bench {
     let config = flagship_types::FleetConfig {
         version: flagship_types::ConfigVersion(1797),
@@ -72,7 +72,10 @@ fn quorum_bench() -> Bench {
         ..Default::default()
     };
     let configuration = Some(flagship_k8s_api::ConfigurationStatus::from(&config));
-    let status = MultiClusterStatus { configuration, ..Default::default() };
+    let vote = json!({"term": 7, "candidate": "newyork", "configVersion": 1797});
+    let vote = Some(serde_json::from_value(vote).unwrap());
+    let status =
+        MultiClusterStatus { configuration, vote, term: Some(7), held_term: Some(7), ..Default::default() };
     bench_of(api_server(|_, _, _| (200, json!({}))), &status)
 }
 
@@ -239,6 +242,11 @@ async fn a_waiting_replica_relieves_wherever_it_runs() {
     let beside = Second::Beside { here: Some("n1".into()) };
     for second in [beside, Second::Beside { here: None }, Second::On { node: "n2".into() }] {
         let Bench { mut tenure, mut member, object: _object, links: _links, .. } = quorum_bench();
+        assert_ne!(
+            member.node.snapshot().directive,
+            flagship_node::Directive::Absent,
+            "something may run here"
+        );
         tenure.second_seen.send_replace(second.clone());
         tenure.interruption.shutdown.cancel();
         let outcome = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;

@@ -101,6 +101,8 @@ fn bench(holder: &str) -> Bench {
             _ if path.contains("/multiclusters/newyork") => (200, object(9990)),
             _ if path == "/api" => (200, json!({"kind": "APIVersions", "versions": []})),
             _ if path == "/apis" => (200, json!({"kind": "APIGroupList", "groups": []})),
+            // The place of the one that waits is never to be had.
+            _ if path.ends_with(&second_lease_name("default", "newyork")) => refusal(403, "Forbidden"),
             "GET" if path.contains("/leases/") => {
                 if lease["spec"]["holderIdentity"] != json!("pod-1") {
                     // Another holder renews it all the time.
