@@ -120,7 +120,7 @@ impl ChainRecord {
                 warn!(
                     why,
                     objects = objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-                    "deleted before it is recorded, as it has to end at once: should this process end now, the next one may not know that these are or were here"
+                    "deleted at once, before it is recorded: should this process end now, the next one may not know of these"
                 );
             }
             Some(why) => {

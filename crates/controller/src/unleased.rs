@@ -163,7 +163,7 @@ impl Tenure {
             match tokio::time::timeout(HURRIED_RECORD, status.begin_stop()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    warn!(%error, %term, "that the payload is stopped is not recorded; it stops")
+                    warn!(%error, %term, "that the payload is stopped is not recorded; it stops");
                 }
                 Err(_) => warn!(%term, "that the payload is stopped is not recorded yet; it stops"),
             }
