@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flagship_k8s_api::{DeletionPolicy, MultiCluster, Settings};
 use flagship_node::{Command, Directive, NodeEvent, ResignReason, Snapshot};
-use flagship_types::{Health, Mode, Role, Term};
+use flagship_types::{Health, Role, Term};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinError as TaskError;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -325,8 +325,8 @@ impl Tenure {
     /// Mode Quorum: whether a payload may be here that nobody would renew the lease for once this daemon has ended.
     /// Another replica takes the member over as it is. Neither a pause nor `suspend` can promise that there is only one.
     fn must_not_run_on(&self, snapshot: &Snapshot) -> bool {
-        let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. });
-        snapshot.config.mode == Mode::Quorum && snapshot.directive != Directive::Absent && !is_relieved
+        let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. } | Second::Beside { .. });
+        snapshot.quorum && snapshot.directive != Directive::Absent && !is_relieved
     }
 
     async fn depart(&mut self, why: Why, reason: ResignReason, member: &Member, attention: &mut Attention) {
@@ -341,6 +341,10 @@ impl Tenure {
     /// The object changed.
     async fn edited(&mut self, member: &mut Member, attention: &mut Attention) -> Option<Outcome> {
         let object = self.object.borrow_and_update().clone();
+        if attention.departure.as_ref().is_some_and(|departure| departure.why == Why::Shutdown) {
+            // The daemon ends, and the next one reads it.
+            return None;
+        }
         if finalizer::is_deleting(&object) {
             return self.remove(member, attention).await;
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use flagship_node::{Directive, Snapshot, State};
-use flagship_types::{Mode, Role};
+use flagship_types::Role;
 use tokio::time::Instant;
 
 use crate::progress::Progress;
@@ -54,7 +54,7 @@ impl Departure {
         let is_stopping = matches!(snapshot.directive, Directive::Stop { .. });
         let left = HANDOVER_TIMEOUT.saturating_sub(now.duration_since(self.since));
         let has_to = self.why == Why::Shutdown
-            && snapshot.config.mode == Mode::Quorum
+            && snapshot.quorum
             && is_stopping
             && left <= snapshot.stop_grace.min(LATEST_HURRY);
         has_to && !std::mem::replace(&mut self.hurried, true)
@@ -154,7 +154,7 @@ mod tests {
         let late = now + HANDOVER_TIMEOUT - stopping.stop_grace;
         let mut departure = Departure::new(Why::Shutdown, Role::Leader, now);
         assert!(!departure.has_to_hurry(&stopping, late), "in Availability it may run on");
-        stopping.config.mode = Mode::Quorum;
+        stopping.quorum = true;
         assert!(
             !departure.has_to_hurry(&stopping, late - Duration::from_millis(1)),
             "its pods have their time"

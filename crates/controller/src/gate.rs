@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flagship_node::{Command, Leadership, NodeHandle, WritePermit};
-use flagship_payload::{Denied, Gate, Inventory, Permit, Purpose, Tracker};
-use flagship_types::{Instant, Term};
+use flagship_payload::{Denied, Entry, Gate, Inventory, Permit, Purpose, Tracker};
+use flagship_types::{Instant, Term, format_duration};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::lease::LeaseWatch;
 use crate::status_writer::StatusHandle;
 
+/// How long what runs and has to end at once waits for the record of what is deleted.
+pub(crate) const HURRIED_RECORD: Duration = Duration::from_millis(500);
 /// How long the node may take to answer. Its loop turns every 250 ms; a node that is held up longer gives no leave.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -61,6 +64,12 @@ impl<N: Node> NodeGate<N> {
         Self { stopping: Some(term), ..self }
     }
 
+    /// What it deletes has to end at once, or in its own time.
+    pub(crate) fn hurried(mut self, hurried: bool) -> Self {
+        self.chain.hurried = hurried;
+        self
+    }
+
     /// Until when the step may write without the node's word.
     fn still_wanted(&self) -> Result<Instant, Denied> {
         match self.overtaken.is_cancelled() {
@@ -75,13 +84,15 @@ impl<N: Node> NodeGate<N> {
 struct ChainRecord {
     tracker: Tracker,
     status: StatusHandle,
-    /// The uids in the inventory that the status is known to have. As many as that has.
+    /// What is deleted has to end at once: somebody else starts it soon, which is worse than a restart that does not know.
+    hurried: bool,
+    /// The uids in the inventory that the status is known to have, or that were not waited for. As many as that has.
     durable: Mutex<BTreeSet<String>>,
 }
 
 impl ChainRecord {
     fn new(tracker: Tracker, status: StatusHandle) -> Self {
-        Self { tracker, status, durable: Mutex::default() }
+        Self { tracker, status, hurried: false, durable: Mutex::default() }
     }
 
     /// Writes it, unless the status is known to have it.
@@ -92,10 +103,33 @@ impl ChainRecord {
         if uids.is_subset(&durable) {
             return Ok(());
         }
-        let recorded = self.status.record(inventory.to_status()).await;
-        recorded.map_err(|error| {
-            Denied::Refused(format!("what is to be deleted could not be recorded first: {error}"))
-        })?;
+        let record = self.status.record(inventory.to_status());
+        let why = if self.hurried {
+            match tokio::time::timeout(HURRIED_RECORD, record).await {
+                Ok(recorded) => recorded.err().map(|error| error.to_string()),
+                Err(_) => Some(format!("not within {}", format_duration(HURRIED_RECORD))),
+            }
+        } else {
+            record.await.err().map(|error| error.to_string())
+        };
+        match why {
+            Some(why) if self.hurried => {
+                let unknown = |entry: &Entry| !durable.contains(&entry.uid);
+                let objects: Vec<_> =
+                    inventory.iter().filter(|(_, entry)| unknown(entry)).map(|(id, _)| id).collect();
+                warn!(
+                    why,
+                    objects = objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                    "deleted at once, before it is recorded: should this process end now, the next one may not know of these"
+                );
+            }
+            Some(why) => {
+                return Err(Denied::Refused(format!(
+                    "what is to be deleted could not be recorded first: {why}"
+                )));
+            }
+            None => {}
+        }
         *durable = uids;
         Ok(())
     }
@@ -174,7 +208,7 @@ pub(crate) struct UnleasedGate {
 
 impl UnleasedGate {
     pub(crate) fn new(lease: LeaseWatch, tracker: Tracker, status: StatusHandle) -> Self {
-        Self { lease, chain: ChainRecord::new(tracker, status) }
+        Self { lease, chain: ChainRecord { hurried: true, ..ChainRecord::new(tracker, status) } }
     }
 }
 

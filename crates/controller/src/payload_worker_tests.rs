@@ -169,6 +169,7 @@ pub(crate) async fn bench(leads: bool) -> Bench {
     let worker = PayloadWorker {
         told: Mutex::default(),
         background,
+        ran: AtomicBool::new(false),
         cluster: discovery::cluster(&context),
         caller,
         owner: Owner { namespace: "default".into(), name: "newyork".into() },
@@ -249,6 +250,13 @@ async fn a_standby_sweeps_away_what_arrived_late() {
 async fn what_runs_is_kept_after_a_refused_edit() {
     let bench = bench(true).await;
     let Directive::Run { term, .. } = bench.worker.node.directive().borrow().clone() else { panic!("leads") };
+    let stop_grace = Duration::from_secs(10);
+    let left = |bench: &Bench| bench.worker.stop_grace_left(stop_grace);
+    assert_eq!(
+        left(&bench),
+        Duration::ZERO,
+        "an earlier process may have kept the lease, nobody knows until when"
+    );
     let mut drift = None;
     let has = |maps: &Maps| maps.lock().unwrap().contains_key("one");
     let edited = CancellationToken::new();
@@ -259,6 +267,7 @@ async fn what_runs_is_kept_after_a_refused_edit() {
         edited.cancel();
     });
     assert!(drift.is_some(), "its watches go on");
+    assert_eq!(left(&bench), stop_grace, "this one led");
     // Somebody deletes it just when the payload is edited to one that cannot be.
     bench.maps.lock().unwrap().remove("one");
     let refused = target("apiVersion: v1\nkind: Nonsense\nmetadata: {name: one}\n");

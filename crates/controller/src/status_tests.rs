@@ -166,6 +166,10 @@ fn only_a_majority_with_a_second_replica_protects() {
     let (protected, reason, message) = says(&scene);
     assert_eq!((protected, reason.as_str()), (false, "OneReplica"));
     assert!(message.contains("node n1") && message.contains("--replicas=2"), "{message}");
+    scene.second = Second::Beside { here: Some("n1".into()) };
+    assert_eq!(says(&scene), (false, "OneReplica".into(), message), "it would be lost with the node");
+    scene.second = Second::Beside { here: None };
+    assert_eq!(says(&scene).1, "NodeUnknown");
     scene.second = Second::Unknown;
     let (protected, reason, message) = says(&scene);
     assert_eq!((protected, reason.as_str()), (false, "NodeUnknown"));

@@ -222,8 +222,7 @@ impl Worker {
     /// kept until the member has joined.
     async fn acquire(&self, lease: &mut LocalLease, caller: &Caller) -> Option<Waiting> {
         let (mut waiting, mut waits) = (None, lease.waits());
-        let here = self.context.options.node.clone();
-        let visibly = second::wait_visibly(self.second_lease(caller), here, lease.elsewhere());
+        let visibly = second::wait_visibly(self.second_lease(caller), lease.elsewhere());
         let answer = async {
             // A replica that finds the Lease free is about to act itself.
             if waits.wait_for(|waits| *waits).await.is_ok() {

@@ -160,7 +160,8 @@ impl Election {
             return;
         }
         // A lease that is lost waits for no API server that cannot store that: others count from its end.
-        let is_late = stopping.reason == ResignReason::LeaseLost && self.now >= stopping.since + LOST_PATIENCE;
+        let is_late =
+            stopping.reason == ResignReason::LeaseLost && self.now >= stopping.since + LOST_PATIENCE;
         if stopping.reason == ResignReason::LeaseLost && !is_durable && !is_late {
             self.wake(stopping.since + LOST_PATIENCE);
         }

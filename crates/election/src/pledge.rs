@@ -140,7 +140,9 @@ impl Election {
     /// leader nobody was promised anything.
     pub(crate) fn pledge_for_the_lost_record(&mut self) {
         let is_new_fleet = self.record.config.version == ConfigVersion(0);
-        let Some(config) = self.quorum().filter(|_| !is_new_fleet && self.record.vote.is_none()) else { return };
+        let Some(config) = self.quorum().filter(|_| !is_new_fleet && self.record.vote.is_none()) else {
+            return;
+        };
         let (lease, stop_grace) = (config.lease, config.stop_grace);
         self.record.promise = Some(Promise { lease, stop_grace });
         self.pledge.until = self.now + lease;

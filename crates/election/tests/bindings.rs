@@ -163,7 +163,11 @@ fn a_pause_during_a_pause_counts() {
         f.input(&a, Input::Paused);
         f.run(ms(100));
         let core = f.nodes[&a].core.as_ref().unwrap();
-        assert_eq!(core.lease_until(), None, "asked before the second pause, answered {answered_after} ms later");
+        assert_eq!(
+            core.lease_until(),
+            None,
+            "asked before the second pause, answered {answered_after} ms later"
+        );
         run_alone(&mut f, secs(30));
         assert_eq!(f.running(), ["b"]);
     }
