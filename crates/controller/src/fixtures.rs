@@ -128,6 +128,7 @@ pub(crate) fn snapshot() -> Snapshot {
         config_conflict: None,
         voters_refused: None,
         config_missing: Vec::new(),
+        quorum: false,
         waiting_for: None,
         members: vec![own],
         other_leaders: Vec::new(),

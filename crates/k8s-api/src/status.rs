@@ -96,6 +96,10 @@ pub struct MultiClusterStatus {
     /// The fleet configuration stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
+    /// The fleet configuration before that one, while this member leads and majorities of both have not stored the new one
+    /// yet. It binds as long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_configuration: Option<ConfigurationStatus>,
     /// Voters, and members that may lead and are not Down, that have not stored the leader's configuration yet, at most
     /// 32. Told by the leader only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -35,6 +35,7 @@ impl Machine {
             lapse: self.election.lapse(),
             directive: self.effective_directive(),
             config: self.election.config().clone(),
+            quorum: self.election.is_bound_by_quorum(),
             stop_grace: self.election.stop_grace(),
             config_conflict: self
                 .election

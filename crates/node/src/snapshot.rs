@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub directive: Directive,
     /// The fleet configuration in force.
     pub config: FleetConfig,
+    /// Whether Quorum's rules bind this member: the fleet's mode, or the one that it replaces as the leader.
+    pub quorum: bool,
     /// Mode Quorum: within this time after it lost its lease the payload has to be gone here. Shorter than the
     /// configuration says as long as the voters know an older one.
     pub stop_grace: Duration,
