@@ -155,7 +155,7 @@ impl World {
                 self.note(host, || What::Event(event.clone()));
             }
             Event::Querying(_) | Event::Refuted(_) | Event::Vouched { .. } => {
-                self.note(host, || What::Event(event.clone()))
+                self.note(host, || What::Event(event.clone()));
             }
         }
     }
