@@ -52,13 +52,34 @@ pub(crate) enum Fault {
     SwitchoverFlapping,
     DeleteBlocked,
     Everything,
+    ActiveKilled,
+    ActiveTerminated,
+    ActivePaused,
 }
 
 use Fault::*;
 
+/// The rows of a fleet whose leader's cluster has two replicas of the daemon.
+const OF_REPLICAS: [Fault; 11] = [
+    ActiveKilled,
+    ActiveTerminated,
+    ActivePaused,
+    LeaderKilled,
+    LeaderCut,
+    LeaderMute,
+    LeaderDeaf,
+    LeaderApiDown,
+    AllRestarted,
+    AllKilled,
+    Rolling,
+];
+
 impl Fault {
     /// The rows of a fleet.
     pub(crate) fn of(kind: Kind) -> Vec<Self> {
+        if kind.has_replicas() {
+            return OF_REPLICAS.to_vec();
+        }
         let both_ends_are_one = [StandbyCut, LinkCut, StandbyMute, StandbyDeaf];
         let all = [
             LeaderKilled,
@@ -89,8 +110,8 @@ impl Fault {
         let is_run = |fault: &Self| match kind {
             // Of two, the standby's side of a cut is the leader's.
             Kind::Two => !both_ends_are_one.contains(fault) && !fault.is_of_the_witness(),
-            Kind::TwoAndWitness => true,
-            Kind::Three => !fault.is_of_the_witness(),
+            Kind::TwoAndWitness | Kind::TwoAndWitnessReplicas => true,
+            Kind::Three | Kind::ThreeReplicas => !fault.is_of_the_witness(),
         };
         all.into_iter().filter(is_run).collect()
     }
@@ -99,8 +120,9 @@ impl Fault {
         matches!(self, WitnessKilled | WitnessCut | WitnessMute | WitnessDeaf)
     }
 
-    pub(crate) fn title(self) -> &'static str {
+    pub(crate) fn title(self, kind: Kind) -> &'static str {
         match self {
+            LeaderKilled if kind.has_replicas() => "both replicas of the leader's daemon killed",
             LeaderKilled => "leader's daemon killed",
             LeaderTerminated => "leader's daemon ended (SIGTERM), and does not come back",
             StandbyKilled => "standby's daemon killed",
@@ -125,6 +147,9 @@ impl Fault {
             SwitchoverFlapping => "switchover while the link between the two flaps",
             DeleteBlocked => "switchover, and a finalizer blocks the deletion for 10 s",
             Everything => "leader cut off, all other daemons stopped, witness killed; then all of it healed",
+            ActiveKilled => "active replica of the leader's daemon killed",
+            ActiveTerminated => "active replica of the leader's daemon ended (SIGTERM)",
+            ActivePaused => "active replica of the leader's daemon stopped (SIGSTOP) for 20 s",
         }
     }
 
@@ -142,6 +167,7 @@ impl Fault {
     pub(crate) fn lasts(self) -> Option<Duration> {
         match self {
             LeaderPaused => Some(Duration::from_secs(10)),
+            ActivePaused => Some(Duration::from_secs(20)),
             DeleteBlocked => Some(BLOCKED),
             AllRestarted | AllKilled | Rolling | SwitchoverFlapping => Some(Duration::ZERO),
             _ => None,
@@ -174,9 +200,18 @@ impl Fault {
         let at = Instant::now();
         match self {
             LeaderKilled => world.member(leader).kill().await?,
-            LeaderTerminated => {
+            LeaderTerminated => world.member(leader).terminate(TERMINATE).await?,
+            ActiveKilled => {
                 let member = world.member(leader);
-                member.daemon.terminate(&member.cluster, TERMINATE).await?;
+                member.active()?.kill(&member.cluster).await?;
+            }
+            ActiveTerminated => {
+                let member = world.member(leader);
+                member.active()?.terminate(&member.cluster, TERMINATE).await?;
+            }
+            ActivePaused => {
+                let member = world.member(leader);
+                member.active()?.pause(&member.cluster).await?;
             }
             StandbyKilled => world.member(standby).kill().await?,
             WitnessKilled => witness(world)?.kill().await?,
@@ -199,8 +234,7 @@ impl Fault {
             LeaderApiDown => world.member(leader).cluster.stop_api_server().await?,
             StandbyApiDown => world.member(standby).cluster.stop_api_server().await?,
             AllRestarted => {
-                let ends =
-                    fleet.members.iter().map(|member| member.daemon.terminate(&member.cluster, TERMINATE));
+                let ends = fleet.members.iter().map(|member| member.terminate(TERMINATE));
                 let witness_ends = async {
                     match &fleet.witness {
                         Some(witness) => witness.terminate().await,
@@ -219,9 +253,11 @@ impl Fault {
             }
             Rolling => {
                 for member in &fleet.members {
-                    member.daemon.terminate(&member.cluster, TERMINATE).await?;
-                    member.start_again().await?;
-                    crate::run::all_heard(world).await?;
+                    for daemon in member.daemons() {
+                        daemon.terminate(&member.cluster, TERMINATE).await?;
+                        daemon.start_again(&member.cluster).await?;
+                        crate::run::all_heard(world).await?;
+                    }
                 }
                 if let Some(witness) = &fleet.witness {
                     witness.terminate().await?;
@@ -266,14 +302,15 @@ impl Fault {
     pub(crate) async fn mend(self, world: &World) -> Result<()> {
         let (leader, standby) = best_two(world);
         match self {
-            LeaderKilled | LeaderTerminated | CertificateRotated => {
-                world.member(leader).start_again().await.map(drop)
+            LeaderKilled | LeaderTerminated | CertificateRotated | ActiveKilled | ActiveTerminated => {
+                world.member(leader).start_again().await
             }
-            StandbyKilled => world.member(standby).start_again().await.map(drop),
+            StandbyKilled => world.member(standby).start_again().await,
             WitnessKilled => witness(world)?.start_again().await.map(drop),
-            LeaderPaused => {
+            LeaderPaused | ActivePaused => {
                 let member = world.member(leader);
-                member.daemon.resume(&member.cluster).await
+                // Whoever is active by now; for those that run it means nothing.
+                try_join_all(member.daemons().map(|daemon| daemon.resume(&member.cluster))).await.map(drop)
             }
             LeaderApiDown => world.member(leader).cluster.start_api_server().await,
             StandbyApiDown => world.member(standby).cluster.start_api_server().await,
