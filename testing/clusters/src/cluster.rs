@@ -283,6 +283,10 @@ impl Cluster {
         self.supervisor.wait(process, limit).await
     }
 
+    pub(crate) async fn is_running(&self, process: &str) -> Result<bool> {
+        self.supervisor.is_running(process).await
+    }
+
     /// The pid of a process of the cluster.
     pub(crate) async fn pid_of(&self, process: &str) -> Result<u32> {
         let all = self.supervisor.list().await?;

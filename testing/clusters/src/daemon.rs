@@ -346,7 +346,10 @@ impl Daemon {
     /// # Errors
     /// If the cluster's supervisor does not answer.
     pub async fn is_running(&self, cluster: &Cluster) -> Result<bool> {
-        Ok(self.wait(cluster, Duration::ZERO).await?.is_none())
+        match &self.pod {
+            Some(pod) => pod.is_running().await,
+            None => cluster.is_running(DAEMON).await,
+        }
     }
 
     /// Waits for its end and says how it ended ("exit status: 0", "signal: killed").

@@ -86,6 +86,10 @@ impl Pod {
         self.supervisor.wait(PROCESS, limit).await
     }
 
+    pub(crate) async fn is_running(&self) -> Result<bool> {
+        self.supervisor.is_running(PROCESS).await
+    }
+
     pub(crate) async fn pid(&self) -> Result<u32> {
         let all = self.supervisor.list().await?;
         let found = all.iter().find(|one| one.name == PROCESS);

@@ -67,7 +67,17 @@ impl Kind {
         let witness = (self.quorum() && !three).then(WitnessPlan::new);
         // Rows in which an API server restarts would have no answer otherwise.
         let layout = Layout { witness, exact_watches: true, ..Layout::from(plans) };
-        Ok(if self.quorum() { layout.in_quorum() } else { layout })
+        let mut layout = if self.quorum() { layout.in_quorum() } else { layout };
+        if self.has_replicas() {
+            // The default lease: whether the second replica comes before the voters are free is what is asked here.
+            for election in
+                layout.plans.iter_mut().filter_map(|plan| plan.object["spec"]["election"].as_object_mut())
+            {
+                election.remove("leaseDuration");
+                election.remove("stopGrace");
+            }
+        }
+        Ok(layout)
     }
 }
 

@@ -27,8 +27,8 @@ const BEYOND: Duration = Duration::from_secs(2);
 pub(crate) struct Outcome {
     /// Who said that it leads at the end of the fault.
     leads: String,
-    /// Whether the leader went on in its term, when all is over.
-    same_term: bool,
+    /// Whether the leader is in the term from before, when all is over.
+    term: &'static str,
     /// What became of the payload, when all is over.
     payload: &'static str,
     audit: Report,
@@ -67,7 +67,7 @@ impl Outcome {
         let outcome = vec![
             fault.title(kind).to_owned(),
             self.leads.clone(),
-            if self.same_term { "the same" } else { "a new one" }.to_owned(),
+            self.term.to_owned(),
             self.payload.to_owned(),
             yes(self.audit.objects).to_owned(),
             yes(self.audit.pods).to_owned(),
@@ -128,7 +128,11 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     };
     let outcome = Outcome {
         leads: if is_chance { "either".to_owned() } else { in_words(world, &said) },
-        same_term: term == self::term(world, leader),
+        term: match term == self::term(world, leader) {
+            _ if is_chance => "either",
+            true => "the same",
+            false => "a new one",
+        },
         payload,
         audit: world.audit(at),
         takeover,
