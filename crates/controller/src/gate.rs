@@ -37,10 +37,7 @@ pub(crate) struct NodeGate<N = NodeHandle> {
     lease: LeaseWatch,
     /// The directive of the step was replaced: no more leave, whatever the node would say to the next step.
     overtaken: CancellationToken,
-    tracker: Tracker,
-    status: StatusHandle,
-    /// The uids in the inventory that the status is known to have. As many as that has.
-    durable: Mutex<BTreeSet<String>>,
+    chain: ChainRecord,
     /// The term that is being stopped; the node hears of the first delete before it gives leave for it.
     stopping: Option<Term>,
     began: AtomicBool,
@@ -55,8 +52,8 @@ impl<N: Node> NodeGate<N> {
         status: StatusHandle,
         overtaken: CancellationToken,
     ) -> Self {
-        let (durable, began) = (Mutex::default(), AtomicBool::new(false));
-        Self { node, lease, overtaken, tracker, status, durable, stopping: None, began }
+        let (chain, began) = (ChainRecord::new(tracker, status), AtomicBool::new(false));
+        Self { node, lease, overtaken, chain, stopping: None, began }
     }
 
     /// For the stop of a term.
@@ -71,10 +68,24 @@ impl<N: Node> NodeGate<N> {
             false => held_until(&self.lease),
         }
     }
+}
 
-    /// The API server forgets a workload at once and its pods much later. If this process dies in between, only what
-    /// the status has of the chain of owners tells the next one whose the pods are.
-    async fn record_chain(&self) -> Result<(), Denied> {
+/// The API server forgets a workload at once and its pods much later. If this process dies in between, only what the
+/// status has of the chain of owners tells the next one whose the pods are.
+struct ChainRecord {
+    tracker: Tracker,
+    status: StatusHandle,
+    /// The uids in the inventory that the status is known to have. As many as that has.
+    durable: Mutex<BTreeSet<String>>,
+}
+
+impl ChainRecord {
+    fn new(tracker: Tracker, status: StatusHandle) -> Self {
+        Self { tracker, status, durable: Mutex::default() }
+    }
+
+    /// Writes it, unless the status is known to have it.
+    async fn keep(&self) -> Result<(), Denied> {
         let mut durable = self.durable.lock().await;
         let inventory = self.tracker.borrow().inventory.clone();
         let uids = uids(&inventory);
@@ -105,7 +116,7 @@ impl<N: Node> Gate for NodeGate<N> {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
         self.still_wanted()?;
         if purpose == Purpose::Delete {
-            self.record_chain().await?;
+            self.chain.keep().await?;
             self.still_wanted()?;
         }
         let stopping = self.stopping.filter(|_| purpose == Purpose::Delete);
@@ -147,19 +158,45 @@ pub(crate) struct RemovalGate(pub LeaseWatch);
 #[async_trait::async_trait]
 impl Gate for RemovalGate {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
-        match purpose {
-            Purpose::Delete => {
-                let not_after = (self.now() + WritePermit::VALIDITY).min(held_until(&self.0)?);
-                Ok(Permit { term: Term::NONE, not_after })
-            }
-            Purpose::Apply | Purpose::Prune => {
-                Err(Denied::Refused("the MultiCluster is being deleted".into()))
-            }
-        }
+        permit_to_delete(&self.0, purpose, "the MultiCluster is being deleted")
     }
 
     fn now(&self) -> Instant {
         flagship_node::boot_now()
+    }
+}
+
+/// For stopping a payload that nobody holds the fleet's lease for: deleting it takes no lead, only the local Lease.
+pub(crate) struct UnleasedGate {
+    lease: LeaseWatch,
+    chain: ChainRecord,
+}
+
+impl UnleasedGate {
+    pub(crate) fn new(lease: LeaseWatch, tracker: Tracker, status: StatusHandle) -> Self {
+        Self { lease, chain: ChainRecord::new(tracker, status) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Gate for UnleasedGate {
+    async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
+        self.chain.keep().await?;
+        permit_to_delete(&self.lease, purpose, "nobody holds the lease for this payload")
+    }
+
+    fn now(&self) -> Instant {
+        flagship_node::boot_now()
+    }
+}
+
+fn permit_to_delete(lease: &LeaseWatch, purpose: Purpose, why_nothing_else: &str) -> Result<Permit, Denied> {
+    match purpose {
+        Purpose::Delete => {
+            let not_after = (flagship_node::boot_now() + WritePermit::VALIDITY).min(held_until(lease)?);
+            Ok(Permit { term: Term::NONE, not_after })
+        }
+        Purpose::Apply | Purpose::Prune => Err(Denied::Refused(why_nothing_else.into())),
     }
 }
 

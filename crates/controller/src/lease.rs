@@ -226,6 +226,21 @@ impl LocalLease {
         }
     }
 
+    /// Whether somebody else takes it within this time. Not known counts as not taken.
+    pub(crate) async fn is_taken_within(&mut self, time: Duration) -> bool {
+        let taken = async {
+            loop {
+                self.look().await;
+                let holder = self.holder_seen();
+                if !holder.is_empty() && holder != self.holder {
+                    return;
+                }
+                tokio::time::sleep(RENEWAL / 2).await;
+            }
+        };
+        tokio::time::timeout(time, taken).await.is_ok()
+    }
+
     /// Reads it, so that it can be removed.
     pub(crate) async fn look(&mut self) {
         if let Err(error) = self.read().await {

@@ -50,7 +50,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         version: 0,
         vote,
         promise,
-        held: self::term(status.held_term),
+        held: held(status),
         stopping: self::term(status.stopping),
         term: term.unwrap_or(Term::NONE),
         leader: status.leader.as_ref().and_then(name),
@@ -116,6 +116,16 @@ pub(crate) fn forget(status: &mut MultiClusterStatus) {
         &MultiClusterStatus { epoch: status.epoch, holder: status.holder.clone(), ..Default::default() },
         status,
     );
+}
+
+/// The term whose payload is, or may be, here.
+pub(crate) fn held(status: &MultiClusterStatus) -> Option<Term> {
+    term(status.held_term)
+}
+
+/// Whoever starts from this stops what runs under the term that is held, and does not go on with it.
+pub(crate) fn begin_stop(status: &mut MultiClusterStatus) {
+    status.stopping = status.stopping.or(status.held_term);
 }
 
 /// Copies everything durable, and nothing else.

@@ -40,7 +40,7 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 /// The most, while what runs has to end at once: an API server that is back is to be asked at once, too.
 const HASTY_RETRY: Duration = Duration::from_millis(500);
 /// How long one round of removing leftovers waits; the caller goes on with the next.
-const CLEAR_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CLEAR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the payload worker reads of the object.
 #[derive(Debug, Clone, PartialEq)]

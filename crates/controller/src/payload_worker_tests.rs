@@ -16,7 +16,7 @@ use crate::member::machine_config;
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe, Waiting};
 use crate::status_writer::StatusWriter;
 
-const OBJECT: &str = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters/newyork";
+pub(crate) const OBJECT: &str = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters/newyork";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Longer than the founding wait: that is how long a node without links listens.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -45,7 +45,7 @@ pub(crate) fn api_server(maps: Maps) -> Client {
     Client::new(service, "default")
 }
 
-fn answer(maps: &Maps, method: &str, path: &str, dry: bool, body: Value) -> (u16, Value) {
+pub(crate) fn answer(maps: &Maps, method: &str, path: &str, dry: bool, body: Value) -> (u16, Value) {
     let discovered = |items: Value| {
         (
             200,

@@ -111,6 +111,8 @@ pub(crate) struct Tenure {
     pub(crate) waiting: Option<Waiting>,
     /// Whether another replica is ready to act.
     pub(crate) second_seen: watch::Sender<Second>,
+    /// Since when no node of this process can have kept a lease for what runs here. `None`: one does, or nothing runs.
+    pub(crate) unled_since: Option<Instant>,
 }
 
 impl Tenure {
@@ -140,11 +142,12 @@ impl Tenure {
             retry: RETRY,
             waiting: None,
             second_seen,
+            unled_since: Some(Instant::now()),
         }
     }
 
     /// Until the end of the tenure.
-    pub(crate) async fn serve(mut self) -> End {
+    pub(crate) async fn serve(&mut self) -> End {
         loop {
             let mut interruption = self.interruption.clone();
             let prepared = tokio::select! {
@@ -155,12 +158,12 @@ impl Tenure {
             let step = match prepared {
                 Prepared::Done => Some(End::Removed),
                 Prepared::Leftovers => self.remove_leftovers().await,
-                Prepared::Wait(time) => self.wait(time).await,
+                Prepared::Wait(time) => self.wait_unjoined(time).await,
                 Prepared::Ready(ready) => match self.join(*ready).await {
                     Ok(member) => self.run(member).await,
                     // It cannot hand anything over if it cannot join.
                     Err(_) if finalizer::is_deleting(&self.object.borrow()) => self.remove_leftovers().await,
-                    Err(time) => self.wait(time).await,
+                    Err(time) => self.wait_unjoined(time).await,
                 },
             };
             if let Some(end) = step {
@@ -202,6 +205,7 @@ impl Tenure {
                 return Err(MAX_RETRY);
             }
         };
+        self.unled_since = None;
         // It answers at the same place itself.
         self.waiting = None;
         self.stall = None;
@@ -337,10 +341,11 @@ impl Tenure {
             warn!("the node did not end in time; it is left behind");
             member.ended.abort();
         }
+        self.unled_since = Some(Self::now());
         self.hear_the_rest(&mut member);
     }
 
-    async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         let Some(status) = &self.status else { return };
         match tokio::time::timeout(FLUSH_TIMEOUT, status.flush()).await {
             Ok(Ok(())) => {}
