@@ -60,11 +60,12 @@ pub(crate) enum Fault {
 use Fault::*;
 
 /// The rows of a fleet whose leader's cluster has two replicas of the daemon.
-const OF_REPLICAS: [Fault; 11] = [
+const OF_REPLICAS: [Fault; 12] = [
     ActiveKilled,
     ActiveTerminated,
     ActivePaused,
     LeaderKilled,
+    LeaderTerminated,
     LeaderCut,
     LeaderMute,
     LeaderDeaf,
@@ -124,6 +125,9 @@ impl Fault {
         match self {
             LeaderKilled if kind.has_replicas() => "both replicas of the leader's daemon killed",
             LeaderKilled => "leader's daemon killed",
+            LeaderTerminated if kind.has_replicas() => {
+                "both replicas of the leader's daemon ended (SIGTERM), and do not come back"
+            }
             LeaderTerminated => "leader's daemon ended (SIGTERM), and does not come back",
             StandbyKilled => "standby's daemon killed",
             WitnessKilled => "witness killed",
@@ -155,7 +159,12 @@ impl Fault {
 
     /// Whether no process in the leader's cluster can stop the payload: its only daemon is dead or stopped.
     pub(crate) fn leaves_the_payload_alone(self) -> bool {
-        matches!(self, LeaderKilled | LeaderTerminated | LeaderPaused | CertificateRotated)
+        matches!(self, LeaderKilled | LeaderPaused | CertificateRotated)
+    }
+
+    /// Whether another replica has to act afterwards.
+    pub(crate) fn changes_the_replica(self) -> bool {
+        matches!(self, ActiveKilled | ActiveTerminated | ActivePaused)
     }
 
     /// Whether the leader has said that it will be back, so that it is waited for.

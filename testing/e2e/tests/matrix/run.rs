@@ -101,7 +101,8 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     at_rest(world, kind).await.context("before the fault")?;
     let (leader, _) = best_two(world);
     let before = world.facts(leader)?;
-    let term = term(world, leader);
+    let term = of_status(world, leader, "term");
+    let holder = of_status(world, leader, "holder");
     let worst =
         worst_case(world.member(leader), if fault.is_announced() { "announcedRestart" } else { "crash" })?;
     let dropped = world.fleet.dropped_packets().await?;
@@ -117,6 +118,10 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     }
     fault.mend(world).await?;
     at_rest(world, kind).await.context("after the fault")?;
+    ensure!(
+        !fault.changes_the_replica() || holder != of_status(world, leader, "holder"),
+        "{holder} acts as before: it was not the active replica"
+    );
     let takeover = created_elsewhere(world, leader, at).map(|created| created - at);
     // Where the lead ends up is chance then, but it is in one place.
     let is_chance = fault == Fault::SwitchoverFlapping;
@@ -128,7 +133,7 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     };
     let outcome = Outcome {
         leads: if is_chance { "either".to_owned() } else { in_words(world, &said) },
-        term: match term == self::term(world, leader) {
+        term: match term == of_status(world, leader, "term") {
             _ if is_chance => "either",
             true => "the same",
             false => "a new one",
@@ -199,8 +204,8 @@ fn created_elsewhere(world: &World, leader: &str, since: Instant) -> Option<Inst
     others.filter_map(|member| member.state().deployment_created_since(since)).min()
 }
 
-fn term(world: &World, leader: &str) -> Value {
-    world.member(leader).state().status(leader, "term").clone()
+fn of_status(world: &World, leader: &str, field: &str) -> Value {
+    world.member(leader).state().status(leader, field).clone()
 }
 
 fn worst_case(leader: &Member, of: &str) -> Result<Duration> {
