@@ -150,6 +150,9 @@ impl Fault {
             CertificateRotated => "leader's daemon killed, the standby's certificate rotated meanwhile",
             SwitchoverFlapping => "switchover while the link between the two flaps",
             DeleteBlocked => "switchover, and a finalizer blocks the deletion for 10 s",
+            Everything if kind != Kind::TwoAndWitness => {
+                "leader cut off, all other daemons stopped; then all of it healed"
+            }
             Everything => "leader cut off, all other daemons stopped, witness killed; then all of it healed",
             ActiveKilled => "active replica of the leader's daemon killed",
             ActiveTerminated => "active replica of the leader's daemon ended (SIGTERM)",
@@ -266,6 +269,11 @@ impl Fault {
                         daemon.terminate(&member.cluster, TERMINATE).await?;
                         daemon.start_again(&member.cluster).await?;
                         crate::run::all_heard(world).await?;
+                        if !member.more.is_empty() {
+                            // As minReadySeconds does in a cluster.
+                            let (what, why) = ("SplitBrainProtected", "SecondReplica");
+                            world.condition(member.name(), what, "True", why).await?;
+                        }
                     }
                 }
                 if let Some(witness) = &fleet.witness {

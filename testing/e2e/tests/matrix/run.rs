@@ -109,7 +109,10 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
     let at = fault.strike(world).await?;
     last(world, fault, at, worst).await?;
     let said = if fault.lasts() == Some(Duration::ZERO) {
-        vec![one_leads(world).await?]
+        let now = one_leads(world).await?;
+        // The lead may be back already.
+        let meanwhile = world.fleet.members.iter().find(|member| created_since(member, at, leader).is_some());
+        vec![meanwhile.map_or(now, |member| member.name().to_owned())]
     } else {
         who_leads(world).await
     };
@@ -200,8 +203,11 @@ fn in_words(world: &World, leaders: &[String]) -> String {
 }
 
 fn created_elsewhere(world: &World, leader: &str, since: Instant) -> Option<Instant> {
-    let others = world.fleet.members.iter().filter(|member| member.name() != leader);
-    others.filter_map(|member| member.state().deployment_created_since(since)).min()
+    world.fleet.members.iter().filter_map(|member| created_since(member, since, leader)).min()
+}
+
+fn created_since(member: &Member, since: Instant, leader: &str) -> Option<Instant> {
+    (member.name() != leader).then(|| member.state().deployment_created_since(since)).flatten()
 }
 
 fn of_status(world: &World, leader: &str, field: &str) -> Value {
