@@ -140,7 +140,8 @@ impl Election {
         if until > self.now {
             return self.wake(until);
         }
-        if self.lease_until().is_none() {
+        // The fleet may have left Quorum meanwhile: then there is no lease to wait for.
+        if self.quorum().is_some() && self.lease_until().is_none() {
             return;
         }
         self.record.held = Some(lead.term);

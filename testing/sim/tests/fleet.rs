@@ -46,3 +46,12 @@ fn what_was_found_stays_fixed() {
         assert_eq!(run(&plan, seed, Record::default()).violations, [], "seed {seed}");
     }
 }
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_are_caught() {
+    use sim::fleet::bugs::{PLANTED, catch};
+
+    let missed: Vec<_> = PLANTED.iter().filter(|planted| catch(planted, 0..300).is_none()).collect();
+    assert!(missed.is_empty(), "{missed:?}");
+}

@@ -6,8 +6,13 @@
 //! are lost. What a member says of itself travels with its messages. A crash loses what was not durable; a write under way
 //! has landed, or not. Others learn of a crash at any time, or never. In Quorum, whose promises rest on time, clocks are one.
 
+mod actions;
+mod fleet;
 mod search;
 mod state;
+mod steps;
 
+pub use actions::Action;
+pub use fleet::{Budget, Fleet};
 pub use search::{Found, Search, explore};
-pub use state::{Action, Budget, Fleet, State};
+pub use state::State;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{Action, State};
+use super::actions::Action;
+use super::state::State;
 
 /// How far to look.
 #[derive(Debug, Clone, Copy)]

@@ -5,8 +5,8 @@
 //!
 //! | bug | what the core does wrong | invariant | plan |
 //! |---|---|---|---|
-//! | `GrantsTwice` | a voter grants whatever it is asked for, a term again to another candidate, too | 1 | all |
-//! | `GrantsUnrecorded` | a grant is told before it is durable | 1 | model check |
+//! | `GrantsTwice` | a voter grants whatever it is asked for, a term again to another candidate, too | 1, 2 | claims |
+//! | `GrantsUnrecorded` | a grant is told before it is durable | two leases, 1 | the model check (`tests/explore.rs`): no plan brings it out |
 //! | `RunsUnrecorded` | the payload runs before the lead is durable | 5 | api |
 //! | `ResumesStopping` | a process that finds an unfinished stop leads on | 6 | delete |
 //! | `LeaderIgnored` | the lead is taken for free though its holder is there | 11 | restart |
@@ -19,7 +19,7 @@
 //! | `LeaseOverstayed` | Quorum: a leader takes its lease for longer than the voters promised | 3 | partition |
 //! | `SelfStopForgotten` | Quorum: a leader that lost its lease does not stop | 4 | partition |
 //! | `GraceNotWaited` | Quorum: a successor does not wait until its predecessor has stopped | 4 | freeze |
-//! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | mix |
+//! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | promise |
 //! | `VotersAllAtOnce` | Quorum: all voters are changed at once | 10 | voters |
 
 #[cfg(feature = "planted-bugs")]
@@ -62,9 +62,8 @@ mod planted {
     }
 
     /// All of them.
-    pub const PLANTED: [Planted; 17] = [
-        bug(PlantedBug::GrantsTwice, &[1], "all"),
-        bug(PlantedBug::GrantsUnrecorded, &[1], "mix"),
+    pub const PLANTED: [Planted; 16] = [
+        bug(PlantedBug::GrantsTwice, &[1], "claims"),
         bug(PlantedBug::RunsUnrecorded, &[5], "api"),
         bug(PlantedBug::ResumesStopping, &[6], "delete"),
         bug(PlantedBug::LeaderIgnored, &[11], "restart"),
@@ -74,11 +73,11 @@ mod planted {
         bug(PlantedBug::DownMustGrant, &[7, 9], "parts"),
         bug(PlantedBug::TermForgotten, &[13], "restart"),
         bug(PlantedBug::HashOrder, &[12], "restart"),
-        bug(PlantedBug::GrantsTwice, &[2], "mix"),
+        bug(PlantedBug::GrantsTwice, &[2], "claims"),
         bug(PlantedBug::LeaseOverstayed, &[3], "partition"),
         bug(PlantedBug::SelfStopForgotten, &[4], "partition"),
         bug(PlantedBug::GraceNotWaited, &[4], "freeze"),
-        bug(PlantedBug::PromiseForgotten, &[3, 4], "mix"),
+        bug(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
         bug(PlantedBug::VotersAllAtOnce, &[10], "voters"),
     ];
 
@@ -104,10 +103,12 @@ mod planted {
             let plan = plans::draw(seed, kind, None);
             let violation = match planted.invariants {
                 [12, ..] => run_twice(&plan, seed, record),
-                _ => run(&plan, seed, record).violations.into_iter().next(),
+                _ => {
+                    let mut found = run(&plan, seed, record).violations.into_iter();
+                    found.find(|found| planted.invariants.contains(&found.invariant))
+                }
             };
-            let Some(violation) = violation.filter(|found| planted.invariants.contains(&found.invariant))
-            else {
+            let Some(violation) = violation else {
                 continue;
             };
             if run(&plan, seed, Record::default()).violations.is_empty() {

@@ -50,6 +50,8 @@ pub(crate) struct Checks {
     held: BTreeMap<Term, (Host, Nanos)>,
     /// When each host was last seen with a lease.
     leased: BTreeMap<Host, Nanos>,
+    /// Quorum: who was seen with a lease first under a term.
+    leased_under: BTreeMap<Term, Host>,
     /// The first object was deleted in a stop of that term, by that process.
     stopped: BTreeMap<Host, (u64, Term)>,
 }
@@ -278,11 +280,27 @@ impl World {
             return;
         }
         self.checks.leased.insert(id, self.now);
+        self.check_one_lease_per_term(id);
         let other = (0..self.hosts.len())
             .find(|other| *other != id && until(&self.hosts[*other], self.now).is_some());
         if let Some(other) = other {
             let names = [self.hosts[id].spec.name, self.hosts[other].spec.name];
             self.violated(3, format!("{} and {} both have a lease", names[0], names[1]));
+        }
+    }
+
+    /// A term is one leader's, whether it ever wrote under it or not.
+    fn check_one_lease_per_term(&mut self, id: Host) {
+        let leads = |machine: &flagship_node::Machine| machine.election().leader();
+        let me = self.hosts[id].spec.member();
+        let Some((_, term)) = self.hosts[id].machine().and_then(leads).filter(|(leader, _)| *leader == me)
+        else {
+            return;
+        };
+        let first = *self.checks.leased_under.entry(term).or_insert(id);
+        if self.hosts[first].spec.member != self.hosts[id].spec.member {
+            let names = [self.hosts[first].spec.name, self.hosts[id].spec.name];
+            self.violated(2, format!("{} and {} both had a lease under term {term}", names[0], names[1]));
         }
     }
 

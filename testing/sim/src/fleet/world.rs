@@ -41,6 +41,16 @@ pub struct Record {
     pub planted: Option<flagship_election::PlantedBug>,
 }
 
+impl Record {
+    /// A run goes on after a violation.
+    pub(crate) fn goes_on(self) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        return self.planted.is_some();
+        #[cfg(not(feature = "planted-bugs"))]
+        false
+    }
+}
+
 /// Something that will happen.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {

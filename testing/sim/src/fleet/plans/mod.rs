@@ -42,7 +42,7 @@ pub const MOST: usize = 6;
 const NAMES: [&str; MOST + 1] = ["a", "b", "c", "d", "e", "f", "g"];
 
 /// All plans.
-pub const KINDS: [Kind; 30] = [
+pub const KINDS: [Kind; 32] = [
     kind("silence", 2, 5, process::silence),
     kind("exit", 2, 5, process::exit),
     kind("restart", 2, 6, process::restart),
@@ -69,6 +69,8 @@ pub const KINDS: [Kind; 30] = [
     kind("twin", 2, 3, operator::twin),
     kind("switchover", 2, 5, operator::switchover),
     kind("pause", 2, 5, operator::pause),
+    kind("claims", 4, 3, network::claims),
+    of_quorum("promise", 3, 4, process::promise),
     of_quorum("voters", 3, 8, operator::voters),
     of_quorum("lease", 3, 5, operator::lease),
     of_quorum("mode", 3, 4, operator::mode),

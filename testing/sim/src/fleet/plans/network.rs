@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::draft::Draft;
+use super::process::silence;
 use crate::fleet::fault::Fault;
 
 /// Two sides that do not see each other, healed again.
@@ -85,4 +86,19 @@ pub(super) fn loss(draft: &mut Draft) {
     draft.add(Duration::ZERO, lasts, Fault::Loss { percent });
     let (host, at, lasts) = (draft.host(), draft.ms(1_000, 15_000), draft.while_());
     draft.restart(at, lasts, host);
+}
+
+/// The leader is gone; of those left two do not see each other, and both ask those between them.
+pub(super) fn claims(draft: &mut Draft) {
+    let leader = draft.leader();
+    let mut left = draft.shuffled();
+    left.retain(|host| *host != leader && !draft.plan.hosts[*host].witness);
+    let (Some(a), Some(b)) = (left.first().copied(), left.get(1).copied()) else { return silence(draft) };
+    // Both are as good, so that neither waits for the other.
+    let rank = draft.plan.hosts[a].rank.min(draft.plan.hosts[leader].rank);
+    draft.plan.hosts[a].rank = rank;
+    draft.plan.hosts[b].rank = rank;
+    let (at, lasts) = (draft.ms(0, 1_000), draft.ms(15_000, 40_000));
+    draft.add(Duration::ZERO, lasts, Fault::Apart { a, b });
+    draft.now(at, Fault::Crash { host: leader, reset: true, back: None });
 }

@@ -92,19 +92,21 @@ pub(super) fn freeze(draft: &mut Draft) {
 /// Stopped right after something became durable, for as long as it takes others to go on: a leader that begins to stop, or
 /// a successor that granted, or took, the lead.
 pub(super) fn freeze_after_write(draft: &mut Draft) {
+    // Who leads has to be certain: by a manual failback, or with equal ranks, it is whoever came first.
+    for spec in &mut draft.plan.hosts {
+        spec.config.failback = Failback::Automatic;
+        spec.config.failback_delay = spec.config.failback_delay.min(Duration::from_secs(1));
+    }
     let leader = draft.leader();
+    draft.plan.hosts[leader].rank = 6;
     let other = draft.other_cluster(leader);
     let host = if draft.chance(2) { leader } else { other };
-    let (lasts, at) = (draft.ms(9_000, 62_000), draft.ms(200, 1_500));
+    // Who neither votes nor is elected writes only when it hears of the next leader, which may wait for S.
+    let (lasts, at) = (draft.ms(20_000, 62_000), draft.ms(200, 1_500));
     draft.add(Duration::ZERO, lasts, Fault::FreezeAfterWrite { host });
     // Something has to be written: a rank that is far better moves the lead, an end of the leader as well.
     if host == leader || draft.chance(2) {
-        for spec in &mut draft.plan.hosts {
-            spec.config.failback = Failback::Automatic;
-            spec.config.failback_delay = spec.config.failback_delay.min(Duration::from_secs(1));
-        }
-        let best = if draft.leader() == other { leader } else { other };
-        draft.now(at, Fault::Rank { host: best, rank: 9 });
+        draft.now(at, Fault::Rank { host: other, rank: 9 });
     } else {
         draft.now(at, Fault::Crash { host: leader, reset: false, back: None });
     }
@@ -157,6 +159,22 @@ pub(super) fn api(draft: &mut Draft) {
         if host != leader {
             let (at, lasts) = (at + lasts + draft.ms(1_000, 6_000), draft.ms(500, 8_000));
             draft.restart(at, lasts, host);
+        }
+    }
+}
+
+/// The leader is cut off or stopped, and before its lease is over the voters restart: what they had promised still holds.
+pub(super) fn promise(draft: &mut Draft) {
+    let leader = draft.leader();
+    let lasts = draft.ms(15_000, 40_000);
+    match draft.chance(2) {
+        true => draft.add(Duration::ZERO, lasts, Fault::Split { side: vec![leader] }),
+        false => draft.add(Duration::ZERO, lasts, Fault::Freeze { host: leader }),
+    }
+    for host in 0..draft.n() {
+        if host != leader {
+            let (at, lasts) = (draft.ms(0, 900), draft.ms(100, 600));
+            draft.add(at, lasts, Fault::Crash { host, reset: true, back: Some(Back::Whole) });
         }
     }
 }
