@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clusters::fleet::Member;
+use clusters::readiness::until;
 use clusters::witness::Witness;
 use flagship_e2e::World;
 use futures::future::try_join_all;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
@@ -269,11 +272,7 @@ impl Fault {
                         daemon.terminate(&member.cluster, TERMINATE).await?;
                         daemon.start_again(&member.cluster).await?;
                         crate::run::all_heard(world).await?;
-                        if !member.more.is_empty() {
-                            // As minReadySeconds does in a cluster.
-                            let (what, why) = ("SplitBrainProtected", "SecondReplica");
-                            world.condition(member.name(), what, "True", why).await?;
-                        }
+                        crate::run::second_is_seen(member).await?;
                     }
                 }
                 if let Some(witness) = &fleet.witness {
@@ -329,8 +328,8 @@ impl Fault {
                 // Whoever is active by now; for those that run it means nothing.
                 try_join_all(member.daemons().map(|daemon| daemon.resume(&member.cluster))).await.map(drop)
             }
-            LeaderApiDown => world.member(leader).cluster.start_api_server().await,
-            StandbyApiDown => world.member(standby).cluster.start_api_server().await,
+            LeaderApiDown => bring_back(world.member(leader)).await,
+            StandbyApiDown => bring_back(world.member(standby)).await,
             AllRestarted | AllKilled | Rolling => Ok(()),
             // An operator's choice outweighs rank, so an operator has to undo it.
             SwitchoverFlapping => {
@@ -354,6 +353,33 @@ impl Fault {
             | StandbyDeaf | WitnessMute | WitnessDeaf => world.fleet.heal().await.map(drop),
         }
     }
+}
+
+/// Starts the API server, and waits until the controllers have found it again: for some seconds they would make anew
+/// what has been deleted, as they do not see that, and the next row would show it.
+async fn bring_back(member: &Member) -> Result<()> {
+    member.cluster.start_api_server().await?;
+    let client = member.cluster.client().await?;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
+    let pods: Api<Pod> = Api::namespaced(client, "kube-system");
+    let labels = json!({"app": "probe"});
+    let container = json!({"name": "probe", "image": "probe"});
+    let spec = json!({"selector": {"matchLabels": &labels},
+        "template": {"metadata": {"labels": &labels}, "spec": {"containers": [container]}}});
+    let probe = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "probe", "namespace": "kube-system"}, "spec": spec});
+    member.cluster.apply(probe).await?;
+    until("a Deployment becomes ready", TERMINATE, async || {
+        let status = deployments.get("probe").await?.status;
+        Ok(status.and_then(|status| status.ready_replicas).filter(|ready| *ready == 1))
+    })
+    .await?;
+    deployments.delete("probe", &DeleteParams::background()).await.context("delete the probe")?;
+    until("its pods are gone", TERMINATE, async || {
+        let left = pods.list(&ListParams::default().labels("app=probe")).await?;
+        Ok(left.items.is_empty().then_some(()))
+    })
+    .await
 }
 
 fn witness(world: &World) -> Result<&Witness> {

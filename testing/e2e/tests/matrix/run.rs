@@ -1,5 +1,6 @@
 //! One row: from a fleet at rest, through a fault, to a fleet at rest.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,6 +8,8 @@ use clusters::fleet::{Member, leads, payload_ready};
 use clusters::watch::State;
 use flagship_e2e::auditor::{Report, Verdict};
 use flagship_e2e::{World, http_get};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use serde_json::Value;
 
 use crate::document::Row;
@@ -100,6 +103,7 @@ pub(crate) async fn found(world: &World, kind: Kind) -> Result<()> {
 pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outcome> {
     at_rest(world, kind).await.context("before the fault")?;
     let (leader, _) = best_two(world);
+    second_is_seen(world.member(leader)).await?;
     let before = world.facts(leader)?;
     let term = of_status(world, leader, "term");
     let holder = of_status(world, leader, "holder");
@@ -285,6 +289,32 @@ pub(crate) async fn one_leads(world: &World) -> Result<String> {
         ensure!(Instant::now() < deadline, "leading after {SETTLE:?}: {leaders:?}");
         tokio::time::sleep(ASK_EVERY).await;
     }
+}
+
+/// Waits until the active replica of a member must have seen that another one waits, as `minReadySeconds` does in a
+/// cluster. What the status says of that may be from the replica before.
+pub(crate) async fn second_is_seen(member: &Member) -> Result<()> {
+    if member.more.is_empty() {
+        return Ok(());
+    }
+    let leases: Api<Lease> =
+        Api::namespaced(member.cluster.client().await?, member.cluster.lease_namespace());
+    let name = format!("second.flagship.default.{}", member.name());
+    let deadline = Instant::now() + SETTLE;
+    let mut seen = BTreeSet::new();
+    // It looks as often as the other one renews, and believes what it has seen to change.
+    while seen.len() < 4 {
+        ensure!(Instant::now() < deadline, "no second replica of {} waits", member.name());
+        let lease = leases.get_opt(&name).await.context("read the second replica's Lease")?;
+        let waits = lease.filter(|lease| {
+            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+            let is_active = |holder: &str| *member.state().status(member.name(), "holder") == holder;
+            holder.is_some_and(|holder| !holder.is_empty() && !is_active(holder))
+        });
+        seen.extend(waits.and_then(|lease| lease.metadata.resource_version));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
 }
 
 /// Waits until every member hears everybody.
