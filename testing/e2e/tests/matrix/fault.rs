@@ -173,6 +173,12 @@ impl Fault {
         matches!(self, ActiveKilled | ActiveTerminated | ActivePaused)
     }
 
+    /// Whether it is chance who leads afterwards: a handover may be over before the link is down again, and the voters'
+    /// promise may end before the other replica has the local Lease. Either way the payload is in one place.
+    pub(crate) fn is_a_race(self) -> bool {
+        matches!(self, SwitchoverFlapping | ActivePaused)
+    }
+
     /// Whether the leader has said that it will be back, so that it is waited for.
     pub(crate) fn is_announced(self) -> bool {
         self == LeaderTerminated

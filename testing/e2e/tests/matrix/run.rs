@@ -130,8 +130,7 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
         "{holder} acts as before: it was not the active replica"
     );
     let takeover = created_elsewhere(world, leader, at).map(|created| created - at);
-    // Where the lead ends up is chance then, but it is in one place.
-    let is_chance = fault == Fault::SwitchoverFlapping;
+    let is_chance = fault.is_a_race();
     let payload = match takeover {
         _ if is_chance => "either",
         Some(_) => "moved",
