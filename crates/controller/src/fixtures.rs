@@ -126,6 +126,7 @@ pub(crate) fn snapshot() -> Snapshot {
         successor: None,
         lapse: None,
         config_conflict: None,
+        voters_refused: None,
         config_missing: Vec::new(),
         waiting_for: None,
         members: vec![own],

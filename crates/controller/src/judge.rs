@@ -426,9 +426,24 @@ fn config_in_force(view: &View<'_>) -> Judgement {
     let Some(snapshot) = view.snapshot else {
         return unknown(which, "NotStarted", "this member does not take part in its fleet yet");
     };
-    match &snapshot.config_conflict {
-        None => judgement(which, true, "Equal", "the fleet uses this object's election settings"),
-        Some(conflict) => judgement(which, false, "Differs", conflict.clone()),
+    if let Some(conflict) = &snapshot.config_conflict {
+        return judgement(which, false, "Differs", conflict.clone());
+    }
+    if let Some(because) = &snapshot.voters_refused {
+        let message = format!(
+            "spec.election of this object, which leads, is not in force yet: {because}. Until that changes: {}",
+            happenings::election_mode(&snapshot.config)
+        );
+        return judgement(which, false, "VotersRefused", message);
+    }
+    let equal = "the fleet uses this object's election settings";
+    match snapshot.config_missing.as_slice() {
+        [] => judgement(which, true, "Equal", equal),
+        missing => {
+            let missing = names(&missing.iter().collect::<Vec<_>>());
+            let message = format!("{equal}; not stored yet by {missing}");
+            judgement(which, true, "NotStoredByAll", message)
+        }
     }
 }
 

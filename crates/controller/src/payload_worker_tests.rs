@@ -201,6 +201,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
         leader: None,
         config: Default::default(),
         forgotten: Vec::new(),
+        replaced: None,
         chosen: false,
     };
     machine.restored = Restored { record: Some(record), ..Default::default() };

@@ -447,6 +447,25 @@ fn a_paused_fleet_is_shown_by_every_member_with_who_has_yet_to_store_it() {
 }
 
 #[test]
+fn a_leader_says_which_of_its_settings_are_not_in_force_and_who_does_not_know_them() {
+    let which = ConditionType::ConfigInForce;
+    let of = |snapshot: Snapshot| Scene::new(snapshot, running()).says(which);
+    let (status, reason, message) = of(snapshot());
+    assert_eq!((status, reason.as_str()), (Some(true), "Equal"), "{message}");
+    let refused = Some("adding ghost to the voters would leave no majority that answers".to_owned());
+    let (status, reason, message) = of(Snapshot { voters_refused: refused, ..snapshot() });
+    assert_eq!((status, reason.as_str()), (Some(false), "VotersRefused"));
+    assert!(
+        message.contains("adding ghost to the voters") && message.contains("mode Availability"),
+        "{message}"
+    );
+    let missing = vec!["paris".parse().unwrap(), "witness".parse().unwrap()];
+    let (status, reason, message) = of(Snapshot { config_missing: missing, ..snapshot() });
+    assert_eq!((status, reason.as_str()), (Some(true), "NotStoredByAll"));
+    assert!(message.ends_with("not stored yet by paris, witness"), "{message}");
+}
+
+#[test]
 fn a_suspended_member_says_what_that_means() {
     let mut scene = Scene::new(snapshot(), running());
     scene.settings.suspend = true;

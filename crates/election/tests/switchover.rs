@@ -79,7 +79,10 @@ fn who_cannot_take_the_lead_is_refused_with_the_reason() {
     f.change_spec("c", |s| s.candidate = false);
     f.crash("b");
     f.run(secs(1));
-    assert_eq!(refused(&mut f, "a", Some("c")), "c is no candidate");
+    assert_eq!(
+        refused(&mut f, "a", Some("c")),
+        "c is no candidate (spec.candidate or spec.suspend of its object)"
+    );
     f.until(secs(9), "b is Down", |f| f.log.iter().any(|l| l.contains("a: b is Down")));
     assert_eq!(refused(&mut f, "a", Some("b")), "b is Down");
     assert_eq!(refused(&mut f, "a", None), "there is no healthy standby: b is Down");

@@ -457,6 +457,9 @@ impl Machine {
             Output::Event(Event::Heard { member, at }) => {
                 self.election.handle(election::Input::Heard { member, at }, now);
             }
+            Output::Event(Event::Vouched { member, at }) => {
+                self.election.handle(election::Input::Vouched { member, at }, now);
+            }
             Output::Event(Event::Changed(member)) => self.member_changed(member, now),
             Output::Event(Event::Querying(_) | Event::Refuted(_)) => self.dirty = true,
             Output::Event(Event::EpochRaised(_)) => {

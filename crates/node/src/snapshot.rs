@@ -40,7 +40,10 @@ pub struct Snapshot {
     pub stop_grace: Duration,
     /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
-    /// Members that may lead and have not stored this configuration yet. On the leader; else empty.
+    /// Why the voters that this leader's object asks for do not become those of the fleet, as a clause.
+    pub voters_refused: Option<String>,
+    /// Voters, and members that may lead and are not Down, that have not stored this configuration yet. On the leader;
+    /// else empty.
     pub config_missing: Vec<MemberName>,
     /// What the election waits for, as a sentence; `None` if for nothing.
     pub waiting_for: Option<String>,

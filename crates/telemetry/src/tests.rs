@@ -67,6 +67,7 @@ fn snapshot(role: Role) -> Snapshot {
         successor: None,
         lapse: None,
         config_conflict: None,
+        voters_refused: None,
         config_missing: Vec::new(),
         waiting_for: None,
         members,

@@ -33,6 +33,7 @@ fn open_dir(dir: &Path) -> Result<StateDir, StateError> {
 
 fn granted(term: u64, candidate: &str) -> ElectionRecord {
     ElectionRecord {
+        replaced: None,
         chosen: false,
         version: term,
         vote: Some(Vote { term: Term(term), candidate: name(candidate) }),

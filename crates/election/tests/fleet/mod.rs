@@ -14,7 +14,7 @@ use flagship_types::{ConfigVersion, FleetConfig, Instant, MemberName, Metadata, 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
-pub use cluster::Node;
+pub use cluster::{Node, Payload};
 
 pub fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
