@@ -290,6 +290,11 @@ impl LocalLease {
         }
     }
 
+    /// Whether it was this process's when it was last looked at.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.holder_seen() == self.holder
+    }
+
     /// Lets others have it at once. Best effort: without it they wait until it runs out.
     pub(crate) async fn release(mut self) {
         let Some(mut lease) = self.seen.take() else { return };

@@ -61,6 +61,15 @@ pub(crate) async fn wait_visibly(lease: LocalLease, mut active: watch::Receiver<
     }
 }
 
+/// Leaves the place of who waits to another replica, now that this one acts. It would be kept free until it runs out, and
+/// meanwhile nobody would know of the one that waits.
+pub(crate) async fn make_room(mut lease: LocalLease) {
+    lease.look().await;
+    if lease.is_ours() {
+        lease.release().await;
+    }
+}
+
 /// Removes what a second replica said of itself: the member is no more.
 pub(crate) async fn forget(mut lease: LocalLease) {
     lease.look().await;
@@ -275,6 +284,24 @@ mod tests {
         let begin = Instant::now();
         let took = bench.until(bench.waits("next", "n1"), |second| *second == beside("n1")).await;
         assert!(took <= TIMING.renewal && begin.elapsed() < TIMING.duration, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_acts_now_leaves_its_place_to_the_next() {
+        let bench = bench();
+        let lease = |holder: &str| {
+            let (api, caller) =
+                (Api::namespaced(bench.client.clone(), "default"), Caller::new(Arc::new(NoObserver)));
+            LocalLease::new(api, caller, NAME.into(), holder.into()).timed(TIMING)
+        };
+        let waiting = waits(bench.client.clone(), "first", "n2", bench.active.subscribe());
+        let _ = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+        make_room(lease("other")).await;
+        assert_eq!(bench.lease.lock().unwrap().1["spec"]["holderIdentity"], "first", "it is not the other's");
+        make_room(lease("first")).await;
+        let begin = Instant::now();
+        lease("next").acquire().await;
+        assert!(begin.elapsed() < TIMING.renewal, "{:?}", begin.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

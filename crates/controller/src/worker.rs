@@ -235,6 +235,10 @@ impl Worker {
             () = answer => {}
             () = visibly => {}
         }
+        if *lease.waits().borrow() {
+            // On the side: the member is not to wait for it.
+            tokio::spawn(second::make_room(self.second_lease(caller)).in_current_span());
+        }
         waiting
     }
 
