@@ -408,8 +408,8 @@ impl Election {
         let promise = Promise { lease: config.lease, stop_grace: config.stop_grace };
         let voters = config.voters.clone();
         self.lease.begin(self.now);
-        let own = self.is_voter().then_some(self.pledge.owed_until);
-        let mut waits_until = own.unwrap_or(self.now);
+        let own = if self.is_voter() { self.owed() } else { Duration::ZERO };
+        let mut waits_until = self.now + own;
         for voter in voters {
             let ask = self.peers.get(&voter).map(|p| p.ask).filter(|ask| ask.round == campaign.round);
             let Some(ask) = ask.filter(|ask| ask.granted) else { continue };

@@ -18,7 +18,8 @@ impl Election {
     /// Takes a newer configuration over.
     pub(crate) fn adopt_config(&mut self, config: &FleetConfig) {
         let own = self.record.config.version;
-        if config.version <= own {
+        let keeps_own = self.has(PlantedBug::OwnHealRule) && matches!(self.stage, Stage::Leader(_));
+        if config.version <= own || keeps_own {
             return;
         }
         if config.version.0 - own.0 > MAX_VERSION_JUMP {
@@ -93,7 +94,8 @@ impl Election {
         if let Some(next) = self.next_config(term) {
             let next = FleetConfig { version, pause: self.record.config.pause.clone(), ..next };
             let old = std::mem::replace(&mut self.record.config, next);
-            self.record.replaced = self.touches_quorum(&old).then_some(old);
+            let binds = self.touches_quorum(&old) && !self.has(PlantedBug::ModeAtOnce);
+            self.record.replaced = binds.then_some(old);
             self.store_config();
         }
     }

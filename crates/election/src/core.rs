@@ -130,6 +130,13 @@ impl Election {
         now: Instant,
         bug: Option<PlantedBug>,
     ) -> Self {
+        let forgets = |record| Record { vote: None, promise: None, term: Term::NONE, ..record };
+        let restored = match bug {
+            Some(PlantedBug::GrantsForgotten) => {
+                Restored { record: restored.record.map(forgets), ..restored }
+            }
+            _ => restored,
+        };
         let mut election = Self::before_start(config, spec, restored, seed, now);
         election.planted = bug;
         election.start();

@@ -216,9 +216,21 @@ impl Election {
         if any(&Peer::says_it_holds) {
             return;
         }
-        // Somebody announced itself without metadata that bear it out: they may be on their way.
+        // Somebody announced itself without metadata that bear it out, or is known by who follows it: it may be on its way.
+        // After a partition so may be the news that they live: raised at once, the older lead would pass for the newer one.
+        let comes_back = |p: &Peer| p.view.linked && p.view.presence == Presence::Down;
+        let announced = |p: &Peer| p.announced.as_ref().is_some_and(|(term, _)| *term > p.released);
+        let follows = |p: &Peer| {
+            let newer = p.metadata().filter(|metadata| metadata.term > lead.term);
+            newer.is_some_and(|metadata| metadata.leader.as_ref().is_some_and(|leader| *leader != self.me))
+        };
+        let speaks_of_it = |p: &Peer| match p.is_present() {
+            true => p.holds_lead(None) || follows(p),
+            false => comes_back(p) && (announced(p) || p.says_it_holds() || follows(p)),
+        };
+        let is_met = self.peers.values().any(speaks_of_it);
         let since = lead.outgrown_at.unwrap_or(self.now);
-        if any(&|p| p.holds_lead(None)) && self.now < since + UNPROVEN_PATIENCE {
+        if is_met && self.now < since + UNPROVEN_PATIENCE {
             if lead.outgrown_at.is_none() {
                 self.stage = Stage::Leader(Lead { outgrown_at: Some(since), ..lead });
             }
@@ -289,6 +301,9 @@ impl Election {
     /// The newer configuration decides; of two with one version that of the smaller name.
     fn heal_failback(&self, rival: &MemberName, other: &FleetConfig) -> Failback {
         let own = self.fleet_config();
+        if self.has(PlantedBug::OwnHealRule) {
+            return own.failback;
+        }
         let takes_other = other.version > own.version || (other.version == own.version && *rival < self.me);
         if takes_other { other.failback } else { own.failback }
     }

@@ -70,15 +70,16 @@ impl Election {
         let grace = self.restart_grace();
         let returns =
             others().filter(|p| p.view.presence == Presence::Down && p.holds_lead(self.followed_term(p)));
-        let until =
-            returns.filter_map(|p| Some(p.exited_at? + grace)).filter(|until| *until > self.now).max();
+        let ends = |exited| if self.has(PlantedBug::GraceNeverEnds) { self.now } else { exited } + grace;
+        let until = returns.filter_map(|p| Some(ends(p.exited_at?))).filter(|until| *until > self.now).max();
         if let Some(until) = until {
             return Outlook::Grace(until);
         }
-        let reserved = self.reservation.as_ref().filter(|r| r.until > self.now);
+        let for_ever = self.has(PlantedBug::ReservedForEver);
+        let reserved = self.reservation.as_ref().filter(|r| r.until > self.now || for_ever);
         if let Some((successor, until)) = reserved.and_then(|r| Some((r.successor.as_ref()?, r.until))) {
             let is_other = *successor != self.me && Some(successor) != claimant;
-            if is_other && self.peers.get(successor).is_some_and(Peer::is_present) {
+            if is_other && (for_ever || self.peers.get(successor).is_some_and(Peer::is_present)) {
                 return Outlook::Reserved(successor.clone(), until);
             }
         }

@@ -40,6 +40,20 @@ pub enum PlantedBug {
     PromiseForgotten,
     /// Quorum: all voters are changed at once.
     VotersAllAtOnce,
+    /// Quorum: a voter that restarts knows no more which terms it gave away.
+    GrantsForgotten,
+    /// A voter without its record votes before the other voters told it theirs.
+    RecordNotAwaited,
+    /// Quorum: a shorter lease ends a longer one that was promised before.
+    PromiseShortened,
+    /// Quorum: a leader that leaves Quorum is not bound by it any more, though its voters do not know.
+    ModeAtOnce,
+    /// Of two leaders that meet each goes by its own settings.
+    OwnHealRule,
+    /// A released lead waits for its successor for ever.
+    ReservedForEver,
+    /// A leader whose process ended is waited for for ever.
+    GraceNeverEnds,
 }
 
 impl crate::Election {

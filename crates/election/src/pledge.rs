@@ -201,6 +201,9 @@ impl Election {
                 self.step_back();
             }
         }
+        if self.has(PlantedBug::PromiseShortened) {
+            (self.record.promise, self.pledge.until) = (None, self.now);
+        }
         let promise = self.promise_for(renewal.promise);
         let must_store = !is_granted || on_record != Some(promise);
         self.record.promise = Some(promise);

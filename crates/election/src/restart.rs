@@ -70,6 +70,9 @@ impl Election {
         if self.may_vote {
             return;
         }
+        if self.has(PlantedBug::RecordNotAwaited) {
+            return self.gain_vote();
+        }
         let untold = self.untold_voters();
         for peer in self.names(|p| !p.told && (p.is_present() || untold.contains(p.name()))) {
             self.ask_record(&peer);

@@ -122,7 +122,7 @@ fn after_a_lead_by_force_the_voters_come_back() {
     let voters = |f: &Fleet| f.nodes[&name("b")].core.as_ref().unwrap().config().voters.len();
     assert_eq!(voters(&f), 1);
     // Its old payload was stopped by the operator.
-    f.nodes.get_mut(&name("a")).unwrap().payload = fleet::Payload::default();
+    f.nodes.get_mut(&name("a")).unwrap().payload = fleet::cluster::Payload::default();
     f.start("c");
     f.until(secs(20), "c votes again", |f| voters(f) >= 2);
     f.start("a");

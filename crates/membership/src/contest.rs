@@ -5,7 +5,7 @@ use flagship_types::{Instant, PeerAddress};
 use crate::config::{MAX_LINKS_PER_PEER, QUERY_EXTRA, STUBBORN_REFUSALS};
 use crate::links::Link;
 use crate::rings::Slot;
-use crate::{CloseCode, LinkId, Membership, PeerHello, Record, Signed};
+use crate::{CloseCode, LinkId, Membership, PeerHello, PlantedBug, Record, Signed};
 
 /// What a stream waits for whose name another process has.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ impl Membership {
         self.links.insert(id, Box::new(link));
         self.link_mut(id);
         self.contests += 1;
+        if self.has(PlantedBug::NewcomerTakesName) {
+            return self.win_contest(id, now);
+        }
         self.ping(old, now);
     }
 

@@ -8,8 +8,8 @@ use crate::config::{
 use crate::rings::Slot;
 use crate::table::SELF;
 use crate::{
-    CloseCode, Event, LinkId, Membership, Message, Output, PeerHello, Record, SelfState, Signed, State,
-    Statement,
+    CloseCode, Event, LinkId, Membership, Message, Output, PeerHello, PlantedBug, Record, SelfState, Signed,
+    State, Statement,
 };
 
 /// Whether this member takes part.
@@ -152,6 +152,9 @@ impl Membership {
 
     /// Goes on from the epoch that a peer knows, for example after a clock that jumped back (rule 9).
     fn raise_epoch(&mut self, known: Epoch, now: Instant) {
+        if self.has(PlantedBug::EpochNotRaised) {
+            return;
+        }
         let next = Epoch(known.0.saturating_add(1));
         // Peers whose clocks are a little behind have to find it plausible too.
         if !self.plausible(Epoch(next.0.saturating_add(RAISE_MARGIN_MS)), now) {

@@ -44,6 +44,10 @@ pub enum PlantedBug {
     AwayNeverEnds,
     /// The age of a beat is taken from our last frame, not from the one it echoes.
     EchoDelayIgnored,
+    /// A second process takes a name from one that answers.
+    NewcomerTakesName,
+    /// Who is told of a later epoch of itself does not go on from there.
+    EpochNotRaised,
 }
 
 #[cfg(feature = "planted-bugs")]

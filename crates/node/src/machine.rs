@@ -125,6 +125,12 @@ impl Machine {
         })
     }
 
+    /// Plants a bug in its membership. For the same tests.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&mut self, bug: membership::PlantedBug) {
+        self.membership.plant(bug);
+    }
+
     fn start(
         config: MachineConfig,
         signer: Arc<dyn Signer>,

@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 mod checks;
-mod cluster;
+pub mod cluster;
 pub mod pair;
 mod world;
 
@@ -14,7 +14,7 @@ use flagship_types::{ConfigVersion, FleetConfig, Instant, MemberName, Metadata, 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
-pub use cluster::{Node, Payload};
+pub use cluster::Node;
 
 pub fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -39,13 +39,16 @@ pub struct Record {
     /// A bug in every election core.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<flagship_election::PlantedBug>,
+    /// A bug in every membership core.
+    #[cfg(feature = "planted-bugs")]
+    pub planted_in_membership: Option<flagship_membership::PlantedBug>,
 }
 
 impl Record {
     /// A run goes on after a violation.
     pub(crate) fn goes_on(self) -> bool {
         #[cfg(feature = "planted-bugs")]
-        return self.planted.is_some();
+        return self.planted.is_some() || self.planted_in_membership.is_some();
         #[cfg(not(feature = "planted-bugs"))]
         false
     }
@@ -94,7 +97,7 @@ pub struct World {
     digest: Option<SipHasher24>,
     seed: u64,
     #[cfg(feature = "planted-bugs")]
-    planted: Option<flagship_election::PlantedBug>,
+    record: Record,
 }
 
 impl World {
@@ -134,7 +137,7 @@ impl World {
             digest: record.digest.then(SipHasher24::new),
             seed,
             #[cfg(feature = "planted-bugs")]
-            planted: record.planted,
+            record,
             rng,
         }
     }
@@ -321,7 +324,11 @@ impl World {
         #[cfg(not(feature = "planted-bugs"))]
         let machine = Machine::new(config, signer, local);
         #[cfg(feature = "planted-bugs")]
-        let machine = Machine::with_bug(config, signer, local, self.planted);
+        let mut machine = Machine::with_bug(config, signer, local, self.record.planted);
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.record.planted_in_membership {
+            machine.plant(bug);
+        }
         let directive = machine.directive().clone();
         host.process = Some(Process {
             machine,
