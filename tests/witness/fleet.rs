@@ -110,6 +110,7 @@ impl Member {
             beat_interval: Duration::from_secs(1),
             silence_floor: Duration::from_secs(3),
             seed: 1,
+            votes_until: None,
         };
         let (node, _, _) = flagship_node::spawn(config, links, signer, events, Arc::new(Memory));
         tokio::spawn(lead(node.clone()));

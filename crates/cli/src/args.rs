@@ -70,7 +70,7 @@ pub struct RunArgs {
     /// Accepted for the sake of existing manifests; changes nothing
     #[arg(long, env = "FLAGSHIP_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, value_name = "BOOL")]
     pub leader_elect: bool,
-    /// What SIGTERM does while this cluster leads
+    /// What SIGTERM does while this cluster leads; in mode Quorum always as `handover`, unless another replica takes over
     #[arg(long, env = "FLAGSHIP_ON_SHUTDOWN", value_enum, default_value_t = OnShutdown::Hold)]
     pub on_shutdown: OnShutdown,
     /// What it shares with other processes.

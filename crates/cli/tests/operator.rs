@@ -62,7 +62,7 @@ async fn a_refusal_is_an_error_with_the_leaders_reason() {
         Some(|object, _, order| answer(object, order, false, "sheffield is Down", None));
     let error = run(&fleet, &["switchover", "--to", "sheffield"]).await.unwrap_err();
     assert_eq!(error.exit, Exit::Failure);
-    assert_eq!(error.message, "newyork refused to switchover: sheffield is Down. Nothing was changed");
+    assert_eq!(error.message, "newyork refused the switchover: sheffield is Down. Nothing was changed");
     let order = order(&fleet.newyork, "kube-vip.io/switchover").unwrap();
     assert_eq!((&order["to"], order.get("dryRun")), (&json!("sheffield"), None));
 }

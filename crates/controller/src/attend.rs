@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_k8s_api::{DeletionPolicy, MultiCluster, Settings};
-use flagship_node::{Command, Directive, NodeEvent, ResignReason};
-use flagship_types::{Health, Term};
+use flagship_node::{Command, Directive, NodeEvent, ResignReason, Snapshot};
+use flagship_types::{Health, Role, Term};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinError as TaskError;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -27,6 +27,7 @@ use crate::payload_worker::Target;
 use crate::ports::Probe;
 use crate::prepare::invalid_spec;
 use crate::request::Reachability;
+use crate::second::Second;
 use crate::status::Stall;
 use crate::supervisor::OnShutdown;
 use crate::tenure::{Member, Tenure};
@@ -180,6 +181,15 @@ impl Tenure {
         let over = departure.and_then(|departure| {
             departure.is_over(&snapshot, &progress, Self::now()).then_some(Outcome::Departed(departure.why))
         });
+        let hurry = attention
+            .departure
+            .as_mut()
+            .is_some_and(|departure| departure.has_to_hurry(&snapshot, Self::now()));
+        if hurry {
+            let note = "the daemon ends before the payload would be gone, so that its pods are ended at once";
+            self.chronicle.tell(Happening::new(Notice::warning("StopHurried", note)).under(snapshot.term));
+            member.node.tell(Command::Retire(ResignReason::LeaseLost)).await;
+        }
         self.show(Some(member), self.shown_generation(member));
         if over.is_none() && self.asks_for_its_name(snapshot.name_in_use, member, attention).await {
             return Some(Outcome::Rejoin);
@@ -296,24 +306,27 @@ impl Tenure {
 
     async fn interrupted(&mut self, end: End, member: &Member, attention: &mut Attention) -> Option<Outcome> {
         let snapshot = member.node.snapshot();
-        let leads = matches!(
-            member.node.snapshot().role,
-            flagship_types::Role::Leader | flagship_types::Role::Stopping
-        );
-        let hand_over = end == End::Shutdown
-            && self.context.options.on_shutdown == OnShutdown::Handover
+        let leads = matches!(snapshot.role, Role::Leader | Role::Stopping);
+        let hand_over = self.context.options.on_shutdown == OnShutdown::Handover
             && leads
             && snapshot.config.pause.is_none()
             && !member.settings.suspend
             && can_hand_over(&snapshot);
-        if !hand_over {
+        if end != End::Shutdown || !(hand_over || self.must_not_run_on(&snapshot)) {
             return Some(Outcome::Interrupted(end));
         }
-        info!("handing the lead over before this daemon ends");
+        info!("giving the lead up before this daemon ends");
         // It is on its way; waiting for it again would return at once for ever.
         self.interruption.shutdown = tokio_util::sync::CancellationToken::new();
         self.depart(Why::Shutdown, ResignReason::Operator, member, attention).await;
         None
+    }
+
+    /// Mode Quorum: whether a payload may be here that nobody would renew the lease for once this daemon has ended.
+    /// Another replica takes the member over as it is. Neither a pause nor `suspend` can promise that there is only one.
+    fn must_not_run_on(&self, snapshot: &Snapshot) -> bool {
+        let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. } | Second::Beside { .. });
+        snapshot.quorum && snapshot.directive != Directive::Absent && !is_relieved
     }
 
     async fn depart(&mut self, why: Why, reason: ResignReason, member: &Member, attention: &mut Attention) {
@@ -328,6 +341,10 @@ impl Tenure {
     /// The object changed.
     async fn edited(&mut self, member: &mut Member, attention: &mut Attention) -> Option<Outcome> {
         let object = self.object.borrow_and_update().clone();
+        if attention.departure.as_ref().is_some_and(|departure| departure.why == Why::Shutdown) {
+            // The daemon ends, and the next one reads it.
+            return None;
+        }
         if finalizer::is_deleting(&object) {
             return self.remove(member, attention).await;
         }

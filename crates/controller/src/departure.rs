@@ -12,6 +12,8 @@ use crate::progress::Progress;
 /// How long a daemon that was asked to hand over before it ends waits for that: below the 30 s that Kubernetes
 /// gives a pod.
 pub(crate) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(25);
+/// However long the stop grace is: before that much of the time is left, a planned stop is left to itself.
+const LATEST_HURRY: Duration = Duration::from_secs(20);
 /// How long a member that gave up the lead stays so that a successor hears the release: the time an old leader
 /// would wait before it claims anew.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(3);
@@ -26,7 +28,7 @@ pub(crate) enum Why {
     Removal,
     /// Its callsign was edited.
     OtherFleet,
-    /// The daemon ends and was configured to hand over first.
+    /// The daemon ends, and was configured to hand over first or must not leave its payload running.
     Shutdown,
 }
 
@@ -37,12 +39,25 @@ pub(crate) struct Departure {
     since: Instant,
     was_leader: bool,
     stopped_at: Option<Instant>,
+    hurried: bool,
 }
 
 impl Departure {
     pub(crate) fn new(why: Why, role: Role, now: Instant) -> Self {
         let was_leader = matches!(role, Role::Leader | Role::Stopping);
-        Self { why, since: now, was_leader, stopped_at: None }
+        Self { why, since: now, was_leader, stopped_at: None, hurried: false }
+    }
+
+    /// Mode Quorum: whether a planned stop has to become one at once, as the daemon ends before it would be over and
+    /// nobody renews the lease then. True once.
+    pub(crate) fn has_to_hurry(&mut self, snapshot: &Snapshot, now: Instant) -> bool {
+        let is_stopping = matches!(snapshot.directive, Directive::Stop { .. });
+        let left = HANDOVER_TIMEOUT.saturating_sub(now.duration_since(self.since));
+        let has_to = self.why == Why::Shutdown
+            && snapshot.quorum
+            && is_stopping
+            && left <= snapshot.stop_grace.min(LATEST_HURRY);
+        has_to && !std::mem::replace(&mut self.hurried, true)
     }
 
     /// Whether the node may end now.
@@ -85,6 +100,7 @@ pub(crate) fn can_hand_over(snapshot: &Snapshot) -> bool {
 mod tests {
     use super::*;
     use crate::fixtures::{peer, snapshot};
+    use flagship_types::Term;
 
     fn done() -> Progress {
         Progress { settled: true, ..Default::default() }
@@ -128,6 +144,29 @@ mod tests {
         assert!(removal.is_over(&unsettled, &Progress::default(), now + HOLD_PATIENCE));
         let mut shutdown = Departure::new(Why::Shutdown, Role::Leader, now);
         assert!(shutdown.is_over(&snapshot(), &Progress::default(), now + HANDOVER_TIMEOUT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_quorum_a_planned_stop_hurries_before_the_daemon_ends() {
+        let now = Instant::now();
+        let stop = Directive::Stop { term: Term(7), reason: flagship_node::ResignReason::Operator };
+        let mut stopping = Snapshot { role: Role::Stopping, directive: stop, ..snapshot() };
+        let late = now + HANDOVER_TIMEOUT - stopping.stop_grace;
+        let mut departure = Departure::new(Why::Shutdown, Role::Leader, now);
+        assert!(!departure.has_to_hurry(&stopping, late), "in Availability it may run on");
+        stopping.quorum = true;
+        assert!(
+            !departure.has_to_hurry(&stopping, late - Duration::from_millis(1)),
+            "its pods have their time"
+        );
+        assert!(!departure.has_to_hurry(&Snapshot { config: stopping.config.clone(), ..standby() }, late));
+        assert!(departure.has_to_hurry(&stopping, late));
+        assert!(!departure.has_to_hurry(&stopping, late), "it was told");
+        stopping.stop_grace = Duration::from_secs(3600);
+        let mut removal = Departure::new(Why::Removal, Role::Leader, now);
+        assert!(!removal.has_to_hurry(&stopping, late), "the daemon stays");
+        let mut patient = Departure::new(Why::Shutdown, Role::Leader, now);
+        assert!(!patient.has_to_hurry(&stopping, now), "not before it has begun");
     }
 
     #[test]

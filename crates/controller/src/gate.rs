@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flagship_node::{Command, Leadership, NodeHandle, WritePermit};
-use flagship_payload::{Denied, Gate, Inventory, Permit, Purpose, Tracker};
-use flagship_types::{Instant, Term};
+use flagship_payload::{Denied, Entry, Gate, Inventory, Permit, Purpose, Tracker};
+use flagship_types::{Instant, Term, format_duration};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::lease::LeaseWatch;
 use crate::status_writer::StatusHandle;
 
+/// How long what runs and has to end at once waits for the record of what is deleted.
+pub(crate) const HURRIED_RECORD: Duration = Duration::from_millis(500);
 /// How long the node may take to answer. Its loop turns every 250 ms; a node that is held up longer gives no leave.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -37,10 +40,7 @@ pub(crate) struct NodeGate<N = NodeHandle> {
     lease: LeaseWatch,
     /// The directive of the step was replaced: no more leave, whatever the node would say to the next step.
     overtaken: CancellationToken,
-    tracker: Tracker,
-    status: StatusHandle,
-    /// The uids in the inventory that the status is known to have. As many as that has.
-    durable: Mutex<BTreeSet<String>>,
+    chain: ChainRecord,
     /// The term that is being stopped; the node hears of the first delete before it gives leave for it.
     stopping: Option<Term>,
     began: AtomicBool,
@@ -55,13 +55,19 @@ impl<N: Node> NodeGate<N> {
         status: StatusHandle,
         overtaken: CancellationToken,
     ) -> Self {
-        let (durable, began) = (Mutex::default(), AtomicBool::new(false));
-        Self { node, lease, overtaken, tracker, status, durable, stopping: None, began }
+        let (chain, began) = (ChainRecord::new(tracker, status), AtomicBool::new(false));
+        Self { node, lease, overtaken, chain, stopping: None, began }
     }
 
     /// For the stop of a term.
     pub(crate) fn stopping(self, term: Term) -> Self {
         Self { stopping: Some(term), ..self }
+    }
+
+    /// What it deletes has to end at once, or in its own time.
+    pub(crate) fn hurried(mut self, hurried: bool) -> Self {
+        self.chain.hurried = hurried;
+        self
     }
 
     /// Until when the step may write without the node's word.
@@ -71,20 +77,59 @@ impl<N: Node> NodeGate<N> {
             false => held_until(&self.lease),
         }
     }
+}
 
-    /// The API server forgets a workload at once and its pods much later. If this process dies in between, only what
-    /// the status has of the chain of owners tells the next one whose the pods are.
-    async fn record_chain(&self) -> Result<(), Denied> {
+/// The API server forgets a workload at once and its pods much later. If this process dies in between, only what the
+/// status has of the chain of owners tells the next one whose the pods are.
+struct ChainRecord {
+    tracker: Tracker,
+    status: StatusHandle,
+    /// What is deleted has to end at once: somebody else starts it soon, which is worse than a restart that does not know.
+    hurried: bool,
+    /// The uids in the inventory that the status is known to have, or that were not waited for. As many as that has.
+    durable: Mutex<BTreeSet<String>>,
+}
+
+impl ChainRecord {
+    fn new(tracker: Tracker, status: StatusHandle) -> Self {
+        Self { tracker, status, hurried: false, durable: Mutex::default() }
+    }
+
+    /// Writes it, unless the status is known to have it.
+    async fn keep(&self) -> Result<(), Denied> {
         let mut durable = self.durable.lock().await;
         let inventory = self.tracker.borrow().inventory.clone();
         let uids = uids(&inventory);
         if uids.is_subset(&durable) {
             return Ok(());
         }
-        let recorded = self.status.record(inventory.to_status()).await;
-        recorded.map_err(|error| {
-            Denied::Refused(format!("what is to be deleted could not be recorded first: {error}"))
-        })?;
+        let record = self.status.record(inventory.to_status());
+        let why = if self.hurried {
+            match tokio::time::timeout(HURRIED_RECORD, record).await {
+                Ok(recorded) => recorded.err().map(|error| error.to_string()),
+                Err(_) => Some(format!("not within {}", format_duration(HURRIED_RECORD))),
+            }
+        } else {
+            record.await.err().map(|error| error.to_string())
+        };
+        match why {
+            Some(why) if self.hurried => {
+                let unknown = |entry: &Entry| !durable.contains(&entry.uid);
+                let objects: Vec<_> =
+                    inventory.iter().filter(|(_, entry)| unknown(entry)).map(|(id, _)| id).collect();
+                warn!(
+                    why,
+                    objects = objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                    "deleted at once, before it is recorded: should this process end now, the next one may not know of these"
+                );
+            }
+            Some(why) => {
+                return Err(Denied::Refused(format!(
+                    "what is to be deleted could not be recorded first: {why}"
+                )));
+            }
+            None => {}
+        }
         *durable = uids;
         Ok(())
     }
@@ -105,7 +150,7 @@ impl<N: Node> Gate for NodeGate<N> {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
         self.still_wanted()?;
         if purpose == Purpose::Delete {
-            self.record_chain().await?;
+            self.chain.keep().await?;
             self.still_wanted()?;
         }
         let stopping = self.stopping.filter(|_| purpose == Purpose::Delete);
@@ -147,19 +192,45 @@ pub(crate) struct RemovalGate(pub LeaseWatch);
 #[async_trait::async_trait]
 impl Gate for RemovalGate {
     async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
-        match purpose {
-            Purpose::Delete => {
-                let not_after = (self.now() + WritePermit::VALIDITY).min(held_until(&self.0)?);
-                Ok(Permit { term: Term::NONE, not_after })
-            }
-            Purpose::Apply | Purpose::Prune => {
-                Err(Denied::Refused("the MultiCluster is being deleted".into()))
-            }
-        }
+        permit_to_delete(&self.0, purpose, "the MultiCluster is being deleted")
     }
 
     fn now(&self) -> Instant {
         flagship_node::boot_now()
+    }
+}
+
+/// For stopping a payload that nobody holds the fleet's lease for: deleting it takes no lead, only the local Lease.
+pub(crate) struct UnleasedGate {
+    lease: LeaseWatch,
+    chain: ChainRecord,
+}
+
+impl UnleasedGate {
+    pub(crate) fn new(lease: LeaseWatch, tracker: Tracker, status: StatusHandle) -> Self {
+        Self { lease, chain: ChainRecord { hurried: true, ..ChainRecord::new(tracker, status) } }
+    }
+}
+
+#[async_trait::async_trait]
+impl Gate for UnleasedGate {
+    async fn permit(&self, purpose: Purpose) -> Result<Permit, Denied> {
+        self.chain.keep().await?;
+        permit_to_delete(&self.lease, purpose, "nobody holds the lease for this payload")
+    }
+
+    fn now(&self) -> Instant {
+        flagship_node::boot_now()
+    }
+}
+
+fn permit_to_delete(lease: &LeaseWatch, purpose: Purpose, why_nothing_else: &str) -> Result<Permit, Denied> {
+    match purpose {
+        Purpose::Delete => {
+            let not_after = (flagship_node::boot_now() + WritePermit::VALIDITY).min(held_until(lease)?);
+            Ok(Permit { term: Term::NONE, not_after })
+        }
+        Purpose::Apply | Purpose::Prune => Err(Denied::Refused(why_nothing_else.into())),
     }
 }
 

@@ -50,6 +50,8 @@ struct Bench {
     tracker: Tracker,
     overtaken: CancellationToken,
     down: Arc<AtomicBool>,
+    /// The API server takes requests and does not answer.
+    mute: Arc<AtomicBool>,
     status: StatusHandle,
     renewed: watch::Sender<Option<Instant>>,
 }
@@ -71,7 +73,18 @@ impl Bench {
             }
             (200, object(&inventory.unwrap_or_default()))
         });
-        let api: Api<MultiCluster> = Api::namespaced(client, "default");
+        let mute = Arc::new(AtomicBool::new(false));
+        let is_mute = Arc::clone(&mute);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (answers, is_mute) = (client.clone(), Arc::clone(&is_mute));
+            async move {
+                if is_mute.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                answers.send(request).await
+            }
+        });
+        let api: Api<MultiCluster> = Api::namespaced(kube::Client::new(service, "default"), "default");
         let caller = Caller::new(Arc::new(NoObserver));
         let (status, _) = StatusWriter::open(api, caller, "newyork", "u-1", "pod-1").await.unwrap();
         let bench = Self {
@@ -79,6 +92,7 @@ impl Bench {
             tracker: Tracker::new(Progress::default()),
             overtaken: CancellationToken::new(),
             down,
+            mute,
             status,
             renewed: watch::Sender::new(Some(flagship_node::boot_now())),
         };
@@ -173,6 +187,43 @@ async fn what_cannot_be_recorded_is_not_deleted() {
     bench.down.store(false, Ordering::Relaxed);
     gate.permit(Purpose::Delete).await.unwrap();
     assert_eq!(bench.log(), ["stored web", "deletion of 5 begins", "asked Delete"]);
+}
+
+/// What a stop that cannot wait asks first.
+fn hurried(bench: &Bench) -> [Box<dyn Gate>; 2] {
+    let unleased =
+        UnleasedGate::new(LeaseWatch::of(&bench.renewed), bench.tracker.clone(), bench.status.clone());
+    [Box::new(bench.gate(false, 5).stopping(Term(5)).hurried(true)), Box::new(unleased)]
+}
+
+#[tokio::test]
+async fn what_has_to_end_at_once_does_not_wait_for_a_record_that_is_refused() {
+    let bench = Bench::new().await;
+    bench.down.store(true, Ordering::Relaxed);
+    for gate in hurried(&bench) {
+        assert!(gate.permit(Purpose::Delete).await.is_ok());
+    }
+    assert_eq!(bench.log(), ["deletion of 5 begins", "asked Delete"]);
+    // If it can be recorded, it is.
+    bench.down.store(false, Ordering::Relaxed);
+    for gate in hurried(&bench) {
+        gate.permit(Purpose::Delete).await.unwrap();
+    }
+    assert_eq!(bench.log(), ["stored web", "deletion of 5 begins", "asked Delete"], "the status has it then");
+    assert!(bench.gate(false, 5).hurried(true).permit(Purpose::Apply).await.is_err());
+}
+
+#[tokio::test]
+async fn what_has_to_end_at_once_waits_half_a_second_for_a_record_that_hangs() {
+    let bench = Bench::new().await;
+    bench.mute.store(true, Ordering::Relaxed);
+    for gate in hurried(&bench) {
+        let begin = std::time::Instant::now();
+        assert!(gate.permit(Purpose::Delete).await.is_ok());
+        assert!(begin.elapsed() >= HURRIED_RECORD, "it may yet be answered");
+        gate.permit(Purpose::Delete).await.unwrap();
+        assert!(begin.elapsed() < HURRIED_RECORD * 2, "only once: {:?}", begin.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use flagship_node::{
     Ascent, AscentReason, ElectionEvent, Evidence, LinkRefusal, NodeEvent, Phases, Refusal, RefusalReason,
     ResignReason, State,
 };
-use flagship_types::{MemberName, Role, Term, format_duration};
+use flagship_types::{FleetConfig, MemberName, Mode, Role, Term, format_duration};
 
 use crate::events::Notice;
 
@@ -185,11 +185,23 @@ fn of_election(event: &ElectionEvent, own: &MemberName) -> Option<Happening> {
             (Notice::warning("SplitBrain", note), *term)
         }
         ElectionEvent::ConfigAdopted(config) => {
-            let note = format!("fleet configuration {} is in force here", config.version);
+            let mode = election_mode(config);
+            let note = format!("fleet configuration {} is in force here: {mode}", config.version);
             return Some(Happening::new(Notice::normal("ConfigAdopted", note)).event_only());
         }
     };
     Some(Happening::new(notice).under(term))
+}
+
+/// The mode, and who votes.
+pub(crate) fn election_mode(config: &FleetConfig) -> String {
+    match config.mode {
+        Mode::Availability => "mode Availability".to_owned(),
+        Mode::Quorum => {
+            let voters = config.voters.iter().map(MemberName::as_str).collect::<Vec<_>>().join(", ");
+            format!("mode Quorum, voters {voters}")
+        }
+    }
 }
 
 /// How a lead began.
@@ -197,6 +209,7 @@ fn elected(own: &MemberName, ascent: &Ascent) -> String {
     let former = ascent.predecessor.as_ref().map_or_else(|| "the leader".to_owned(), ToString::to_string);
     let why = match ascent.reason {
         AscentReason::Founding => "nobody led before".to_owned(),
+        AscentReason::Regained => "it had lost the lead, and nobody else had it since".to_owned(),
         AscentReason::Crash => format!("the process of {former} ended"),
         AscentReason::Silence => format!("nothing was heard of {former} any more"),
         AscentReason::Rank => format!("{former} gave way to the higher rank"),

@@ -367,13 +367,13 @@ fn split_brain_protected(view: &View<'_>) -> Judgement {
             );
             judgement(which, true, "SecondReplica", message)
         }
-        Second::Missing { .. } | Second::Unknown if is_fenced_off(view) => {
+        Second::Missing { .. } | Second::Beside { .. } | Second::Unknown if is_fenced_off(view) => {
             let message = "a majority of the voters grants the lead, and this member is promoted only after \
                            spec.hooks.beforePromote has fenced the old leader off. It holds for the whole fleet if every \
                            member has such a hook, or a second replica of its daemon";
             judgement(which, true, "FencingHook", message)
         }
-        Second::Missing { here } => {
+        Second::Missing { here } | Second::Beside { here: Some(here) } => {
             let message = format!(
                 "a majority of the voters grants the lead, but should the only replica of the daemon here, on node {here}, \
                  die or hang, {alone}: run a second one on another node (kubectl --namespace \
@@ -382,7 +382,7 @@ fn split_brain_protected(view: &View<'_>) -> Judgement {
             );
             judgement(which, false, "OneReplica", message)
         }
-        Second::Unknown => {
+        Second::Unknown | Second::Beside { here: None } => {
             let message = format!(
                 "a majority of the voters grants the lead, but whether a second replica of the daemon is ready is not \
                  known, and should this one die or hang without one, {alone}: give the daemon its node's name in \
@@ -426,9 +426,24 @@ fn config_in_force(view: &View<'_>) -> Judgement {
     let Some(snapshot) = view.snapshot else {
         return unknown(which, "NotStarted", "this member does not take part in its fleet yet");
     };
-    match &snapshot.config_conflict {
-        None => judgement(which, true, "Equal", "the fleet uses this object's election settings"),
-        Some(conflict) => judgement(which, false, "Differs", conflict.clone()),
+    if let Some(conflict) = &snapshot.config_conflict {
+        return judgement(which, false, "Differs", conflict.clone());
+    }
+    if let Some(because) = &snapshot.voters_refused {
+        let message = format!(
+            "spec.election of this object, which leads, is not in force yet: {because}. Until that changes: {}",
+            happenings::election_mode(&snapshot.config)
+        );
+        return judgement(which, false, "VotersRefused", message);
+    }
+    let equal = "the fleet uses this object's election settings";
+    match snapshot.config_missing.as_slice() {
+        [] => judgement(which, true, "Equal", equal),
+        missing => {
+            let missing = names(&missing.iter().collect::<Vec<_>>());
+            let message = format!("{equal}; not stored yet by {missing}");
+            judgement(which, true, "NotStoredByAll", message)
+        }
     }
 }
 

@@ -35,6 +35,15 @@ pub(crate) struct Timing {
     pub renewal: Duration,
 }
 
+/// Who holds a Lease that this process waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Its name.
+    pub name: String,
+    /// Where it runs, if it said so.
+    pub node: Option<String>,
+}
+
 /// What to do about a Lease that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
@@ -79,8 +88,10 @@ pub(crate) struct LocalLease {
     renewed: watch::Sender<Option<BootInstant>>,
     /// It was somebody else's when it was looked at.
     waits: watch::Sender<bool>,
-    /// The node of whoever else holds it, as far as that is known.
-    elsewhere: watch::Sender<Option<String>>,
+    /// Whoever else holds it, as far as that is known.
+    elsewhere: watch::Sender<Option<Holder>>,
+    /// Who acts, if this is the Lease of the one that waits for that.
+    active: Option<watch::Receiver<Option<Holder>>>,
 }
 
 /// Whether this process still holds a member's Lease, as far as can be known without asking.
@@ -99,6 +110,17 @@ impl LeaseWatch {
         self.0.has_changed().ok()?;
         let until = (*self.0.borrow())? + DURATION;
         (now < until).then_some(until)
+    }
+
+    /// Until when nobody else can vote as this member: in the past if another process may have the Lease.
+    pub(crate) fn votes_until(&self) -> BootInstant {
+        self.held_until().unwrap_or(BootInstant::ZERO)
+    }
+
+    /// The same, each time it changes, by a renewal or the loss. `None`: no more.
+    pub(crate) async fn next_votes_until(&mut self) -> Option<BootInstant> {
+        self.0.changed().await.ok()?;
+        Some(self.votes_until())
     }
 
     /// Of a Lease whose renewals the test tells.
@@ -128,7 +150,8 @@ impl LocalLease {
         let (renewed, waits, elsewhere) =
             (watch::Sender::new(None), watch::Sender::new(false), watch::Sender::new(None));
         let timing = Timing { duration: DURATION, renewal: RENEWAL };
-        Self { api, caller, name, holder, node: None, timing, seen: None, renewed, waits, elsewhere }
+        let active = None;
+        Self { api, caller, name, holder, node: None, timing, seen: None, renewed, waits, elsewhere, active }
     }
 
     /// Held by a process on this node.
@@ -141,8 +164,13 @@ impl LocalLease {
         Self { timing, ..self }
     }
 
-    /// The node of whoever else holds it, as [`Self::acquire`] sees it; `None` if that is not known.
-    pub(crate) fn elsewhere(&self) -> watch::Receiver<Option<String>> {
+    /// Of the one that waits for another Lease, which is `active`'s.
+    pub(crate) fn second_to(self, active: watch::Receiver<Option<Holder>>) -> Self {
+        Self { active: Some(active), ..self }
+    }
+
+    /// Whoever else holds it, as [`Self::acquire`] sees it; `None` if that is not known.
+    pub(crate) fn elsewhere(&self) -> watch::Receiver<Option<Holder>> {
         self.elsewhere.subscribe()
     }
 
@@ -188,7 +216,8 @@ impl LocalLease {
             if !self.holder_seen().is_empty() {
                 self.waits.send_replace(true);
                 let node = self.seen.as_ref().and_then(node_of);
-                self.elsewhere.send_if_modified(|known| std::mem::replace(known, node.clone()) != node);
+                let holder = Some(Holder { name: self.holder_seen().to_owned(), node });
+                self.elsewhere.send_if_modified(|known| std::mem::replace(known, holder.clone()) != holder);
             }
             tokio::time::sleep(wait).await;
         }
@@ -197,6 +226,7 @@ impl LocalLease {
     /// Takes the lease if it is free; otherwise how long to wait before looking again.
     async fn try_take(&mut self, unchanged: Duration) -> Option<Duration> {
         let spec = self.seen.as_ref().and_then(|lease| lease.spec.as_ref());
+        let unchanged = if self.is_worth_more() { Duration::MAX } else { unchanged };
         match decide(spec, &self.holder, unchanged, Timestamp::now()) {
             Decision::Wait(wait) => Some(wait),
             Decision::Take => match self.write(true).await {
@@ -207,6 +237,18 @@ impl LocalLease {
                 }
             },
         }
+    }
+
+    /// Whether whoever holds the place of the one that waits leaves it to this process: it acts itself by now, or would be
+    /// lost with the node of the one that acts, and this one would not.
+    fn is_worth_more(&self) -> bool {
+        let Some(active) = self.active.as_ref().and_then(|active| active.borrow().clone()) else {
+            return false;
+        };
+        let held_on = self.seen.as_ref().and_then(node_of);
+        let is_beside =
+            |node: Option<&String>| node.is_none() || active.node.is_none() || node == active.node.as_ref();
+        self.holder_seen() == active.name || (is_beside(held_on.as_ref()) && !is_beside(self.node.as_ref()))
     }
 
     async fn renew(&mut self) -> Renewal {
@@ -226,11 +268,31 @@ impl LocalLease {
         }
     }
 
+    /// Whether somebody else takes it within this time. Not known counts as not taken.
+    pub(crate) async fn is_taken_within(&mut self, time: Duration) -> bool {
+        let taken = async {
+            loop {
+                self.look().await;
+                let holder = self.holder_seen();
+                if !holder.is_empty() && holder != self.holder {
+                    return;
+                }
+                tokio::time::sleep(RENEWAL / 2).await;
+            }
+        };
+        tokio::time::timeout(time, taken).await.is_ok()
+    }
+
     /// Reads it, so that it can be removed.
     pub(crate) async fn look(&mut self) {
         if let Err(error) = self.read().await {
             debug!(lease = self.name, %error, "cannot read the lease");
         }
+    }
+
+    /// Whether it was this process's when it was last looked at.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.holder_seen() == self.holder
     }
 
     /// Lets others have it at once. Best effort: without it they wait until it runs out.

@@ -118,8 +118,17 @@ async fn a_lease_that_was_not_renewed_in_time_may_be_anothers() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(matches!(one.renew().await, Renewal::Held));
     assert!(watch.held_at(later).is_some());
+    assert_eq!(watch.votes_until(), watch.held_until().unwrap());
+    let mut voting = one.watch();
+    let renewed = voting.votes_until();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(matches!(one.renew().await, Renewal::Held));
+    assert!(voting.next_votes_until().await.unwrap() > renewed, "a vote lasts as long as the Lease");
+    one.renewed.send_replace(None);
+    assert_eq!(voting.next_votes_until().await, Some(BootInstant::ZERO), "another process votes");
     drop(one);
-    assert_eq!(watch.held_until(), None, "given up");
+    assert_eq!((watch.held_until(), watch.votes_until()), (None, BootInstant::ZERO), "given up");
+    assert_eq!(voting.next_votes_until().await, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,7 @@ mod status_writer;
 mod stopping;
 mod supervisor;
 mod tenure;
+mod unleased;
 mod worker;
 mod worst_case;
 

@@ -102,6 +102,8 @@ pub(crate) fn machine_config(
         beat_interval: settings.beat_interval,
         silence_floor: settings.silence_floor,
         seed: seed.finish(),
+        // Known when it joins.
+        votes_until: None,
     }
 }
 

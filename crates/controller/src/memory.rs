@@ -8,6 +8,9 @@ use flagship_types::{Callsign, Epoch, MemberName, Term, parse_duration};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// No D and no S is longer.
+const MAX_PROMISE: Duration = Duration::from_secs(7 * 86_400);
+
 /// Kubernetes numbers are signed; ours stay far below their end.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -42,7 +45,10 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
     let vote = status.vote.as_ref().and_then(|vote| {
         Some(Vote { term: self::term(Some(vote.term))?, candidate: name(&vote.candidate)? })
     });
-    let lasting = |text: &Option<String>| text.as_deref().and_then(|text| parse_duration(text).ok());
+    // Somebody may have edited it.
+    let lasting = |text: &Option<String>| {
+        text.as_deref().and_then(|text| parse_duration(text).ok()).map(|time| time.min(MAX_PROMISE))
+    };
     let promise = status.vote.as_ref().and_then(|vote| {
         Some(Promise { lease: lasting(&vote.lease_duration)?, stop_grace: lasting(&vote.stop_grace)? })
     });
@@ -50,11 +56,12 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         version: 0,
         vote,
         promise,
-        held: self::term(status.held_term),
+        held: held(status),
         stopping: self::term(status.stopping),
         term: term.unwrap_or(Term::NONE),
         leader: status.leader.as_ref().and_then(name),
         config: config.unwrap_or_default(),
+        replaced: status.replaced_configuration.as_ref().and_then(ConfigurationStatus::to_config),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
         chosen: status.chosen,
     })
@@ -90,6 +97,7 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
         term,
         leader: _,
         config,
+        replaced,
         forgotten,
         chosen,
     } = &record.election;
@@ -107,6 +115,7 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
     status.stopping = stopping.map(|term| signed(term.0));
     status.term = Some(signed(term.0));
     status.configuration = Some(ConfigurationStatus::from(config));
+    status.replaced_configuration = replaced.as_ref().map(ConfigurationStatus::from);
     status.forgotten = forgotten.iter().map(|name| name.as_str().into()).collect();
 }
 
@@ -116,6 +125,16 @@ pub(crate) fn forget(status: &mut MultiClusterStatus) {
         &MultiClusterStatus { epoch: status.epoch, holder: status.holder.clone(), ..Default::default() },
         status,
     );
+}
+
+/// The term whose payload is, or may be, here.
+pub(crate) fn held(status: &MultiClusterStatus) -> Option<Term> {
+    term(status.held_term)
+}
+
+/// Whoever starts from this stops what runs under the term that is held, and does not go on with it.
+pub(crate) fn begin_stop(status: &mut MultiClusterStatus) {
+    status.stopping = status.stopping.or(status.held_term);
 }
 
 /// Copies everything durable, and nothing else.
@@ -129,6 +148,7 @@ pub(crate) fn copy(from: &MultiClusterStatus, to: &mut MultiClusterStatus) {
     to.term = from.term;
     to.holder.clone_from(&from.holder);
     to.configuration.clone_from(&from.configuration);
+    to.replaced_configuration.clone_from(&from.replaced_configuration);
     to.forgotten.clone_from(&from.forgotten);
 }
 
@@ -159,6 +179,7 @@ mod tests {
             stopping: Some(Term(7)),
             term: Term(8),
             leader: Some(member("newyork")),
+            replaced: Some(FleetConfig { version: flagship_types::ConfigVersion(2), ..config.clone() }),
             config,
             forgotten: vec![member("sheffield")],
             chosen: true,

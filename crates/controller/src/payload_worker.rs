@@ -2,12 +2,13 @@
 //! loop that steps and tries again, the only place with retries; the steps are in `running` and `stopping`.
 
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flagship_k8s_api::{HookPoint, Settings};
 use flagship_node::{Directive, NodeHandle};
-use flagship_payload::{Cluster, Inventory, Owner, Tracker};
+use flagship_payload::{Cluster, Inventory, Owner, PodGrace, Tracker};
 use flagship_types::MemberName;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 /// The most, while what runs has to end at once: an API server that is back is to be asked at once, too.
 const HASTY_RETRY: Duration = Duration::from_millis(500);
 /// How long one round of removing leftovers waits; the caller goes on with the next.
-const CLEAR_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CLEAR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the payload worker reads of the object.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +76,8 @@ pub(crate) struct PayloadWorker {
     /// What the hooks know of the lead.
     pub(crate) told: Mutex<Told>,
     pub(crate) background: Background,
+    /// It applied the payload once, and so held the lead.
+    pub(crate) ran: AtomicBool,
     directive: watch::Receiver<Directive>,
     targets: watch::Receiver<Target>,
 }
@@ -116,6 +119,7 @@ impl PayloadWorker {
             happenings,
             told: Mutex::default(),
             background,
+            ran: AtomicBool::new(false),
             targets,
         };
         let forward = forward(tracker.subscribe(), progress);
@@ -225,7 +229,7 @@ impl PayloadWorker {
     fn is_hasty(&self, directive: &Directive) -> bool {
         let Directive::Stop { reason, .. } = directive else { return false };
         let snapshot = self.node.snapshot();
-        pods_grace(*reason, snapshot.config.mode, snapshot.stop_grace).is_some()
+        pods_grace(*reason, snapshot.quorum, snapshot.stop_grace).is_some()
     }
 
     /// The gate of one step. It closes when the step is overtaken.
@@ -304,17 +308,26 @@ async fn forward(
     }
 }
 
-/// Deletes an inventory of an object that is being deleted and takes part in no fleet. One round; the caller repeats
-/// it after an error, which is a sentence.
+/// Deletes an inventory of an object that is being deleted and takes part in no fleet. With `pods` what runs has to end
+/// within that, as somebody else may start it. One round; the caller repeats it after an error, which is a sentence.
 pub(crate) async fn clear(
     context: &Context,
     owner: &Owner,
     lease: LeaseWatch,
     inventory: Inventory,
+    pods: Option<PodGrace>,
 ) -> Result<(), String> {
     let tracker = watch::Sender::new(flagship_payload::Progress { inventory, ..Default::default() });
     let cluster = discovery::cluster(context);
-    let deleted = cluster.delete_all(owner, &RemovalGate(lease), CLEAR_TIMEOUT, &tracker).await;
+    let gate = RemovalGate(lease);
+    if let Some(pods) = pods
+        && let Ok(halted) =
+            tokio::time::timeout(CLEAR_TIMEOUT, cluster.halt(owner, &gate, pods, &tracker)).await
+    {
+        halted.map_err(|error| error.to_string())?;
+    }
+    // Names what does not go.
+    let deleted = cluster.delete_all(owner, &gate, CLEAR_TIMEOUT, &tracker).await;
     deleted.map(|_| ()).map_err(|error| error.to_string())
 }
 

@@ -16,7 +16,7 @@ use crate::member::machine_config;
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe, Waiting};
 use crate::status_writer::StatusWriter;
 
-const OBJECT: &str = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters/newyork";
+pub(crate) const OBJECT: &str = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters/newyork";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Longer than the founding wait: that is how long a node without links listens.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -45,7 +45,7 @@ pub(crate) fn api_server(maps: Maps) -> Client {
     Client::new(service, "default")
 }
 
-fn answer(maps: &Maps, method: &str, path: &str, dry: bool, body: Value) -> (u16, Value) {
+pub(crate) fn answer(maps: &Maps, method: &str, path: &str, dry: bool, body: Value) -> (u16, Value) {
     let discovered = |items: Value| {
         (
             200,
@@ -169,6 +169,7 @@ pub(crate) async fn bench(leads: bool) -> Bench {
     let worker = PayloadWorker {
         told: Mutex::default(),
         background,
+        ran: AtomicBool::new(false),
         cluster: discovery::cluster(&context),
         caller,
         owner: Owner { namespace: "default".into(), name: "newyork".into() },
@@ -201,6 +202,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
         leader: None,
         config: Default::default(),
         forgotten: Vec::new(),
+        replaced: None,
         chosen: false,
     };
     machine.restored = Restored { record: Some(record), ..Default::default() };
@@ -248,6 +250,13 @@ async fn a_standby_sweeps_away_what_arrived_late() {
 async fn what_runs_is_kept_after_a_refused_edit() {
     let bench = bench(true).await;
     let Directive::Run { term, .. } = bench.worker.node.directive().borrow().clone() else { panic!("leads") };
+    let stop_grace = Duration::from_secs(10);
+    let left = |bench: &Bench| bench.worker.stop_grace_left(stop_grace);
+    assert_eq!(
+        left(&bench),
+        Duration::ZERO,
+        "an earlier process may have kept the lease, nobody knows until when"
+    );
     let mut drift = None;
     let has = |maps: &Maps| maps.lock().unwrap().contains_key("one");
     let edited = CancellationToken::new();
@@ -258,6 +267,7 @@ async fn what_runs_is_kept_after_a_refused_edit() {
         edited.cancel();
     });
     assert!(drift.is_some(), "its watches go on");
+    assert_eq!(left(&bench), stop_grace, "this one led");
     // Somebody deletes it just when the payload is edited to one that cannot be.
     bench.maps.lock().unwrap().remove("one");
     let refused = target("apiVersion: v1\nkind: Nonsense\nmetadata: {name: one}\n");

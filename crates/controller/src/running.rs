@@ -1,5 +1,6 @@
 //! The payload runs here: plan, dry run, apply, prune, then watch it and correct what drifts.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use flagship_payload::{Applied, ApplyError, ApplyOptions, DeleteError, Plan, PlanError, Summary};
@@ -201,6 +202,7 @@ impl PayloadWorker {
         self.report(|progress| progress.activity = Activity::Idle);
         let applied = result.map_err(refusal)?;
         let pruned = pruned.map_err(prune_refusal)?;
+        self.ran.store(true, Ordering::Relaxed);
         self.report(|progress| {
             progress.applied = Some((term, target.generation));
             progress.error = None;

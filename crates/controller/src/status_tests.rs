@@ -166,6 +166,10 @@ fn only_a_majority_with_a_second_replica_protects() {
     let (protected, reason, message) = says(&scene);
     assert_eq!((protected, reason.as_str()), (false, "OneReplica"));
     assert!(message.contains("node n1") && message.contains("--replicas=2"), "{message}");
+    scene.second = Second::Beside { here: Some("n1".into()) };
+    assert_eq!(says(&scene), (false, "OneReplica".into(), message), "it would be lost with the node");
+    scene.second = Second::Beside { here: None };
+    assert_eq!(says(&scene).1, "NodeUnknown");
     scene.second = Second::Unknown;
     let (protected, reason, message) = says(&scene);
     assert_eq!((protected, reason.as_str()), (false, "NodeUnknown"));
@@ -444,6 +448,25 @@ fn a_paused_fleet_is_shown_by_every_member_with_who_has_yet_to_store_it() {
     assert!(judged(&picture, ConditionType::Paused).message.contains("network work"));
     let picture = Scene::new(snapshot(), running()).picture();
     assert!(!picture.judgements.iter().any(|one| one.which == ConditionType::Paused), "only when true");
+}
+
+#[test]
+fn a_leader_says_which_of_its_settings_are_not_in_force_and_who_does_not_know_them() {
+    let which = ConditionType::ConfigInForce;
+    let of = |snapshot: Snapshot| Scene::new(snapshot, running()).says(which);
+    let (status, reason, message) = of(snapshot());
+    assert_eq!((status, reason.as_str()), (Some(true), "Equal"), "{message}");
+    let refused = Some("adding ghost to the voters would leave no majority that answers".to_owned());
+    let (status, reason, message) = of(Snapshot { voters_refused: refused, ..snapshot() });
+    assert_eq!((status, reason.as_str()), (Some(false), "VotersRefused"));
+    assert!(
+        message.contains("adding ghost to the voters") && message.contains("mode Availability"),
+        "{message}"
+    );
+    let missing = vec!["paris".parse().unwrap(), "witness".parse().unwrap()];
+    let (status, reason, message) = of(Snapshot { config_missing: missing, ..snapshot() });
+    assert_eq!((status, reason.as_str()), (Some(true), "NotStoredByAll"));
+    assert!(message.ends_with("not stored yet by paris, witness"), "{message}");
 }
 
 #[test]

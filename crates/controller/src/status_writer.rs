@@ -73,6 +73,7 @@ enum Request {
     ForgetRecord(oneshot::Sender<Result<(), WriteError>>),
     Flush(oneshot::Sender<Result<(), WriteError>>),
     Record(Vec<InventoryEntry>, oneshot::Sender<Result<(), WriteError>>),
+    BeginStop(oneshot::Sender<Result<(), WriteError>>),
 }
 
 /// What a member starts with.
@@ -144,6 +145,11 @@ impl StatusHandle {
             changed
         });
         self.ask(|reply| Request::Record(inventory, reply)).await
+    }
+
+    /// Makes durable that the payload of the term that is held is being stopped: whoever finds that only completes it.
+    pub(crate) async fn begin_stop(&self) -> Result<(), WriteError> {
+        self.ask(Request::BeginStop).await
     }
 
     async fn ask<T>(
@@ -263,6 +269,7 @@ impl StatusWriter {
                 return;
             }
             Request::ForgetRecord(reply) => (self.write(memory::forget).await, reply),
+            Request::BeginStop(reply) => (self.write(memory::begin_stop).await, reply),
             Request::Flush(reply) => (self.show(pictures).await, reply),
             Request::Record(inventory, reply) => {
                 (self.write(|status| status.inventory.clone_from(&inventory)).await, reply)

@@ -90,6 +90,7 @@ fn record(term: u64) -> DurableRecord {
         leader: None,
         config: FleetConfig::default(),
         forgotten: Vec::new(),
+        replaced: None,
         chosen: false,
     };
     DurableRecord { epoch: Epoch(99), election }

@@ -1,11 +1,12 @@
 //! The payload must not be here: stop it under a term that is given up, or remove what an earlier lead left behind.
 //! A standby also finds out whether it could lead.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use flagship_node::{Command, ResignReason};
 use flagship_payload::{DeleteError, PodGrace, Stuck};
-use flagship_types::{Mode, Term, format_duration};
+use flagship_types::{Term, format_duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,10 +33,10 @@ const REFUSED_STOP: Duration = Duration::from_secs(1);
 /// How long pods may take to end, if what runs has to end at once. Mode Quorum: somebody else's payload starts when the
 /// stop grace is over, whatever became of this one. A stop that an earlier process had begun may have been for that
 /// reason, and a leader that was superseded has lost its lease without having noticed.
-pub(crate) fn pods_grace(reason: ResignReason, mode: Mode, stop_grace: Duration) -> Option<PodGrace> {
+pub(crate) fn pods_grace(reason: ResignReason, quorum: bool, stop_grace: Duration) -> Option<PodGrace> {
     let at_once = match reason {
         ResignReason::LeaseLost => true,
-        ResignReason::Unfinished | ResignReason::Superseded => mode == Mode::Quorum,
+        ResignReason::Unfinished | ResignReason::Superseded => quorum,
         ResignReason::Handover
         | ResignReason::Switchover
         | ResignReason::Unhealthy
@@ -44,6 +45,13 @@ pub(crate) fn pods_grace(reason: ResignReason, mode: Mode, stop_grace: Duration)
         | ResignReason::Operator => false,
     };
     at_once.then(|| PodGrace::within(stop_grace))
+}
+
+/// How much of the stop grace is left for a payload whose lease nobody renews any more: `kept` ago a node of this process
+/// led, which it does under a lease only. `None`: an earlier process may have led, and nobody knows how long ago it renewed
+/// the lease; nothing may be left.
+pub(crate) fn grace_left(stop_grace: Duration, kept: Option<Duration>) -> Duration {
+    kept.map_or(Duration::ZERO, |ago| stop_grace.saturating_sub(ago))
 }
 
 impl PayloadWorker {
@@ -69,11 +77,11 @@ impl PayloadWorker {
             // If the node cannot call the stop off, it goes on.
             return Next::Rest(REFUSED_STOP);
         }
-        let gate = self.gate(overtaken).stopping(term);
         let began = Instant::now();
         let before = self.tracker.borrow().inventory.len();
         let snapshot = self.node.snapshot();
-        let pods = pods_grace(reason, snapshot.config.mode, snapshot.stop_grace);
+        let pods = pods_grace(reason, snapshot.quorum, self.stop_grace_left(snapshot.stop_grace));
+        let gate = self.gate(overtaken).stopping(term).hurried(pods.is_some());
         match self.delete(&gate, target, pods).await {
             Ok(()) => {
                 let took = began.elapsed();
@@ -104,6 +112,11 @@ impl PayloadWorker {
                 self.failed(target, &error)
             }
         }
+    }
+
+    /// A lead that this process found and never had confirmed was renewed by the one before it, nobody knows when.
+    pub(crate) fn stop_grace_left(&self, stop_grace: Duration) -> Duration {
+        grace_left(stop_grace, self.ran.load(Ordering::Relaxed).then_some(Duration::ZERO))
     }
 
     /// Makes sure that nothing of the payload is here, neither known nor arrived since; then tries whether it could be.
@@ -242,6 +255,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_is_left_of_a_stop_grace_that_began_nobody_knows_when() {
+        let stop_grace = Duration::from_secs(10);
+        assert_eq!(grace_left(stop_grace, Some(Duration::from_secs(3))), Duration::from_secs(7));
+        assert_eq!(grace_left(stop_grace, Some(Duration::from_secs(30))), Duration::ZERO);
+        assert_eq!(grace_left(stop_grace, None), Duration::ZERO);
+    }
+
+    #[test]
     fn only_a_lost_lease_hurries() {
         let stop_grace = Duration::from_secs(20);
         let hurried = Some(PodGrace::within(stop_grace));
@@ -253,8 +274,8 @@ mod tests {
             (ResignReason::Removal, None, None),
             (ResignReason::Operator, None, None),
         ] {
-            assert_eq!(pods_grace(reason, Mode::Quorum, stop_grace), in_quorum, "{reason:?}");
-            assert_eq!(pods_grace(reason, Mode::Availability, stop_grace), in_availability, "{reason:?}");
+            assert_eq!(pods_grace(reason, true, stop_grace), in_quorum, "{reason:?}");
+            assert_eq!(pods_grace(reason, false, stop_grace), in_availability, "{reason:?}");
         }
     }
 }

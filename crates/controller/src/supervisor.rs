@@ -21,13 +21,15 @@ use crate::worker::{Context, Identity, Worker};
 
 /// Workers are looked after this often: one that ended although its object is there is started again.
 const CHECK: Duration = Duration::from_secs(5);
-/// How long all workers together may take to end: Kubernetes gives a pod 30 s, a person less.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all workers together may take to end after those that give a lead up had their time for that. With nothing to
+/// give up they end at once.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What becomes of a payload that runs when the daemon ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnShutdown {
-    /// It runs on; the others are asked to wait a while for this daemon to come back.
+    /// It runs on; the others are asked to wait a while for this daemon to come back. In mode Quorum only if another
+    /// replica takes over, else as with [`OnShutdown::Handover`], and if nobody can take over it stops.
     #[default]
     Hold,
     /// A standby takes over first, if one is able to.
@@ -89,8 +91,8 @@ impl Controller {
         Self { context, workers: BTreeMap::new() }
     }
 
-    /// Serves until `shutdown` is set; then ends every member in order. Takes at most a few seconds for that, with
-    /// [`OnShutdown::Handover`] as long as handing over takes, at most half a minute.
+    /// Serves until `shutdown` is set; then ends every member in order. Takes well under a second for that, for a payload
+    /// that is handed over or stopped as long as that takes, at most half a minute.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let client = self.context.client.clone();
         let api: Api<MultiCluster> = match &self.context.options.namespace {
@@ -197,12 +199,10 @@ impl Controller {
     async fn shut_down(self) {
         info!(members = self.workers.len(), "ending");
         self.context.shutdown.cancel();
-        let limit = match self.context.options.on_shutdown {
-            OnShutdown::Hold => HOLD_TIMEOUT,
-            OnShutdown::Handover => HANDOVER_TIMEOUT + HOLD_TIMEOUT,
-        };
-        let all = futures::future::join_all(self.workers.into_values().map(|entry| entry.task));
-        if tokio::time::timeout(limit, all).await.is_err() {
+        // The entries stay until the end: a worker whose object nobody watches any more takes it for deleted.
+        let mut workers = self.workers;
+        let all = futures::future::join_all(workers.values_mut().map(|entry| &mut entry.task));
+        if tokio::time::timeout(HANDOVER_TIMEOUT + END_TIMEOUT, all).await.is_err() {
             warn!("not every member ended in time");
         }
     }

@@ -36,6 +36,7 @@ use crate::second::{self, Second};
 use crate::service::ServiceWatch;
 use crate::status::{Stall, View, picture};
 use crate::status_writer::{Start, StatusHandle};
+use crate::unleased::Promised;
 use crate::worker::{Context, End, Identity, Interruption, Worker};
 
 /// How long after a failed step it is tried again, at first and at most.
@@ -69,6 +70,8 @@ pub(crate) struct Member {
     pub fenced: watch::Sender<bool>,
     pub fence: watch::Receiver<Fence>,
     pub _fencing: AbortOnDrop,
+    /// Tells the node until when it may vote.
+    pub _votes: AbortOnDrop,
 }
 
 /// A task that does not outlive its owner.
@@ -87,6 +90,13 @@ impl Drop for Member {
             let node = self.node.clone();
             tokio::spawn(async move { node.tell(Command::Shutdown).await });
         }
+    }
+}
+
+/// Tells a node with each renewal of the local Lease until when it may vote as this member.
+async fn vote_while_held(mut lease: LeaseWatch, node: NodeHandle) {
+    while let Some(until) = lease.next_votes_until().await {
+        node.tell(Command::HeldUntil(until)).await;
     }
 }
 
@@ -111,6 +121,10 @@ pub(crate) struct Tenure {
     pub(crate) waiting: Option<Waiting>,
     /// Whether another replica is ready to act.
     pub(crate) second_seen: watch::Sender<Second>,
+    /// Since when no node of this process can have kept a lease for what runs here. `None`: one does, or nothing runs.
+    pub(crate) unled_since: Option<Instant>,
+    /// Until when a node of this process led, under its lease. `None`: none did, or it had given the lead up.
+    pub(crate) led_until: Option<Instant>,
 }
 
 impl Tenure {
@@ -140,11 +154,13 @@ impl Tenure {
             retry: RETRY,
             waiting: None,
             second_seen,
+            unled_since: Some(Instant::now()),
+            led_until: None,
         }
     }
 
     /// Until the end of the tenure.
-    pub(crate) async fn serve(mut self) -> End {
+    pub(crate) async fn serve(&mut self) -> End {
         loop {
             let mut interruption = self.interruption.clone();
             let prepared = tokio::select! {
@@ -155,12 +171,12 @@ impl Tenure {
             let step = match prepared {
                 Prepared::Done => Some(End::Removed),
                 Prepared::Leftovers => self.remove_leftovers().await,
-                Prepared::Wait(time) => self.wait(time).await,
+                Prepared::Wait(time) => self.wait_unjoined(time).await,
                 Prepared::Ready(ready) => match self.join(*ready).await {
                     Ok(member) => self.run(member).await,
                     // It cannot hand anything over if it cannot join.
                     Err(_) if finalizer::is_deleting(&self.object.borrow()) => self.remove_leftovers().await,
-                    Err(time) => self.wait(time).await,
+                    Err(time) => self.wait_unjoined(time).await,
                 },
             };
             if let Some(end) = step {
@@ -189,7 +205,8 @@ impl Tenure {
     async fn join(&mut self, ready: Ready) -> Result<Member, Duration> {
         let Ready { object, settings, start, inventory, found } = ready;
         let status = self.open_status().await.map_err(|_| self.retry)?;
-        let machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        let mut machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        machine.votes_until = Some(self.lease.votes_until());
         let store = status.store(&settings.callsign);
         let (listen, port) = (settings.listen.clone(), settings.port);
         let joined = self.context.joiner.join(MemberStart { machine, listen, port, store }).await;
@@ -202,6 +219,7 @@ impl Tenure {
                 return Err(MAX_RETRY);
             }
         };
+        self.unled_since = None;
         // It answers at the same place itself.
         self.waiting = None;
         self.stall = None;
@@ -222,6 +240,7 @@ impl Tenure {
         );
         let (fenced, wanted) = watch::channel(settings.fenced);
         let (told, fence) = watch::channel(if settings.fenced { Fence::Pending } else { Fence::Off });
+        let _votes = AbortOnDrop(tokio::spawn(vote_while_held(self.lease.clone(), node.clone())));
         let (fencing, lease) = (self.fencing(), self.lease.clone());
         let keep = async move { fencing.keep(lease, wanted, told).await };
         let _fencing = AbortOnDrop(tokio::spawn(keep.in_current_span()));
@@ -240,6 +259,7 @@ impl Tenure {
             fenced,
             fence,
             _fencing,
+            _votes,
         })
     }
 
@@ -271,6 +291,15 @@ impl Tenure {
 
     async fn follow(&mut self, outcome: Outcome, member: Member) -> Option<End> {
         let callsign = member.settings.callsign.clone();
+        let outcome = match outcome {
+            // Nothing is started again. That the daemon ends was noticed before, and is not told twice.
+            Outcome::Rejoin | Outcome::WorkerEnded | Outcome::Ended
+                if self.context.shutdown.is_cancelled() =>
+            {
+                Outcome::Interrupted(End::Shutdown)
+            }
+            other => other,
+        };
         match outcome {
             Outcome::Ended => {
                 self.chronicle.tell(ended());
@@ -337,10 +366,15 @@ impl Tenure {
             warn!("the node did not end in time; it is left behind");
             member.ended.abort();
         }
+        let snapshot = member.node.snapshot();
+        // A process that was paused may have lost its lease meanwhile.
+        let led = member.progress.borrow().applied.is_some() && !snapshot.interrupted;
+        self.led_until = led.then(Self::now);
+        self.unled_since = Some(Self::now());
         self.hear_the_rest(&mut member);
     }
 
-    async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         let Some(status) = &self.status else { return };
         match tokio::time::timeout(FLUSH_TIMEOUT, status.flush()).await {
             Ok(Ok(())) => {}
@@ -351,7 +385,7 @@ impl Tenure {
 
     /// Deletes whatever is still here of an object that is being deleted, without a node: it has left its fleet or
     /// cannot be in one. Then takes the finalizer off.
-    async fn remove_leftovers(&mut self) -> Option<End> {
+    pub(crate) async fn remove_leftovers(&mut self) -> Option<End> {
         let mut interruption = self.interruption.clone();
         let removed = tokio::select! {
             biased;
@@ -378,7 +412,8 @@ impl Tenure {
         if orphan::keeps(&object, &stored, self.member(), &inventory)? {
             self.tell_orphaned(inventory.len());
         } else if !inventory.is_empty() {
-            payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory).await?;
+            let pods = Promised::of(&stored).map(|promised| self.pods_left(promised.stop_grace));
+            payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory, pods).await?;
         }
         self.let_go(&object).await.map_err(|error| error.to_string())
     }

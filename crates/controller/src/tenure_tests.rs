@@ -63,7 +63,27 @@ fn bench() -> Bench {
     bench_over(api_server(|_, _, _| (200, json!({}))))
 }
 
+/// In mode Quorum, and it led before it started.
+fn quorum_bench() -> Bench {
+    let config = flagship_types::FleetConfig {
+        version: flagship_types::ConfigVersion(1797),
+        mode: flagship_types::Mode::Quorum,
+        voters: ["denver", "newyork", "sheffield"].map(|name| name.parse().unwrap()).to_vec(),
+        ..Default::default()
+    };
+    let configuration = Some(flagship_k8s_api::ConfigurationStatus::from(&config));
+    let vote = json!({"term": 7, "candidate": "newyork", "configVersion": 1797});
+    let vote = Some(serde_json::from_value(vote).unwrap());
+    let status =
+        MultiClusterStatus { configuration, vote, term: Some(7), held_term: Some(7), ..Default::default() };
+    bench_of(api_server(|_, _, _| (200, json!({}))), &status)
+}
+
 pub(crate) fn bench_over(client: kube::Client) -> Bench {
+    bench_of(client, &MultiClusterStatus::default())
+}
+
+fn bench_of(client: kube::Client, status: &MultiClusterStatus) -> Bench {
     let joiner = Arc::new(FakeJoiner::default());
     let (object_out, seen) = watch::channel(object(9990, 1));
     let context = context(client, Arc::clone(&joiner) as Arc<dyn Joiner>);
@@ -85,7 +105,7 @@ pub(crate) fn bench_over(client: kube::Client) -> Bench {
 
     let settings = object(9990, 1).spec.settings().unwrap();
     let epoch = Epoch(flagship_node::wall_ms());
-    let machine = machine_config(&settings, tenure.member(), epoch, &MultiClusterStatus::default(), None);
+    let machine = machine_config(&settings, tenure.member(), epoch, status, None);
     let (links, link_events) = mpsc::channel(8);
     let (node, events, ended) =
         flagship_node::spawn(machine, Arc::new(NoLinks), Arc::new(unsigned), link_events, Arc::new(NoStore));
@@ -107,6 +127,7 @@ pub(crate) fn bench_over(client: kube::Client) -> Bench {
         fenced: watch::Sender::new(false),
         fence: watch::Sender::new(Fence::Off).subscribe(),
         _fencing: AbortOnDrop(tokio::spawn(std::future::pending())),
+        _votes: AbortOnDrop(tokio::spawn(std::future::pending())),
     };
     Bench {
         joiner,
@@ -187,6 +208,60 @@ async fn a_payload_worker_that_fails_is_noticed() {
     assert_eq!(told.kind, "PayloadWorkerEnded");
     assert!(told.message.contains("as a bug would"), "{}", told.message);
     assert_eq!(tenure.follow(Outcome::WorkerEnded, member).await, None, "a new node and a new worker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_daemon_ends_nothing_is_started_again() {
+    for outcome in [Outcome::Rejoin, Outcome::WorkerEnded, Outcome::Ended] {
+        let Bench { mut tenure, member, object: _object, links: _links, .. } = bench();
+        tenure.context.shutdown.cancel();
+        assert_eq!(tenure.follow(outcome, member).await, Some(End::Shutdown), "{outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_does_not_keep_a_daemon_that_ends_from_giving_up() {
+    let Bench { mut tenure, mut member, object: edit, links: _links, .. } = quorum_bench();
+    tenure.interruption.shutdown.cancel();
+    let edited = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        edit.send_replace(object(8080, 2));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        edit.send_replace(deleting(flagship_k8s_api::DeletionPolicy::Delete));
+        std::future::pending::<()>().await;
+    };
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(Duration::from_secs(60), tenure.attend(&mut member)) => outcome,
+        () = edited => unreachable!("pending"),
+    };
+    assert_eq!(outcome, Ok(Outcome::Departed(Why::Shutdown)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_replica_relieves_wherever_it_runs() {
+    let beside = Second::Beside { here: Some("n1".into()) };
+    for second in [beside, Second::Beside { here: None }, Second::On { node: "n2".into() }] {
+        let Bench { mut tenure, mut member, object: _object, links: _links, .. } = quorum_bench();
+        assert_ne!(
+            member.node.snapshot().directive,
+            flagship_node::Directive::Absent,
+            "something may run here"
+        );
+        tenure.second_seen.send_replace(second.clone());
+        tenure.interruption.shutdown.cancel();
+        let outcome = tokio::time::timeout(Duration::from_secs(2), tenure.attend(&mut member)).await;
+        assert_eq!(outcome, Ok(Outcome::Interrupted(End::Shutdown)), "{second:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_node_that_led_at_its_end_kept_a_lease() {
+    for applied in [None, Some((flagship_types::Term(7), 1))] {
+        let Bench { mut tenure, member, object: _object, links: _links, _progress: progress, .. } = bench();
+        progress.send_modify(|progress| progress.applied = applied);
+        tenure.follow(Outcome::Interrupted(End::Shutdown), member).await;
+        assert_eq!(tenure.led_until.is_some(), applied.is_some());
+    }
 }
 
 #[tokio::test(start_paused = true)]

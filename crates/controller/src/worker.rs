@@ -20,10 +20,13 @@ use crate::ports::{Joiner, Observer, Probe, Waiting};
 use crate::request::Caller;
 use crate::second;
 use crate::supervisor::Options;
-use crate::tenure::Tenure;
+use crate::tenure::{RETRY, Tenure};
 
 /// How often a replica that waits looks for certificates that are not there or of no use.
 const CERTIFICATE_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a daemon that ends waits for another replica to take its Lease: they look twice a second.
+const RELIEF: Duration = Duration::from_millis(1500);
 
 /// What all workers share.
 pub(crate) struct Context {
@@ -163,7 +166,10 @@ impl Worker {
                     second::forget(self.second_lease(&caller)).await;
                     lease.remove().await;
                 }
-                (Ok(lease), End::Shutdown) => lease.release().await,
+                (Ok(lease), End::Shutdown) => {
+                    lease.release().await;
+                    self.leave(&mut tenure, &caller).await;
+                }
                 (Ok(_), End::LeaseLost) => continue,
                 (Err(error), _) => warn!(%error, "the task that renews the lease failed; the lease runs out"),
             }
@@ -171,12 +177,52 @@ impl Worker {
         }
     }
 
+    /// The daemon ends and the Lease is free. Mode Quorum: what still runs here is stopped, unless another replica takes
+    /// the member over; one that acts would have it too late.
+    async fn leave(&self, tenure: &mut Tenure, caller: &Caller) {
+        let asked = tokio::time::timeout(RELIEF, tenure.may_have_unleased()).await;
+        match asked {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return warn!("the API server does not say whether a payload runs on here"),
+        }
+        let mut lease = self.lease(caller);
+        if lease.is_taken_within(RELIEF).await {
+            info!("another replica serves this member now; the payload runs on");
+            return;
+        }
+        tokio::select! {
+            () = lease.acquire() => {}
+            // Somebody took it after all.
+            () = tokio::time::sleep(RELIEF) => return,
+        }
+        tenure.holds(lease.watch());
+        let (lost_out, mut lost_to) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(lease.keep(lost_out, stop.clone()).in_current_span());
+        let stopping = async {
+            while let Err(error) =
+                tenure.stop_unleased("the daemon ends and no other replica takes over").await
+            {
+                warn!(error, "the payload is not stopped yet; it is tried again");
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        tokio::select! {
+            () = stopping => {}
+            () = lost(&mut lost_to) => info!("another replica took over meanwhile"),
+        }
+        stop.cancel();
+        if let Ok(lease) = keeper.await {
+            lease.release().await;
+        }
+    }
+
     /// Waits for the Lease, and meanwhile answers who dials the member and says that it waits. What answers is to be
     /// kept until the member has joined.
     async fn acquire(&self, lease: &mut LocalLease, caller: &Caller) -> Option<Waiting> {
         let (mut waiting, mut waits) = (None, lease.waits());
-        let here = self.context.options.node.clone();
-        let visibly = second::wait_visibly(self.second_lease(caller), here, lease.elsewhere());
+        let visibly = second::wait_visibly(self.second_lease(caller), lease.elsewhere());
         let answer = async {
             // A replica that finds the Lease free is about to act itself.
             if waits.wait_for(|waits| *waits).await.is_ok() {
@@ -188,6 +234,10 @@ impl Worker {
             () = lease.acquire() => {}
             () = answer => {}
             () = visibly => {}
+        }
+        if *lease.waits().borrow() {
+            // On the side: the member is not to wait for it.
+            tokio::spawn(second::make_room(self.second_lease(caller)).in_current_span());
         }
         waiting
     }

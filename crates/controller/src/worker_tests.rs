@@ -15,6 +15,8 @@ struct Asked {
     answering: Option<u16>,
     /// Where it answered at each attempt to join.
     joined: Vec<Option<u16>>,
+    /// Until when each node might vote.
+    votes: Vec<Option<flagship_types::Instant>>,
     refuses: Option<JoinError>,
 }
 
@@ -32,8 +34,9 @@ impl Drop for Answer {
 
 #[async_trait::async_trait]
 impl Joiner for FakeJoiner {
-    async fn join(&self, _: MemberStart) -> Result<Joined, JoinError> {
+    async fn join(&self, start: MemberStart) -> Result<Joined, JoinError> {
         let mut asked = self.0.lock().unwrap();
+        asked.votes.push(start.machine.votes_until);
         let answering = asked.answering;
         asked.joined.push(answering);
         Err(JoinError::Listen("not in this test".into()))
@@ -98,6 +101,8 @@ fn bench(holder: &str) -> Bench {
             _ if path.contains("/multiclusters/newyork") => (200, object(9990)),
             _ if path == "/api" => (200, json!({"kind": "APIVersions", "versions": []})),
             _ if path == "/apis" => (200, json!({"kind": "APIGroupList", "groups": []})),
+            // The place of the one that waits is never to be had.
+            _ if path.ends_with(&second_lease_name("default", "newyork")) => refusal(403, "Forbidden"),
             "GET" if path.contains("/leases/") => {
                 if lease["spec"]["holderIdentity"] != json!("pod-1") {
                     // Another holder renews it all the time.
@@ -172,6 +177,9 @@ async fn a_replica_that_finds_the_lease_free_does_not_answer_first() {
         (asked.waited.len(), asked.joined[0])
     };
     assert_eq!(seen, (0, None));
+    let votes = joiner.0.lock().unwrap().votes[0].expect("a vote is bound to the Lease");
+    let now = flagship_node::boot_now();
+    assert!(votes > now && votes <= now + flagship_k8s_api::LOCAL_LEASE, "{votes:?} at {now:?}");
     gone.cancel();
     running.await.unwrap();
 }

@@ -1,6 +1,8 @@
 //! How a member came to lead: why the lead was free, and how long each step of the change took.
 
-use flagship_types::MemberName;
+use std::time::Duration;
+
+use flagship_types::{Instant, MemberName};
 
 use crate::core::Election;
 use crate::io::{Ascent, AscentReason, Phases, ResignReason};
@@ -18,6 +20,23 @@ impl Election {
         let ascent = Ascent { term: campaign.term, predecessor, reason, phases };
         self.ascent = Some(ascent.clone());
         ascent
+    }
+
+    /// Somebody else heard a peer at that time, it says.
+    pub(crate) fn note_vouched(&mut self, member: &MemberName, at: Instant) {
+        let at = at.min(self.now);
+        if let Some(peer) = self.peers.get_mut(member) {
+            peer.vouched = peer.vouched.max(Some(at));
+        }
+    }
+
+    /// A voter refused because it heard the leader that long ago: the one that this member holds to be gone, if the voter
+    /// follows the same.
+    pub(crate) fn note_heard_by_voter(&mut self, voter: &MemberName, beat_age: Duration) {
+        let follows = self.peers.get(voter).and_then(|voter| voter.metadata()?.leader.clone());
+        if let Some(former) = follows.filter(|leader| self.former.as_ref() == Some(leader)) {
+            self.note_vouched(&former, self.now - beat_age);
+        }
     }
 
     fn ascent_reason(&self, campaign: &Campaign, predecessor: Option<&MemberName>) -> AscentReason {
@@ -43,6 +62,7 @@ impl Election {
             Some(ResignReason::Removal) => AscentReason::Removal,
             Some(_) => AscentReason::Handover,
             None if predecessor.is_some() => AscentReason::Handover,
+            None if self.former.as_ref() == Some(&self.me) => AscentReason::Regained,
             None => AscentReason::Founding,
         }
     }
@@ -57,11 +77,15 @@ impl Election {
         let free = campaign.vacant_since;
         let former = predecessor.and_then(|former| self.peers.get(former));
         let (cause, is_stop) = match (former, campaign.failover) {
-            (Some(former), true) => (former.heard, false),
+            (Some(former), true) => (former.last_sign(), false),
             (Some(former), false) if handed_over_by.is_some() => (former.stopping_since, true),
             _ => (None, false),
         };
-        let begun = cause.filter(|cause| *cause <= free).unwrap_or(free);
+        // A leader that others heard after this member had given it up was right for as long: nobody knew that it failed
+        // before nobody contradicted any more, which is when this member was elected.
+        let contradicted = !is_stop && cause.is_some_and(|cause| cause > free);
+        let free = if contradicted { self.now } else { free };
+        let begun = cause.unwrap_or(free).min(free);
         Phases {
             detected: (cause.is_some() && !is_stop).then(|| free.since(begun)),
             predecessor_stopped: (cause.is_some() && is_stop).then(|| free.since(begun)),

@@ -407,7 +407,7 @@ impl Election {
         let config = self.quorum()?;
         let promise = Promise { lease: config.lease, stop_grace: config.stop_grace };
         let voters = config.voters.clone();
-        self.lease.clear();
+        self.lease.begin(self.now);
         let own = if self.is_voter() { self.owed() } else { Duration::ZERO };
         let mut waits_until = self.now + own;
         for voter in voters {
@@ -416,7 +416,6 @@ impl Election {
             waits_until = waits_until.max(ask.owed_until.unwrap_or(self.now));
             self.lease.granted(voter, ask.since.unwrap_or(campaign.phase_since), promise, campaign.term);
         }
-        // What was found runs here: nobody could have led beside it but those before it.
         Some(waits_until)
     }
 
@@ -481,6 +480,9 @@ impl Election {
         };
         if term != campaign.term || pre != (campaign.phase == Phase::Pre) {
             return;
+        }
+        if let Refusal::LeaderAlive { beat_age } = refusal {
+            self.note_heard_by_voter(from, beat_age);
         }
         let is_quorum = self.quorum().is_some();
         let until = self.now + retry_after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);

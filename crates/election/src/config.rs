@@ -26,14 +26,20 @@ impl Election {
             self.stats.messages_ignored += 1;
             return;
         }
+        let was_bound = self.quorum().is_some();
         self.record.config = config.clone();
-        self.replaced_config = None;
+        self.record.replaced = None;
+        if self.stage.has_payload() && !was_bound {
+            // Another leader's: the voters have to say soon that this one leads.
+            self.doubt_lease_since(self.now);
+        }
         self.store_config();
     }
 
     /// This member may vote from now on, and what it knows becomes its record.
     pub(crate) fn gain_vote(&mut self) {
         self.may_vote = true;
+        self.pledge_for_the_lost_record();
         self.record.leader = self.leader.clone().filter(|l| *l != self.me || self.record.held.is_some());
         self.persist_then(Gated::ConfigStored { version: self.record.config.version });
     }
@@ -78,17 +84,18 @@ impl Election {
             return;
         }
         let term = lead.term;
-        if self.replaced_config.as_ref().is_some_and(|old| self.is_committed(old)) {
-            self.replaced_config = None;
+        if self.record.replaced.as_ref().is_some_and(|old| self.is_committed(old)) {
+            self.record.replaced = None;
+            self.persist_if_voter();
         }
-        let Some(version) = own.next_in(term).filter(|_| self.replaced_config.is_none()) else {
+        let Some(version) = own.next_in(term).filter(|_| self.record.replaced.is_none()) else {
             return;
         };
         if let Some(next) = self.next_config(term) {
             let next = FleetConfig { version, pause: self.record.config.pause.clone(), ..next };
             let old = std::mem::replace(&mut self.record.config, next);
             let binds = self.touches_quorum(&old) && !self.has(PlantedBug::ModeAtOnce);
-            self.replaced_config = binds.then_some(old);
+            self.record.replaced = binds.then_some(old);
             self.store_config();
         }
     }
@@ -131,15 +138,14 @@ impl Election {
         match (own.mode, wanted.mode) {
             (_, Mode::Availability) => Ok(Vec::new()),
             (Mode::Availability, Mode::Quorum) => {
-                let is_here = |voter: &MemberName| {
-                    *voter == self.me || self.peers.get(voter).is_some_and(Peer::is_linked)
-                };
-                match has_majority(&wanted.voters, is_here) {
+                // They promise before anybody goes by the new mode: else a cut at the wrong moment would leave a leader
+                // that no lease binds beside one that a majority elected.
+                match has_majority(&wanted.voters, |voter| self.answers(voter)) {
                     true => Ok(wanted.voters.clone()),
                     false => {
-                        let missing = names_of(wanted.voters.iter().filter(|v| !is_here(v)));
+                        let missing = names_of(wanted.voters.iter().filter(|v| !self.answers(v)));
                         Err(format!(
-                            "mode Quorum needs a majority of its voters, and {missing} cannot be reached"
+                            "mode Quorum needs the promise of a majority of its voters, and {missing} did not give it"
                         ))
                     }
                 }
@@ -169,23 +175,32 @@ impl Election {
     }
 
     /// Somebody else's configuration is in force here, though this member's object proposes another: who leads,
-    /// and what is in force. Never for a witness, which proposes nothing.
-    pub fn config_conflict(&self) -> Option<(MemberName, FleetConfig)> {
+    /// what is in force, and what the object proposes. Never for a witness, which proposes nothing.
+    pub fn config_conflict(&self) -> Option<(MemberName, &FleetConfig, &FleetConfig)> {
         let leader = self.leader.clone().filter(|l| *l != self.me && !self.spec.witness)?;
-        (!self.spec.proposal.same_settings(&self.record.config)).then(|| (leader, self.record.config.clone()))
+        let (own, wanted) = (&self.record.config, &self.spec.proposal);
+        (!wanted.same_settings(own)).then_some((leader, own, wanted))
     }
 
-    /// Members that may lead, are not Down, and have not stored the leader's configuration yet: with any of them
-    /// it is not in force. Meant for the leader.
+    /// Who has not stored the leader's configuration yet, of the voters, wherever they are, and of the members that may
+    /// lead and are not Down. Meant for the leader.
     pub fn config_missing(&self) -> Vec<MemberName> {
         let version = self.record.config.version;
-        let votes = |p: &Peer| self.record.config.voters.contains(p.name());
-        let counts = |p: &Peer| {
+        let voters = match self.record.config.mode {
+            Mode::Quorum => self.record.config.voters.as_slice(),
+            Mode::Availability => &[],
+        };
+        let may_lead = |p: &Peer| {
             matches!(p.view.presence, Presence::Present | Presence::Away)
-                && (votes(p) || p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader))
+                && p.metadata().is_none_or(|m| m.candidate || m.role == Role::Leader)
         };
         let stored = |p: &Peer| stored_version(p) >= version;
-        self.names(|p| counts(p) && !stored(p))
+        let mut missing = self.names(|p| (may_lead(p) || voters.contains(p.name())) && !stored(p));
+        // A voter that was never met.
+        let unknown = voters.iter().filter(|voter| **voter != self.me && !self.peers.contains_key(*voter));
+        missing.extend(unknown.cloned());
+        missing.sort();
+        missing
     }
 }
 

@@ -75,8 +75,6 @@ pub struct Election {
     pub(crate) directive: Directive,
     standing: Standing,
     pub(crate) stored_config: FleetConfig,
-    /// As a leader: the configuration before the present one, until majorities of both have stored that.
-    pub(crate) replaced_config: Option<FleetConfig>,
     /// As a voter in Quorum: what its promise means in time.
     pub(crate) pledge: Pledge,
     /// As a leader in Quorum.
@@ -151,6 +149,8 @@ impl Election {
         let listens = known_peers.is_empty();
         let mut record = record.unwrap_or_else(|| empty_record(&spec));
         record.version = 0;
+        // Only who leads replaces one.
+        record.replaced = record.replaced.filter(|_| record.held.is_some());
         record.forgotten.truncate(MAX_FORGOTTEN);
         // A payload that runs may be the last copy, whatever the record lacks: only the others can tell. What a
         // user wrote into an annotation is believed no more than a peer.
@@ -198,7 +198,6 @@ impl Election {
             directive: Directive::Hold,
             standing: unknown_standing(),
             stored_config,
-            replaced_config: None,
             pledge,
             lease: Lease::default(),
             deadline: None,
@@ -244,6 +243,7 @@ impl Election {
                 }
                 return;
             }
+            Input::Vouched { member, at } => return self.note_vouched(&member, at),
             Input::Peer(view) => self.on_peer(view),
             Input::Message { from, message } => self.on_message(&from, message),
             Input::Persisted(version) => self.durable = self.durable.max(version.min(self.record.version)),
@@ -576,6 +576,7 @@ fn empty_record(spec: &Spec) -> Record {
         term: Term::NONE,
         leader: None,
         config: FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() },
+        replaced: None,
         chosen: false,
         forgotten: Vec::new(),
     }

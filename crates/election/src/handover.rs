@@ -18,6 +18,9 @@ pub(crate) const FIRST_BACKOFF: Duration = Duration::from_secs(60);
 const LAST_BACKOFF: Duration = Duration::from_secs(3600);
 /// How long a leader tries to make a stop durable before it calls it off.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a leader that lost its lease tries to make that durable before it deletes its payload all the same. A process
+/// that restarts in between asks a majority, as after any restart.
+const LOST_PATIENCE: Duration = Duration::from_millis(500);
 const REQUEST_EVERY: Duration = Duration::from_secs(1);
 const RELEASE_EVERY: Duration = Duration::from_millis(500);
 /// When asking a leader again makes sense after a refusal that may end at any time.
@@ -146,7 +149,7 @@ impl Election {
     pub(crate) fn step_stopping(&mut self) {
         self.step_voter_record();
         self.keep_lease_while_stopping();
-        let Stage::Stopping(stopping) = &mut self.stage else {
+        let Stage::Stopping(stopping) = &self.stage else {
             return;
         };
         let is_durable = self.durable >= stopping.after;
@@ -156,7 +159,16 @@ impl Election {
             }
             return;
         }
-        stopping.directed |= is_durable;
+        // A lease that is lost waits for no API server that cannot store that: others count from its end.
+        let is_late =
+            stopping.reason == ResignReason::LeaseLost && self.now >= stopping.since + LOST_PATIENCE;
+        if stopping.reason == ResignReason::LeaseLost && !is_durable && !is_late {
+            self.wake(stopping.since + LOST_PATIENCE);
+        }
+        let Stage::Stopping(stopping) = &mut self.stage else {
+            return;
+        };
+        stopping.directed |= is_durable || is_late;
         if !stopping.reason.is_handover() || stopping.began {
             return;
         }
@@ -338,7 +350,8 @@ impl Election {
         self.retired = Some(reason);
         if let Stage::Stopping(stopping) = &mut self.stage {
             let is_ours = stopping.reason.is_handover() || stopping.reason == ResignReason::Operator;
-            if is_ours {
+            // Whatever it was for: it has to end at once now.
+            if is_ours || reason == ResignReason::LeaseLost {
                 stopping.reason = reason;
                 stopping.successor = None;
             }

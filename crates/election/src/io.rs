@@ -16,6 +16,13 @@ pub enum Input {
         /// When at the earliest its newest proven beat was sent.
         at: Instant,
     },
+    /// Somebody else says that it heard a peer at that time. Only how long a failure took is counted from it.
+    Vouched {
+        /// Who was heard.
+        member: MemberName,
+        /// When.
+        at: Instant,
+    },
     /// A message from a peer, authenticated by its link.
     Message {
         /// Who sent it.
@@ -259,6 +266,9 @@ pub struct Record {
     pub leader: Option<MemberName>,
     /// The fleet configuration in force here.
     pub config: FleetConfig,
+    /// As a leader: the configuration before that one, until majorities of both have stored the new one. It binds as long,
+    /// also a process that restarts meanwhile.
+    pub replaced: Option<FleetConfig>,
     /// An operator's switchover gave this member the lead that it holds: rank does not move it.
     pub chosen: bool,
     /// Members an operator declared gone.
@@ -600,6 +610,8 @@ pub struct Phases {
 pub enum AscentReason {
     /// There was no leader before, or none that is known.
     Founding,
+    /// This member led before, lost the lead, and nobody else is known to have led since.
+    Regained,
     /// The leader's process ended while its host lives.
     Crash,
     /// Nothing was heard of the leader any more.
@@ -625,6 +637,7 @@ impl AscentReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Founding => "Founded",
+            Self::Regained => "Regained",
             Self::Crash => "Crash",
             Self::Silence => "Silence",
             Self::Rank => "Rank",

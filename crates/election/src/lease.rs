@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flagship_types::{FleetConfig, Instant, MemberName, Term};
+use flagship_types::{FleetConfig, Instant, MemberName, Mode, Term};
 
 use crate::core::Election;
 use crate::io::{Message, Promise, ResignReason};
@@ -46,8 +46,6 @@ pub(crate) struct Lease {
     under_way: VecDeque<(u64, Acknowledged)>,
     promised: BTreeMap<MemberName, Acknowledged>,
     next: Option<Instant>,
-    /// A majority has promised under the present lead: from now on it is Quorum that counts.
-    pub(crate) held: bool,
     /// Since when a process that restarted asks whether it still leads, or paused; it stops if nobody says so in time.
     doubt: Option<Instant>,
     /// Only what was asked since then allows writes.
@@ -61,9 +59,10 @@ impl Lease {
         self.promised.insert(by, Acknowledged { sent: asked, lease, stop_grace, term });
     }
 
-    /// Asks for everything anew.
-    pub(crate) fn clear(&mut self) {
-        *self = Self { seq: self.seq, ..Self::default() };
+    /// Begins anew, for a lead that was just won. Its grants may be so old that they promise nothing any more, and then
+    /// the voters have to say soon that they stand by them.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        *self = Self { seq: self.seq, doubt: Some(now), ..Self::default() };
     }
 }
 
@@ -140,31 +139,27 @@ impl Election {
 
     /// Renews the lease, and stops when it is lost. Returns whether this member goes on as it is.
     pub(crate) fn keep_lease(&mut self, term: Term) -> bool {
+        self.renew_lease(term);
         if self.quorum().is_none() {
             return true;
         }
-        self.renew_lease(term);
         let leased = self.lease_until().is_some();
         if leased && self.lease.doubt.is_some() && self.is_promised(term) {
             self.lease.doubt = None;
         }
-        self.lease.held |= leased;
         match self.stops_at() {
             Some(at) if at > self.now => {
                 self.wake(at);
                 true
             }
-            // Not yet bound by a lease: the fleet only just chose Quorum.
-            _ if !self.lease.held && self.lease.doubt.is_none() => true,
             _ => self.has(PlantedBug::SelfStopForgotten),
         }
     }
 
     fn renew_lease(&mut self, term: Term) {
         let now = self.now;
-        let Some(config) = self.quorum() else { return };
+        let Some(config) = self.quorum().or(self.quorum_to_be()) else { return };
         let (lease, stop_grace, version) = (config.lease, config.stop_grace, config.version);
-        let voters = config.voters.clone();
         if let Some(next) = self.lease.next.filter(|next| *next > now) {
             return self.wake(next);
         }
@@ -180,14 +175,27 @@ impl Election {
         if self.is_voter() {
             self.pledge.until = self.pledge.until.max(now + lease);
         }
-        for voter in self.names(|p| p.is_linked() && voters.contains(p.name())) {
+        for voter in self.names(|p| p.is_linked() && self.is_asked(p.name())) {
             self.send(&voter, Message::Renew { term, seq, config: version, lease, stop_grace });
         }
     }
 
+    /// What a leader's own object would have in the place of Availability.
+    fn quorum_to_be(&self) -> Option<&FleetConfig> {
+        let leads = matches!(self.stage, Stage::Leader(_));
+        Some(&self.spec.proposal).filter(|proposal| leads && proposal.mode == Mode::Quorum)
+    }
+
+    /// Whether that member is asked for the lease: a voter, and who is to become one. What that one promises counts only
+    /// when it is; but that it does is asked for before.
+    fn is_asked(&self, member: &MemberName) -> bool {
+        let lists = [self.quorum(), self.quorum_to_be()].into_iter().flatten();
+        lists.into_iter().any(|config| config.voters.contains(member))
+    }
+
     /// A link to a voter came up: it is asked at once, not at the next turn.
     pub(crate) fn hasten_renewal(&mut self, voter: &MemberName) {
-        if self.quorum().is_some_and(|config| config.voters.contains(voter)) {
+        if self.is_asked(voter) {
             self.lease.next = None;
         }
     }
@@ -198,18 +206,19 @@ impl Election {
             self.stats.messages_ignored += 1;
             return;
         };
-        let is_voter = self.quorum().is_some_and(|config| config.voters.contains(from));
+        let is_asked = self.is_asked(from);
         let is_newer = self.lease.promised.get(from).is_none_or(|old| old.sent <= acknowledged.sent);
-        if is_voter && is_newer {
+        if is_asked && is_newer {
             self.lease.promised.insert(from.clone(), acknowledged);
         }
     }
 
     /// Whatever was promised before may have run out while this process or its machine stood still.
     pub(crate) fn doubt_lease_since(&mut self, since: Instant) {
-        if self.quorum().is_some() && self.lease.doubt.is_none() {
-            self.lease.fresh_from = Some(since);
-            self.lease.doubt = Some(since);
+        if self.quorum().is_some() {
+            // Of two pauses the later one counts for what is fresh, and the earlier one for when this has to be known.
+            self.lease.fresh_from = self.lease.fresh_from.max(Some(since));
+            self.lease.doubt.get_or_insert(since);
             self.lease.next = None;
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) view: PeerView,
     /// When at the earliest its newest proven beat was sent.
     pub(crate) heard: Option<Instant>,
+    /// When somebody else last heard it, as far as that told. It may lie: nothing is decided by this.
+    pub(crate) vouched: Option<Instant>,
     /// When it was first told that its process ended; `None`: it lives, or went silent.
     pub(crate) exited_at: Option<Instant>,
     /// What it announced as a leader over the present link.
@@ -72,6 +74,7 @@ impl Peer {
         Self {
             view,
             heard: None,
+            vouched: None,
             exited_at: None,
             announced: None,
             released: Term::NONE,
@@ -111,6 +114,11 @@ impl Peer {
         let metadata = view.metadata.or_else(|| self.view.metadata.take());
         self.view = PeerView { metadata, ..view };
         linked_now
+    }
+
+    /// Its newest sign of life, its own or by the word of others.
+    pub(crate) fn last_sign(&self) -> Option<Instant> {
+        self.heard.max(self.vouched)
     }
 
     pub(crate) fn name(&self) -> &MemberName {

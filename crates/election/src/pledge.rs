@@ -13,6 +13,9 @@ use crate::stage::Stage;
 /// When a voter that cannot promise now is worth asking again.
 const RETRY: Duration = Duration::from_millis(150);
 
+/// No D and no S is longer.
+const MAX_PROMISE: Duration = Duration::from_secs(7 * 86_400);
+
 /// By how much a successor waits longer than the stop grace: clocks may run 5 % apart.
 const STOP_MARGIN: f64 = 1.05;
 
@@ -32,7 +35,8 @@ pub(crate) struct Pledge {
 impl Pledge {
     /// Of a process that starts: it does not know when it promised last, so it begins anew.
     pub(crate) fn restored(promise: Option<Promise>, now: Instant) -> Self {
-        let (lease, grace) = promise.map_or_else(Default::default, |p| (p.lease, stretched(p.stop_grace)));
+        let (lease, grace) =
+            promise.map_or_else(Default::default, |p| (p.lease.min(MAX_PROMISE), stretched(p.stop_grace)));
         // What is owed to those before the holder ended with their leases, and those ended before this one.
         Self { until: now + lease, owed_until: now + grace, stored_in: 0, relax_at: None }
     }
@@ -45,8 +49,9 @@ impl Pledge {
     }
 }
 
+/// Somebody may have edited the status that it comes from: no number there makes this overflow.
 fn stretched(grace: Duration) -> Duration {
-    grace.mul_f64(STOP_MARGIN)
+    grace.min(MAX_PROMISE).mul_f64(STOP_MARGIN)
 }
 
 /// A renewal.
@@ -62,7 +67,12 @@ impl Election {
     /// bound by it until the voters know.
     pub(crate) fn quorum(&self) -> Option<&FleetConfig> {
         let in_force = Some(&self.record.config).filter(|config| config.mode == Mode::Quorum);
-        in_force.or_else(|| self.replaced_config.as_ref().filter(|config| config.mode == Mode::Quorum))
+        in_force.or_else(|| self.record.replaced.as_ref().filter(|config| config.mode == Mode::Quorum))
+    }
+
+    /// Whether Quorum's rules bind this member: the fleet's mode, or the one that this leader is about to replace.
+    pub fn is_bound_by_quorum(&self) -> bool {
+        self.quorum().is_some()
     }
 
     /// Whether this member has a vote under the configuration that it goes by.
@@ -76,9 +86,10 @@ impl Election {
         if is_young && self.has(PlantedBug::PromiseForgotten) {
             return None;
         }
-        let holder = self.record.vote.as_ref().filter(|vote| vote.candidate != *candidate)?;
+        // Without a vote on record it is not known whom this member had promised the lead to.
+        let is_theirs = self.record.vote.as_ref().is_some_and(|vote| vote.candidate == *candidate);
         let counts = self.record.promise.is_some() && self.pledge.until > self.now;
-        (counts && !holder.candidate.as_str().is_empty()).then_some(self.pledge.until)
+        (counts && !is_theirs).then_some(self.pledge.until)
     }
 
     /// Whether the claimant's configuration is one that this voter can grant under. Who has an old one is told the newer.
@@ -124,6 +135,20 @@ impl Election {
         self.pledge.relax_at = None;
     }
 
+    /// This member had a record and lost it: to whom it had promised the lead, and until when, nobody knows. It is silent
+    /// for a lease, and whoever is granted the lead next waits for the payload of that one. In a fleet that never had a
+    /// leader nobody was promised anything.
+    pub(crate) fn pledge_for_the_lost_record(&mut self) {
+        let is_new_fleet = self.record.config.version == ConfigVersion(0);
+        let Some(config) = self.quorum().filter(|_| !is_new_fleet && self.record.vote.is_none()) else {
+            return;
+        };
+        let (lease, stop_grace) = (config.lease, config.stop_grace);
+        self.record.promise = Some(Promise { lease, stop_grace });
+        self.pledge.until = self.now + lease;
+        self.pledge.owed_until = self.pledge.until + stretched(stop_grace);
+    }
+
     /// How long the payload of those before the holder of the grant may run from now on.
     pub(crate) fn owed(&self) -> Duration {
         if self.has(PlantedBug::GraceNotWaited) {
@@ -135,7 +160,9 @@ impl Election {
     /// The leader asks for another lease. With a term that this voter has not granted yet it asks for that, too.
     pub(crate) fn on_renew(&mut self, from: &MemberName, renewal: Renewal) {
         let Renewal { term, .. } = renewal;
-        if !self.see(term) || self.quorum().is_none() {
+        // In Availability a leader asks before it changes the mode.
+        let follows = self.leader_met && self.leader.as_ref() == Some(from) && self.leader_term == term;
+        if !self.see(term) || (self.quorum().is_none() && !follows) {
             return;
         }
         match self.may_renew(from, term) {
@@ -155,7 +182,8 @@ impl Election {
         if let Some(granted) = self.spent(from, term) {
             return Err((Refusal::Granted { term: granted }, RETRY));
         }
-        match self.pledged_to_another(from) {
+        // Who leads may be the one that a lost record had promised the lead to.
+        match self.pledged_to_another(from).filter(|_| self.record.vote.is_some()) {
             Some(until) => Err((Refusal::Leased, until.since(self.now))),
             None if self.stage.has_payload() => Err((Refusal::Leading, RETRY)),
             None => Ok(()),

@@ -212,7 +212,7 @@ impl Election {
                 }
             }
             Stage::Joining(_) => {
-                self.doubt_lease_since(self.started);
+                self.doubt_lease_since(self.now);
                 self.mark_unconfirmed();
             }
             // What was asked before the pause may have been answered long ago.

@@ -80,7 +80,7 @@ impl Election {
     pub fn permit(&self, _now: Instant) -> Option<Permit> {
         match (&self.stage, &self.directive) {
             (Stage::Leader(lead), Directive::Run { term, .. }) => {
-                let is_leased = !self.lease.held || self.quorum().is_none() || self.lease_until().is_some();
+                let is_leased = self.quorum().is_none() || self.lease_until().is_some();
                 let may =
                     is_leased && self.is_unhindered(lead) && lead.term == *term && self.retired.is_none();
                 may.then_some(Permit::Apply { term: *term })

@@ -1,6 +1,6 @@
 //! Moving the lead because the leader's own side wants it: an operator's switchover, or a payload that is not ready.
 
-use flagship_types::MemberName;
+use flagship_types::{MemberName, Role};
 
 use crate::core::Election;
 use crate::handover::is_good_successor;
@@ -85,7 +85,9 @@ impl Election {
     fn lags(&self, peer: &Peer, reason: ResignReason) -> Option<String> {
         let (own, metadata) = (self.record.config.version, peer.metadata()?);
         let lags = reason == ResignReason::Switchover && metadata.config.max(peer.config_stored) < own;
-        lags.then(|| format!("{} has not stored the fleet configuration {own} yet", peer.name()))
+        lags.then(|| {
+            format!("{} has not stored the fleet configuration {own} yet (that takes a moment)", peer.name())
+        })
     }
 
     fn best_target(&self, reason: ResignReason) -> Result<MemberName, String> {
@@ -125,8 +127,11 @@ fn unfit(peer: &Peer, reason: ResignReason) -> Option<String> {
     let Some(metadata) = peer.metadata() else {
         return Some(format!("{name} has not said yet how it is"));
     };
+    if metadata.role == Role::Witness {
+        return Some(format!("{name} is a witness, and never leads"));
+    }
     let why = match (metadata.candidate, metadata.health) {
-        (false, _) => "is no candidate",
+        (false, _) => "is no candidate (spec.candidate or spec.suspend of its object)",
         (_, health) if !health.api => "cannot reach its API server",
         (_, health) if !health.payload_valid => "has a payload that its API server refuses",
         (_, health) if !health.gates => "has a gate in spec.health.gates that does not hold",

@@ -107,7 +107,7 @@ impl Election {
         if let Some(term) = self.spent(from, claim.term) {
             return Err((Refusal::Granted { term }, RETRY_SOON));
         }
-        if let Some(until) = self.pledged_to_another(from) {
+        if let Some(until) = self.pledged_to_another(from).filter(|_| self.is_quorum_matter(claim)) {
             return Err((Refusal::Leased, until.since(self.now)));
         }
         if self.knows_newer_pause(claim) {

@@ -60,6 +60,7 @@ fn a_witness_says_that_it_is_one_and_proposes_nothing() {
         promote_timeout: None,
     };
     let record = Record {
+        replaced: None,
         chosen: false,
         version: 0,
         vote: None,

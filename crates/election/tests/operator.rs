@@ -435,6 +435,44 @@ fn the_phases_of_a_change_are_measured_from_its_cause() {
 }
 
 #[test]
+fn a_failure_counts_from_the_last_sign_of_life_that_anybody_told_of() {
+    let detected = |vouched_ms: Option<u64>| {
+        let mut f = pair();
+        f.run(ms(700));
+        let at = f.now;
+        f.crash("sheffield");
+        if let Some(ahead) = vouched_ms {
+            f.input(&name("newyork"), Input::Vouched { member: name("sheffield"), at: at + ms(ahead) });
+        }
+        f.until(secs(9), "newyork takes over", |f| leads(f) == ["newyork"]);
+        let phases = f.nodes[&name("newyork")].core.as_ref().unwrap().ascent().unwrap().phases;
+        phases.detected.expect("a failure is detected")
+    };
+    let (alone, told) = (detected(None), detected(Some(0)));
+    assert!(told > ms(0) && told + ms(300) < alone, "{told:?} against {alone:?}");
+    assert_eq!(detected(Some(3_600_000)), told, "nobody hears the future");
+}
+
+#[test]
+fn a_leader_that_others_heard_did_not_fail_before() {
+    let mut f = three();
+    // b hears a no more and wants the lead; c hears a, and refuses for half a minute.
+    f.cut("a", "b");
+    f.run(secs(30));
+    assert!(
+        f.events
+            .iter()
+            .any(|(_, who, event)| who.as_str() == "b" && matches!(event, Event::RoleChanged { .. }))
+    );
+    f.crash("a");
+    f.until(secs(9), "b takes over", |f| leads(f) == ["b"]);
+    let phases = f.nodes[&name("b")].core.as_ref().unwrap().ascent().unwrap().phases;
+    let detected = phases.detected.expect("a failure is detected");
+    assert!(detected > ms(0) && detected <= secs(6), "not since b itself heard a: {phases:?}");
+    assert!(phases.elected >= detected && phases.elected <= secs(9), "{phases:?}");
+}
+
+#[test]
 fn a_lead_that_is_forced_is_not_given_to_two() {
     for seed in 0..50 {
         let mut f = Fleet::new(seed, Bug::None);

@@ -5,7 +5,7 @@ mod fleet;
 
 use std::time::Duration;
 
-use flagship_election::{Directive, Input, Spec};
+use flagship_election::{AscentReason, Directive, Input, Spec};
 use flagship_types::{FleetConfig, Mode, Role};
 use fleet::{Bug, Fleet, ms, name, secs};
 
@@ -358,6 +358,78 @@ fn voters_that_do_not_answer_are_not_added_beyond_the_majority() {
     assert_eq!(core.config().voters, config(&WITH_WITNESS).voters);
     assert!(core.voters_refused().unwrap().contains("ghost"), "{:?}", core.voters_refused());
     assert_eq!(f.running(), ["sheffield"]);
+}
+
+#[test]
+fn who_lost_its_lease_and_leads_again_has_founded_nothing() {
+    let mut f = with_witness(1);
+    f.crash("newyork");
+    f.crash("witness");
+    f.until(secs(20), "without a majority sheffield stops", |f| f.running().is_empty());
+    f.start("newyork");
+    f.start("witness");
+    f.until(secs(30), "sheffield leads again", |f| f.running() == ["sheffield"]);
+    let ascent = f.nodes[&name("sheffield")].core.as_ref().unwrap().ascent().unwrap().clone();
+    assert_eq!((ascent.reason, ascent.predecessor), (AscentReason::Regained, None));
+}
+
+#[test]
+fn after_a_lead_by_force_the_other_voters_become_some_again() {
+    let mut f = with_witness(1);
+    let sheffield = name("sheffield");
+    f.crash("newyork");
+    f.crash("witness");
+    f.until(secs(20), "without a majority sheffield stops", |f| f.running().is_empty());
+    f.run(secs(5));
+    let above = f.nodes[&sheffield].core.as_ref().unwrap().record().term;
+    f.input(&sheffield, Input::ForceLead { above, stopped: vec![name("newyork")] });
+    f.until(secs(20), "sheffield leads by force", |f| f.running() == ["sheffield"]);
+    let voters = |f: &Fleet| f.nodes[&sheffield].core.as_ref().unwrap().config().voters.clone();
+    assert_eq!(voters(&f), std::slice::from_ref(&sheffield));
+    run_alone(&mut f, secs(5));
+    assert_eq!(voters(&f), std::slice::from_ref(&sheffield), "the others do not answer");
+    f.start("newyork");
+    f.start("witness");
+    run_alone(&mut f, secs(20));
+    assert_eq!(voters(&f), config(&WITH_WITNESS).voters);
+    for node in f.nodes.values() {
+        assert_eq!(node.core.as_ref().unwrap().config().voters, voters(&f), "{}", node.name);
+    }
+    assert_eq!(f.running(), ["sheffield"], "its payload ran on");
+    // And they count: any two of the three are a majority.
+    f.crash("newyork");
+    run_alone(&mut f, secs(10));
+    assert_eq!(f.running(), ["sheffield"]);
+}
+
+#[test]
+fn voters_that_have_not_stored_the_configuration_are_named_wherever_they_are() {
+    let mut f = with_witness(1);
+    let sheffield = name("sheffield");
+    let missing = |f: &Fleet| f.nodes[&sheffield].core.as_ref().unwrap().config_missing();
+    assert_eq!(missing(&f), []);
+    f.crash("witness");
+    run_alone(&mut f, secs(6));
+    assert_eq!(missing(&f), [], "it has stored what is in force");
+    let slower = FleetConfig { failback_delay: secs(9), ..config(&WITH_WITNESS) };
+    f.change_spec("sheffield", |spec| spec.proposal = slower.clone());
+    run_alone(&mut f, secs(5));
+    assert_eq!(missing(&f), [name("witness")], "though it is Down, and no candidate");
+    f.start("witness");
+    run_alone(&mut f, secs(10));
+    assert_eq!(missing(&f), []);
+    // A mode that begins with a voter that nobody ever met.
+    let mut f = Fleet::new(8, Bug::None);
+    f.detect = ms(3200);
+    for (n, rank) in [("newyork", 5), ("sheffield", 10)] {
+        f.add(n, Fleet::spec(rank, true));
+    }
+    f.until(secs(12), "sheffield leads", |f| f.running() == ["sheffield"]);
+    for n in ["newyork", "sheffield"] {
+        f.change_spec(n, |spec| spec.proposal = config(&WITH_WITNESS));
+    }
+    run_alone(&mut f, secs(5));
+    assert_eq!(missing(&f), [name("witness")]);
 }
 
 #[test]

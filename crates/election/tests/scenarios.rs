@@ -368,8 +368,10 @@ fn the_leader_decides_the_configuration() {
     let mut f = pair();
     f.change_spec("newyork", |s| s.proposal.failback_delay = secs(7));
     f.run(secs(2));
-    let conflict = f.nodes[&name("newyork")].core.as_ref().unwrap().config_conflict();
-    assert_eq!(conflict.map(|(leader, _)| leader), Some(name("sheffield")));
+    let (leader, in_force, wanted) =
+        f.nodes[&name("newyork")].core.as_ref().unwrap().config_conflict().unwrap();
+    let delays = (in_force.failback_delay, wanted.failback_delay);
+    assert_eq!((leader, delays), (name("sheffield"), (secs(1), secs(7))));
     f.change_spec("sheffield", |s| s.proposal.failback_delay = secs(9));
     f.run(secs(2));
     for node in f.nodes.values() {

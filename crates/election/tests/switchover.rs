@@ -49,6 +49,24 @@ fn the_lead_moves_to_the_named_member_without_overlap_and_stays_there() {
 }
 
 #[test]
+fn the_failure_of_the_target_ends_the_operators_wish_also_for_who_gave_it_the_lead() {
+    let mut f = three();
+    assert_eq!(hand_over(&mut f, "a", Some("c"), ResignReason::Switchover), Ok(name("c")));
+    f.run(secs(10));
+    settled(&mut f, "c");
+    // b gets it, as a is not fit when c fails; then rank decides again.
+    f.api("a", false);
+    f.run(secs(1));
+    f.crash("c");
+    f.until(secs(12), "b takes over", |f| f.nodes[&name("b")].role() == Some(Role::Leader));
+    f.start("c");
+    f.run(secs(10));
+    settled(&mut f, "b");
+    f.api("a", true);
+    f.until(secs(10), "a has the highest rank", |f| f.running() == ["a"]);
+}
+
+#[test]
 fn a_new_rank_is_a_newer_wish_than_the_switchover() {
     let mut f = pair();
     assert!(hand_over(&mut f, "sheffield", None, ResignReason::Switchover).is_ok());
@@ -79,7 +97,10 @@ fn who_cannot_take_the_lead_is_refused_with_the_reason() {
     f.change_spec("c", |s| s.candidate = false);
     f.crash("b");
     f.run(secs(1));
-    assert_eq!(refused(&mut f, "a", Some("c")), "c is no candidate");
+    assert_eq!(
+        refused(&mut f, "a", Some("c")),
+        "c is no candidate (spec.candidate or spec.suspend of its object)"
+    );
     f.until(secs(9), "b is Down", |f| f.log.iter().any(|l| l.contains("a: b is Down")));
     assert_eq!(refused(&mut f, "a", Some("b")), "b is Down");
     assert_eq!(refused(&mut f, "a", None), "there is no healthy standby: b is Down");

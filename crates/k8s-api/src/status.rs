@@ -96,7 +96,12 @@ pub struct MultiClusterStatus {
     /// The fleet configuration stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
-    /// Members that may lead and have not stored the leader's configuration yet, at most 32. Told by the leader only.
+    /// The fleet configuration before that one, while this member leads and majorities of both have not stored the new one
+    /// yet. It binds as long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_configuration: Option<ConfigurationStatus>,
+    /// Voters, and members that may lead and are not Down, that have not stored the leader's configuration yet, at most
+    /// 32. Told by the leader only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub configuration_missing: Vec<String>,
@@ -273,8 +278,8 @@ pub struct HistoryEntry {
     pub term: i64,
     /// A sentence.
     pub message: String,
-    /// Of a lead that began: why, in one word. Founded, Rank, Crash, Silence, Handover, Switchover, Removal, Unhealthy,
-    /// Found or Forced.
+    /// Of a lead that began: why, in one word. Founded, Regained, Rank, Crash, Silence, Handover, Switchover, Removal,
+    /// Unhealthy, Found or Forced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Of a lead that began: how long it took.

@@ -145,6 +145,13 @@ pub enum Event {
         /// When at the earliest its newest proven beat was sent, on the local clock.
         at: Instant,
     },
+    /// A co-observer says that it heard `member` at `at`. It may be mistaken or lie: nothing is decided by it alone.
+    Vouched {
+        /// Who.
+        member: MemberName,
+        /// When, on the local clock.
+        at: Instant,
+    },
     /// A beat is late and the observers are being asked.
     Querying(MemberName),
     /// A suspicion ended because the subject refuted it.

@@ -354,10 +354,19 @@ impl Membership {
         let late = h + member.freshness.slack();
         let asked = |q: &&mut Query| q.id == id && q.asked.iter().any(|(slot, _)| *slot == by);
         let Some(query) = member.query.as_deref_mut().filter(asked) else { return };
-        match verdict {
+        let vouched = match verdict {
             // An old hearing is none.
-            Verdict::Heard(age) if age > late => query.answer(by, Verdict::Mute(Evidence::Silence)),
-            verdict => query.answer(by, verdict),
+            Verdict::Heard(age) if age > late => {
+                query.answer(by, Verdict::Mute(Evidence::Silence));
+                None
+            }
+            verdict => {
+                query.answer(by, verdict);
+                if let Verdict::Heard(age) = verdict { Some(now - age) } else { None }
+            }
+        };
+        if let Some(at) = vouched {
+            self.event(Event::Vouched { member: subject.clone(), at });
         }
         if verdict == Verdict::Abstain {
             self.replace(slot, by, now);

@@ -160,6 +160,7 @@ impl Driver {
                 // The asker may have given up; the order stands.
                 let _ = reply.send(machine.order(order, now));
             }
+            Command::HeldUntil(until) => machine.held_until(until),
             Command::Away(grace) => machine.away(grace, now),
             Command::Leave => machine.leave(now),
             Command::Permit { purpose, reply } => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use flagship_election::{Directive, ResignReason, Spec};
-use flagship_types::{Health, MemberName, Pause, PeerAddress, Term};
+use flagship_types::{Health, Instant, MemberName, Pause, PeerAddress, Term};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::ports::{Denied, Leadership, LinkRefusal, LinkWarning, Purpose, WritePermit};
@@ -67,6 +67,8 @@ pub enum Command {
         /// Whether it is carried out; if not, a sentence that says why.
         reply: oneshot::Sender<Result<Accepted, String>>,
     },
+    /// The local Lease is held until then, of [`crate::boot_now`].
+    HeldUntil(Instant),
     /// Announce a pause to everyone; the payload runs on.
     Away(Duration),
     /// Leave the fleet for good.

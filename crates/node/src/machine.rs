@@ -8,9 +8,11 @@ use std::time::Duration;
 use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
 use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
 use flagship_types::{
-    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
+    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, Mode, PeerAddress, Role, Term,
+    Verified,
 };
 use flagship_wire::PeerMessage;
+use tracing::debug;
 
 use crate::handle::{Accepted, NodeEvent, NodeSpec, Order};
 use crate::ports::{Denied, DurableRecord, LinkEvent, LocalHello, Purpose, Signer, WritePermit};
@@ -49,6 +51,9 @@ pub struct MachineConfig {
     pub silence_floor: Duration,
     /// Seeds both cores' random numbers.
     pub seed: u64,
+    /// Until when no other process can vote as this member, see [`Machine::held_until`]. `None`: no other ever can, as
+    /// with a witness.
+    pub votes_until: Option<Instant>,
 }
 
 /// What the machine wants done.
@@ -96,6 +101,9 @@ pub struct Machine {
     tell_at: Option<Instant>,
     /// This member's place among those that tell, of 256.
     place: u8,
+    /// As in [`MachineConfig::votes_until`].
+    votes_until: Option<Instant>,
+    votes_withheld: u64,
 }
 
 impl Machine {
@@ -177,6 +185,8 @@ impl Machine {
             tell_at: None,
             // A multiplication that mixes, as neighbours may have neighbouring seeds.
             place: config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0],
+            votes_until: config.votes_until,
+            votes_withheld: 0,
         };
         machine.membership.handle(membership::Input::SetSeeds(config.spec.seeds), now);
         machine.settle(now);
@@ -315,6 +325,17 @@ impl Machine {
         };
         self.tell_election(input, now);
         Ok(accepted)
+    }
+
+    /// The local Lease is this process's until then. In mode Quorum it votes no longer: a replica that took the Lease
+    /// votes as the same member, and two of its votes could make two majorities.
+    pub fn held_until(&mut self, until: Instant) {
+        self.votes_until = self.votes_until.map(|_| until);
+    }
+
+    /// How many votes were not sent because another process may vote as this member.
+    pub fn votes_withheld(&self) -> u64 {
+        self.votes_withheld
     }
 
     /// Announces a pause.
@@ -463,6 +484,9 @@ impl Machine {
             Output::Event(Event::Heard { member, at }) => {
                 self.election.handle(election::Input::Heard { member, at }, now);
             }
+            Output::Event(Event::Vouched { member, at }) => {
+                self.election.handle(election::Input::Vouched { member, at }, now);
+            }
             Output::Event(Event::Changed(member)) => self.member_changed(member, now),
             Output::Event(Event::Querying(_) | Event::Refuted(_)) => self.dirty = true,
             Output::Event(Event::EpochRaised(_)) => {
@@ -508,6 +532,10 @@ impl Machine {
                 self.record = Some(record);
                 self.persist();
             }
+            Output::Send { to, message } if self.is_anothers_vote(&message, now) => {
+                debug!(%to, ?message, "not sent: another process may vote as this member");
+                self.votes_withheld += 1;
+            }
             Output::Send { to, message } => {
                 if let Some(link) = self.membership.link_to(&to) {
                     self.outputs.push_back(MachineOutput::Send(link, PeerMessage::Election(message)));
@@ -537,6 +565,20 @@ impl Machine {
             }
             Output::Event(event) => self.emit(NodeEvent::Election(event)),
         }
+    }
+
+    /// Whether others would count this as the vote of a member whose votes another process may give now. A record tells
+    /// what that one may have voted since, too. The own vote for itself goes to nobody.
+    fn is_anothers_vote(&self, message: &election::Message, now: Instant) -> bool {
+        use election::Message;
+        let is_vote = match message {
+            Message::Renewed { .. } => true,
+            Message::Grant { .. } | Message::RecordReply { .. } => {
+                self.election.record().config.mode == Mode::Quorum
+            }
+            _ => false,
+        };
+        is_vote && self.votes_until.is_some_and(|until| now >= until)
     }
 
     /// Tells what the election says of this member: at once if it may lead or must not wait, else when its turn comes.

@@ -1,5 +1,5 @@
 use flagship_membership::Statement;
-use flagship_types::{FleetConfig, Rank};
+use flagship_types::{ConfigVersion, FleetConfig, Rank};
 
 use super::*;
 
@@ -46,6 +46,7 @@ pub(crate) fn founder_config() -> MachineConfig {
         beat_interval: Duration::from_secs(1),
         silence_floor: Duration::from_secs(3),
         seed: 7,
+        votes_until: None,
     }
 }
 
@@ -270,4 +271,76 @@ fn only_the_election_says_that_this_member_failed_as_a_leader() {
     machine.health(Health { failed: false, ..told }, now);
     assert!(machine.metadata.health.failed && !machine.metadata.health.is_fit());
     assert_eq!(machine.snapshot(now).lapse, Some(election::Lapse { times: 1, left }));
+}
+
+/// What a voter answers to the leader's renewal, to its claim, and to who asks for its record.
+fn votes(machine: &mut Machine, now: Instant) -> usize {
+    let config = machine.election.record().config.clone();
+    let (term, seq, version) = (Term(7), now.as_nanos(), config.version);
+    let (lease, stop_grace) = (config.lease, config.stop_grace);
+    let claim = election::Claim { term: Term(8), rank: Rank(1), config, released: None };
+    let asked = [
+        election::Message::Renew { term, seq, config: version, lease, stop_grace },
+        election::Message::RecordRequest,
+        election::Message::PreClaim(claim.clone()),
+        election::Message::Claim(claim),
+    ];
+    for message in asked {
+        let message = Verified::checked(PeerMessage::Election(message));
+        machine.link_event(LinkEvent::Message { link: membership::LinkId(1), message }, now);
+    }
+    let mut votes = 0;
+    while let Some(output) = machine.poll_output() {
+        match output {
+            MachineOutput::Persist(record) => machine.persisted(record.election.version, now),
+            MachineOutput::Send(_, PeerMessage::Election(message)) => {
+                use election::Message::{Grant, RecordReply, Renewed};
+                votes += usize::from(matches!(message, Grant { .. } | RecordReply { .. } | Renewed { .. }));
+            }
+            _ => {}
+        }
+    }
+    votes
+}
+
+#[test]
+fn who_may_not_hold_the_local_lease_any_more_has_no_vote() {
+    let begin = Instant::ZERO + Duration::from_secs(100);
+    let names = ["denver", "newyork", "sheffield"].map(|name| name.parse::<MemberName>().unwrap());
+    let [_, _, sheffield] = names.clone();
+    let voter = |mode, votes_until| {
+        let voters = if mode == Mode::Quorum { names.to_vec() } else { Vec::new() };
+        let config = FleetConfig { version: ConfigVersion(7), mode, voters, ..FleetConfig::default() };
+        let promise = election::Promise { lease: config.lease, stop_grace: config.stop_grace };
+        let record = election::Record {
+            vote: Some(election::Vote { term: Term(7), candidate: sheffield.clone() }),
+            promise: (mode == Mode::Quorum).then_some(promise),
+            term: Term(7),
+            config,
+            ..Machine::new(founder_config(), Arc::new(unsigned), begin).election.record().clone()
+        };
+        let restored = Restored { record: Some(record), ..Restored::default() };
+        let mut config = MachineConfig { restored, votes_until, ..founder_config() };
+        config.spec.election.candidate = false;
+        let mut machine = Machine::new(config, Arc::new(unsigned), begin);
+        meet(&mut machine, "sheffield", 1, begin);
+        machine
+    };
+    let all = votes(&mut voter(Mode::Quorum, None), begin);
+    assert!(all >= 3, "a renewal, a record and a grant: {all}");
+    let lease = Duration::from_secs(2);
+    let mut machine = voter(Mode::Quorum, Some(begin + lease));
+    assert_eq!(votes(&mut machine, begin), all);
+    assert_eq!((votes(&mut machine, begin + lease), machine.votes_withheld() > 0), (0, true));
+    machine.held_until(begin + lease * 2);
+    assert!(votes(&mut machine, begin + lease) > 0, "the API server answers again");
+    machine.held_until(Instant::ZERO);
+    assert_eq!(votes(&mut machine, begin + lease), 0, "it is lost for good");
+    // Without a majority there are no two, and who waits for it would wait in vain.
+    let free = votes(&mut voter(Mode::Availability, None), begin);
+    assert_eq!(votes(&mut voter(Mode::Availability, Some(begin)), begin), free);
+    // Where there is none, there is nothing to lose.
+    let mut witness = voter(Mode::Quorum, None);
+    witness.held_until(begin);
+    assert_eq!(votes(&mut witness, begin + lease), all);
 }

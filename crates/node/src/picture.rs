@@ -1,5 +1,7 @@
 //! How a machine looks from outside.
 
+use std::time::Duration;
+
 use flagship_membership::{MemberView, State};
 use flagship_types::{FleetConfig, Health, Instant, MemberName, Role, Term, format_duration};
 
@@ -33,11 +35,13 @@ impl Machine {
             lapse: self.election.lapse(),
             directive: self.effective_directive(),
             config: self.election.config().clone(),
+            quorum: self.election.is_bound_by_quorum(),
             stop_grace: self.election.stop_grace(),
             config_conflict: self
                 .election
                 .config_conflict()
-                .map(|(leader, config)| conflict(&leader, &config)),
+                .map(|(leader, in_force, wanted)| conflict(&leader, in_force, wanted)),
+            voters_refused: self.election.voters_refused(),
             config_missing: match self.election.role() {
                 Role::Leader => self.election.config_missing(),
                 _ => Vec::new(),
@@ -80,11 +84,47 @@ impl Machine {
     }
 }
 
-fn conflict(leader: &MemberName, config: &FleetConfig) -> String {
+/// Which settings of the object are not in force, and what is instead.
+fn conflict(leader: &MemberName, in_force: &FleetConfig, wanted: &FleetConfig) -> String {
+    let names = |config: &FleetConfig| match config.voters.as_slice() {
+        [] => "none".to_owned(),
+        voters => voters.iter().map(MemberName::as_str).collect::<Vec<_>>().join("+"),
+    };
+    let time =
+        |of: fn(&FleetConfig) -> Duration| (format_duration(of(in_force)), format_duration(of(wanted)));
+    let settings = [
+        ("mode", (format!("{:?}", in_force.mode), format!("{:?}", wanted.mode))),
+        ("voters", (names(in_force), names(wanted))),
+        ("leaseDuration", time(|config| config.lease)),
+        ("stopGrace", time(|config| config.stop_grace)),
+        ("failback", (format!("{:?}", in_force.failback), format!("{:?}", wanted.failback))),
+        ("failbackDelay", time(|config| config.failback_delay)),
+        ("restartGrace", time(|config| config.restart_grace)),
+    ];
+    let differ: Vec<String> = (settings.into_iter().filter(|(_, (theirs, own))| theirs != own))
+        .map(|(field, (theirs, own))| format!("{field} {theirs} (here {own})"))
+        .collect();
     format!(
-        "the settings of {leader}, who leads, are in force and differ from this object's: failback {:?} after {}, restartGrace {}",
-        config.failback,
-        format_duration(config.failback_delay),
-        format_duration(config.restart_grace)
+        "the election settings of {leader}, who leads, are in force and differ from this object's: {}",
+        differ.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use flagship_types::Mode;
+
+    use super::*;
+
+    #[test]
+    fn a_conflict_names_the_settings_that_differ_and_no_others() {
+        let voters = ["newyork", "sheffield", "witness"].map(|name| name.parse().unwrap()).to_vec();
+        let quorum = FleetConfig { mode: Mode::Quorum, voters, ..FleetConfig::default() };
+        let wanted = FleetConfig { failback_delay: Duration::from_secs(7), ..FleetConfig::default() };
+        assert_eq!(
+            conflict(&"sheffield".parse().unwrap(), &quorum, &wanted),
+            "the election settings of sheffield, who leads, are in force and differ from this object's: mode Quorum (here \
+             Availability), voters newyork+sheffield+witness (here none), failbackDelay 1s (here 7s)"
+        );
+    }
 }

@@ -35,12 +35,17 @@ pub struct Snapshot {
     pub directive: Directive,
     /// The fleet configuration in force.
     pub config: FleetConfig,
+    /// Whether Quorum's rules bind this member: the fleet's mode, or the one that it replaces as the leader.
+    pub quorum: bool,
     /// Mode Quorum: within this time after it lost its lease the payload has to be gone here. Shorter than the
     /// configuration says as long as the voters know an older one.
     pub stop_grace: Duration,
     /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
-    /// Members that may lead and have not stored this configuration yet. On the leader; else empty.
+    /// Why the voters that this leader's object asks for do not become those of the fleet, as a clause.
+    pub voters_refused: Option<String>,
+    /// Voters, and members that may lead and are not Down, that have not stored this configuration yet. On the leader;
+    /// else empty.
     pub config_missing: Vec<MemberName>,
     /// What the election waits for, as a sentence; `None` if for nothing.
     pub waiting_for: Option<String>,

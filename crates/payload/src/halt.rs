@@ -19,8 +19,9 @@ use crate::plan::{Owner, Stage, owns_the_unknown};
 
 /// What is left of the stop grace for noticing, asking and the kubelet's word, once the pods have had their time.
 const MARGIN: Duration = Duration::from_secs(2);
-/// A request takes no longer than this: of what little time there is, one that was lost must not take the most.
-const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A request takes no longer than this: of what little time there is, one that was lost must not take the most. Whatever
+/// took longer is tried again with more, as the API server may be slow and there all the same.
+const CALL_TIMEOUTS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// What the API server gives a pod that says nothing.
 const DEFAULT_GRACE: i64 = 30;
 /// A kubelet says that a pod has ended well within this time after it should have.
@@ -95,7 +96,25 @@ impl Cluster {
         pods: PodGrace,
         tracker: &Tracker,
     ) -> Result<usize, DeleteError> {
-        let cluster = &self.within(CALL_TIMEOUT);
+        let mut halted = Ok(0);
+        for timeout in CALL_TIMEOUTS {
+            halted = self.within(timeout).try_halt(owner, gate, pods, tracker).await;
+            if !matches!(halted, Err(DeleteError::Api(ApiError::Timeout { .. }))) {
+                break;
+            }
+        }
+        halted
+    }
+
+    /// One round of [`Self::halt`]. What was asked for before is not asked for again.
+    async fn try_halt(
+        &self,
+        owner: &Owner,
+        gate: &dyn Gate,
+        pods: PodGrace,
+        tracker: &Tracker,
+    ) -> Result<usize, DeleteError> {
+        let cluster = self;
         let (begin, purpose) = (Instant::now(), Purpose::Delete);
         let deletion = Deletion { cluster, gate, purpose, tracker, begin, timeout: None, pods: Some(pods) };
         let ids = tracker.borrow().inventory.ids();

@@ -27,6 +27,8 @@ struct Server {
     refuses: Option<String>,
     /// It takes requests and does not answer.
     mute: bool,
+    /// How long it takes to answer.
+    slow: Duration,
 }
 
 impl Server {
@@ -182,6 +184,8 @@ fn bench(deployments: &[&str], fill: impl FnOnce(&mut Server)) -> Bench {
             if server.lock().unwrap().mute {
                 std::future::pending::<()>().await;
             }
+            let slow = server.lock().unwrap().slow;
+            tokio::time::sleep(slow).await;
             let (code, answer) =
                 server.lock().unwrap().answer(parts.method.as_str(), parts.uri.path(), &body);
             let answer = Body::from(serde_json::to_vec(&answer).unwrap());
@@ -333,14 +337,36 @@ async fn pods_of_a_node_that_does_not_answer_are_named_and_not_forced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mute_api_server_costs_a_second_a_try() {
+async fn a_mute_api_server_costs_a_second_at_first() {
     let bench = bench(&["web"], |server| server.mute = true);
     let begin = tokio::time::Instant::now();
     let error = bench.halt(10).await.unwrap_err();
     assert!(matches!(error, DeleteError::Api(ApiError::Timeout { .. })), "{error}");
-    assert_eq!(begin.elapsed(), CALL_TIMEOUT);
-    bench.server.lock().unwrap().mute = false;
-    assert_eq!(bench.halt(10).await, Ok(2), "it goes on where it was");
+    assert_eq!(begin.elapsed(), CALL_TIMEOUTS.iter().sum::<Duration>());
+    let begin = tokio::time::Instant::now();
+    let answers_again = async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        bench.server.lock().unwrap().mute = false;
+    };
+    let (halted, ()) = tokio::join!(bench.halt(10), answers_again);
+    assert_eq!(halted, Ok(2), "it goes on where it was");
+    assert!(begin.elapsed() < CALL_TIMEOUTS[0] * 2, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_api_server_still_gets_the_deletions() {
+    let bench = bench(&["web"], |server| {
+        server.slow = Duration::from_millis(1200);
+        server.pod("web-a", "web-1", 30, "n1");
+    });
+    let halted = async { bench.halt(10).await.unwrap() };
+    let asked = async {
+        bench.until(|server| !server.graces("web-a").is_empty()).await;
+        assert_eq!(bench.server.lock().unwrap().graces("web-a"), [Some(8)]);
+        bench.server.lock().unwrap().confirm("web-a");
+    };
+    tokio::join!(halted, asked);
+    assert_eq!(bench.server.lock().unwrap().deleted.len(), 3, "each once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use flagship_node::{ElectionRecord, Vote};
 use flagship_types::{FleetConfig, PeerAddress, Term};
@@ -16,11 +17,23 @@ fn name(name: &str) -> MemberName {
 
 /// As a process finds it.
 fn open(dir: &Path) -> Result<FleetFile, StateError> {
-    FleetFile::open(Arc::new(StateDir::open(dir)?), fleet("federation"))
+    FleetFile::open(Arc::new(open_dir(dir)?), fleet("federation"))
+}
+
+/// One test starts a child process, and until that is another program it has every lock, too, that is held in this one.
+fn open_dir(dir: &Path) -> Result<StateDir, StateError> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match StateDir::open(dir) {
+            Err(StateError::InUse(_)) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
 }
 
 fn granted(term: u64, candidate: &str) -> ElectionRecord {
     ElectionRecord {
+        replaced: None,
         chosen: false,
         version: term,
         vote: Some(Vote { term: Term(term), candidate: name(candidate) }),
@@ -134,7 +147,7 @@ fn a_directory_serves_one_process() {
     assert!(matches!(error, StateError::InUse(_)), "{error}");
     assert!(error.to_string().contains("could vote twice"), "{error}");
     drop(first);
-    StateDir::open(dir.path()).unwrap();
+    open_dir(dir.path()).unwrap();
 }
 
 #[test]

@@ -245,6 +245,7 @@ impl From<&ElectionRecord> for ElectionText {
             leader,
             config,
             forgotten,
+            replaced: _,
             chosen: _,
         } = record;
         let text = |name: &MemberName| name.as_str().to_owned();
@@ -270,6 +271,7 @@ impl ElectionText {
             Ok::<_, FormatError>(Vote { term: Term(vote.term), candidate: parse(&vote.candidate)? })
         };
         Ok(ElectionRecord {
+            replaced: None,
             chosen: false,
             version: 0,
             vote: self.vote.map(vote).transpose()?,

@@ -18,6 +18,7 @@ fn memory() -> Memory {
         restart_grace: Duration::from_secs(7),
     };
     let election = ElectionRecord {
+        replaced: None,
         chosen: false,
         version: 0,
         vote: Some(Vote { term: Term(7), candidate: name("newyork") }),

@@ -279,6 +279,8 @@ impl Seat {
             beat_interval: self.settings.beat_interval,
             silence_floor: self.settings.silence_floor,
             seed: seed.finish(),
+            // Nobody else votes from its state directory.
+            votes_until: None,
         }
     }
 

@@ -107,6 +107,7 @@ async fn an_operator_vouches_for_one_record_only() {
     let later = seat.begin("witness".parse().unwrap()).await.unwrap();
     assert!(seat.may_vote_at_once(&later), "it may be started more than once");
     let record = ElectionRecord {
+        replaced: None,
         chosen: false,
         version: 0,
         vote: None,

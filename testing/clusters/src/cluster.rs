@@ -22,6 +22,8 @@ use crate::supervisor::{Spawn, Supervisor};
 
 /// The process name of the API server, for [`Cluster::signal`].
 pub const API_SERVER: &str = "kube-apiserver";
+/// The process that plays the nodes.
+const KWOK: &str = "kwok";
 /// The administrator's [`Entry`] in a cluster's directory, for who finds it.
 const ADMIN_ACCESS: &str = "admin.json";
 /// The supervisor's socket in a cluster's directory.
@@ -264,7 +266,16 @@ impl Cluster {
     /// If it runs already or does not become ready.
     pub async fn start_api_server(&self) -> Result<()> {
         self.spawn_component(API_SERVER, self.record.api_server.clone()).await?;
-        self.wait_ready().await
+        self.wait_ready().await?;
+        if self.record.kwok.is_empty() {
+            return Ok(());
+        }
+        // Unlike a kubelet it does not always find the API server again, and then no pod ever becomes ready.
+        self.signal(KWOK, Signal::Kill).await?;
+        if self.wait(KWOK, CALL_TIMEOUT).await?.is_none() {
+            bail!("kwok of {} survived SIGKILL", self.name());
+        }
+        self.spawn_component(KWOK, self.record.kwok.clone()).await
     }
 
     /// Sends a signal to a process of the cluster, for example [`API_SERVER`].
@@ -281,6 +292,10 @@ impl Cluster {
     /// If no such process was started.
     pub async fn wait(&self, process: &str, limit: Duration) -> Result<Option<String>> {
         self.supervisor.wait(process, limit).await
+    }
+
+    pub(crate) async fn is_running(&self, process: &str) -> Result<bool> {
+        self.supervisor.is_running(process).await
     }
 
     /// The pid of a process of the cluster.
@@ -343,7 +358,7 @@ impl Cluster {
     }
 
     async fn start_components(
-        &self,
+        &mut self,
         assets: &Assets,
         addresses: &Addresses,
         credentials: &Credentials,
@@ -367,7 +382,8 @@ impl Cluster {
         self.spawn_component("kube-scheduler", components::scheduler(assets, &self.dir)).await?;
         let client = self.client().await?;
         if let (Some((kwok, _)), Some(stages)) = (&assets.kwok, stages) {
-            self.spawn_component("kwok", components::kwok(kwok, &stages, &self.dir)).await?;
+            self.record.kwok = components::kwok(kwok, &stages, &self.dir);
+            self.spawn_component(KWOK, self.record.kwok.clone()).await?;
             components::create_nodes(&client, self.name(), nodes).await?;
         }
         let ready = until("nodes and controllers are ready", READY_TIMEOUT, async || {

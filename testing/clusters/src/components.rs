@@ -155,6 +155,9 @@ pub(crate) fn controller_manager(assets: &Assets, credentials: &Credentials, dir
         format!("--service-account-private-key-file={}", credentials.service_account_key.display()),
         format!("--root-ca-file={}", credentials.ca.display()),
         "--profiling=false".to_owned(),
+        // Pods that it marks as not ready after an outage of the API server stay so, as nobody plays a kubelet that would
+        // mark them again.
+        "--node-monitor-grace-period=24h".to_owned(),
     ]);
     argv
 }
@@ -176,7 +179,8 @@ pub(crate) fn kwok(program: &Program, stages: &Path, dir: &Path) -> Vec<String> 
         format!("--kubeconfig={}", dir.join("admin.kubeconfig").display()),
         format!("--config={}", stages.display()),
         "--manage-all-nodes=true".to_owned(),
-        "--node-lease-duration-seconds=40".to_owned(),
+        // Who is started anew waits for the end of the leases of who was before.
+        "--node-lease-duration-seconds=20".to_owned(),
     ]);
     argv
 }

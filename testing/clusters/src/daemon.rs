@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Signal};
 use crate::components::free_ports;
 use crate::install::deploy_dir;
+use crate::pod::Pod;
 use crate::progress;
 use crate::supervisor::Spawn;
 
@@ -169,12 +170,13 @@ impl Options {
     }
 }
 
-/// A daemon inside a cluster's network. It ends with the cluster.
+/// A daemon inside a cluster's network, or in a pod of its own there. It ends with the cluster.
 #[derive(Debug)]
 pub struct Daemon {
     argv: Vec<String>,
     env: BTreeMap<String, String>,
     listening: Listening,
+    pod: Option<Pod>,
 }
 
 /// Where a daemon serves its metrics and its health.
@@ -216,6 +218,19 @@ impl Daemon {
     /// # Errors
     /// If a daemon runs in this cluster already, or cannot be started.
     pub async fn start(cluster: &Cluster, flagship: &Flagship, options: Options) -> Result<Self> {
+        Self::start_in(None, cluster, flagship, options).await
+    }
+
+    /// The same in a pod of the cluster, if one is given.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn start_in(
+        pod: Option<Pod>,
+        cluster: &Cluster,
+        flagship: &Flagship,
+        options: Options,
+    ) -> Result<Self> {
         let listening = Listening::of(cluster)?;
         let mut argv = vec![flagship.path().display().to_string(), "run".to_owned()];
         argv.extend([
@@ -226,7 +241,15 @@ impl Daemon {
         ]);
         argv.extend(listening.flags());
         argv.extend(options.args);
-        let daemon = Self { argv, env: options.env, listening };
+        let mut env = options.env;
+        // As deploy/manager.yaml has them. Without a pod the daemon makes a name for itself.
+        let node =
+            pod.as_ref().map_or_else(|| format!("{}-node-1", cluster.name()), |pod| pod.node().to_owned());
+        env.entry("NODE_NAME".to_owned()).or_insert(node);
+        if let Some(pod) = &pod {
+            env.insert("POD_UID".to_owned(), pod.name().to_owned());
+        }
+        let daemon = Self { argv, env, listening, pod };
         daemon.start_again(cluster).await?;
         Ok(daemon)
     }
@@ -250,6 +273,9 @@ impl Daemon {
     }
 
     async fn spawn(&self, cluster: &Cluster, argv: Vec<String>) -> Result<u32> {
+        if let Some(pod) = &self.pod {
+            return pod.spawn(argv, self.env.clone()).await;
+        }
         let log = self.log(cluster);
         let process = Spawn { name: DAEMON, argv, env: self.env.clone(), dir: cluster.dir(), log: &log };
         cluster.spawn(process).await
@@ -258,7 +284,27 @@ impl Daemon {
     /// Its log, over all restarts.
     #[must_use]
     pub fn log(&self, cluster: &Cluster) -> PathBuf {
-        cluster.log(DAEMON)
+        self.pod.as_ref().map_or_else(|| cluster.log(DAEMON), Pod::log)
+    }
+
+    /// The pod that it runs in, if it is one of several replicas.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Pod> {
+        self.pod.as_ref()
+    }
+
+    async fn signal(&self, cluster: &Cluster, signal: Signal) -> Result<()> {
+        match &self.pod {
+            Some(pod) => pod.signal(signal).await,
+            None => cluster.signal(DAEMON, signal).await,
+        }
+    }
+
+    async fn wait(&self, cluster: &Cluster, limit: Duration) -> Result<Option<String>> {
+        match &self.pod {
+            Some(pod) => pod.wait(limit).await,
+            None => cluster.wait(DAEMON, limit).await,
+        }
     }
 
     /// SIGKILL; returns when it is gone.
@@ -266,7 +312,7 @@ impl Daemon {
     /// # Errors
     /// If it was never started.
     pub async fn kill(&self, cluster: &Cluster) -> Result<()> {
-        cluster.signal(DAEMON, Signal::Kill).await?;
+        self.signal(cluster, Signal::Kill).await?;
         self.wait_end(cluster, KILL_TIMEOUT).await.map(drop)
     }
 
@@ -275,7 +321,7 @@ impl Daemon {
     /// # Errors
     /// If it does not end within `limit`.
     pub async fn terminate(&self, cluster: &Cluster, limit: Duration) -> Result<String> {
-        cluster.signal(DAEMON, Signal::Terminate).await?;
+        self.signal(cluster, Signal::Terminate).await?;
         self.wait_end(cluster, limit).await
     }
 
@@ -284,7 +330,7 @@ impl Daemon {
     /// # Errors
     /// If it does not run.
     pub async fn pause(&self, cluster: &Cluster) -> Result<()> {
-        cluster.signal(DAEMON, Signal::Stop).await
+        self.signal(cluster, Signal::Stop).await
     }
 
     /// SIGCONT.
@@ -292,7 +338,7 @@ impl Daemon {
     /// # Errors
     /// If it does not run.
     pub async fn resume(&self, cluster: &Cluster) -> Result<()> {
-        cluster.signal(DAEMON, Signal::Continue).await
+        self.signal(cluster, Signal::Continue).await
     }
 
     /// Whether it runs. A paused one does.
@@ -300,7 +346,10 @@ impl Daemon {
     /// # Errors
     /// If the cluster's supervisor does not answer.
     pub async fn is_running(&self, cluster: &Cluster) -> Result<bool> {
-        Ok(cluster.wait(DAEMON, Duration::ZERO).await?.is_none())
+        match &self.pod {
+            Some(pod) => pod.is_running().await,
+            None => cluster.is_running(DAEMON).await,
+        }
     }
 
     /// Waits for its end and says how it ended ("exit status: 0", "signal: killed").
@@ -308,7 +357,7 @@ impl Daemon {
     /// # Errors
     /// If it still runs after `limit`.
     pub async fn wait_end(&self, cluster: &Cluster, limit: Duration) -> Result<String> {
-        let ended = cluster.wait(DAEMON, limit).await?;
+        let ended = self.wait(cluster, limit).await?;
         ended.with_context(|| {
             format!("the daemon of {} still runs after {} s", cluster.name(), limit.as_secs())
         })
@@ -319,19 +368,26 @@ impl Daemon {
     /// # Errors
     /// If it was never started.
     pub async fn pid(&self, cluster: &Cluster) -> Result<u32> {
-        cluster.pid_of(DAEMON).await
+        match &self.pod {
+            Some(pod) => pod.pid().await,
+            None => cluster.pid_of(DAEMON).await,
+        }
     }
 
     /// Where the harness reads its metrics.
     #[must_use]
     pub fn metrics_address(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
-        (cluster.watch_address(), self.listening.metrics_port)
+        (self.watch_address(cluster), self.listening.metrics_port)
     }
 
     /// Where the harness reads its health.
     #[must_use]
     pub fn health_address(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
-        (cluster.watch_address(), self.listening.health_port)
+        (self.watch_address(cluster), self.listening.health_port)
+    }
+
+    fn watch_address(&self, cluster: &Cluster) -> Ipv4Addr {
+        self.pod.as_ref().map_or_else(|| cluster.watch_address(), Pod::watch_address)
     }
 }
 

@@ -1,35 +1,33 @@
 //! A whole fleet: clusters, certificates, daemons and watches, and the faults that befall its members.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use futures::future::try_join_all;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use crate::cluster::{self, Cluster};
+use crate::cluster;
 use crate::components::free_ports;
-use crate::daemon::{self, Daemon, Flagship};
+use crate::daemon::{self, Flagship};
 use crate::harness::Harness;
 use crate::install::read_objects;
+pub use crate::member::{Member, leads, payload_ready};
 use crate::network::Mode;
-use crate::watch::{Payload, State, Watch};
+use crate::pod::Pod;
 use crate::witness::{Witness, WitnessPlan};
 
 /// The fleet's name in `testing/manifests`.
 pub const CALLSIGN: &str = "federation";
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// A member's object goes when its payload has gone and its fleet knows; slower is a failure.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A member to be: its MultiCluster object, and where its cluster lives.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The MultiCluster object.
     pub object: Value,
+    /// Replicas of its daemon. More than one are each in a pod on a node of its own, behind a load balancer.
+    pub replicas: u8,
 }
 
 impl Plan {
@@ -41,7 +39,7 @@ impl Plan {
         let path = manifests_dir().join(format!("{name}.yaml"));
         let mut objects = read_objects(&path)?;
         match (objects.pop(), objects.is_empty()) {
-            (Some(object), true) if object["kind"] == "MultiCluster" => Ok(Self { object }),
+            (Some(object), true) if object["kind"] == "MultiCluster" => Ok(Self { object, replicas: 1 }),
             _ => bail!("{}: expected one MultiCluster", path.display()),
         }
     }
@@ -65,6 +63,12 @@ impl Plan {
     #[must_use]
     pub fn name(&self) -> &str {
         self.object["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
+    /// Where others reach it, and where it listens.
+    pub(crate) fn socket_address(&self) -> Result<SocketAddrV4> {
+        let port = self.object["spec"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        Ok(SocketAddrV4::new(self.address()?, port.with_context(|| format!("port of {}", self.name()))?))
     }
 
     fn address(&self) -> Result<Ipv4Addr> {
@@ -143,143 +147,6 @@ impl Layout {
     }
 }
 
-/// One member with all that belongs to it.
-#[derive(Debug)]
-pub struct Member {
-    /// Its object as planned. Not applied by [`Fleet::start`].
-    pub plan: Plan,
-    /// Its cluster.
-    pub cluster: Cluster,
-    /// Its daemon.
-    pub daemon: Daemon,
-    /// The view of its API server.
-    pub watch: Watch,
-}
-
-impl Member {
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.plan.name()
-    }
-
-    /// What its API server shows now.
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.watch.state()
-    }
-
-    /// Applies the planned object.
-    ///
-    /// # Errors
-    /// If the API server refuses it.
-    pub async fn apply(&self) -> Result<()> {
-        let mut object = self.plan.object.clone();
-        object["metadata"]["namespace"] = json!("default");
-        self.cluster.apply(object).await.map(drop)
-    }
-
-    /// Changes its object with a JSON merge patch, as `kubectl patch --type merge` does.
-    ///
-    /// # Errors
-    /// If the API server refuses it.
-    pub async fn patch(&self, patch: &Value) -> Result<()> {
-        let (name, params, patch) = (self.name(), PatchParams::default(), Patch::Merge(patch));
-        let api = self.objects().await?;
-        let call = timeout(CALL_TIMEOUT, api.patch(name, &params, &patch));
-        call.await.context("patch: no answer")?.with_context(|| format!("patch MultiCluster {name}"))?;
-        Ok(())
-    }
-
-    /// Kills its daemon; returns when it is gone.
-    ///
-    /// # Errors
-    /// If it was never started.
-    pub async fn kill(&self) -> Result<()> {
-        self.daemon.kill(&self.cluster).await
-    }
-
-    /// Starts its daemon again with the same flags after it has ended.
-    ///
-    /// # Errors
-    /// If it still runs.
-    pub async fn start_again(&self) -> Result<u32> {
-        self.daemon.start_again(&self.cluster).await
-    }
-
-    /// The MultiCluster objects of its cluster.
-    async fn objects(&self) -> Result<Api<DynamicObject>> {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
-        Ok(Api::namespaced_with(self.cluster.client().await?, "default", &kind))
-    }
-
-    /// Deletes its object and waits until it has gone, which needs its daemon.
-    ///
-    /// # Errors
-    /// If it is still there after a minute.
-    pub async fn delete(&self) -> Result<()> {
-        self.request_deletion().await?;
-        let name = self.name().to_owned();
-        let gone = |state: &State| !state.members.contains_key(&name);
-        self.watch.wait(&format!("MultiCluster {name} is removed"), REMOVAL_TIMEOUT, gone).await.map(drop)
-    }
-
-    /// Deletes its object, and does not wait.
-    ///
-    /// # Errors
-    /// If the API server refuses.
-    pub async fn request_deletion(&self) -> Result<()> {
-        let api = self.objects().await?;
-        let (name, params) = (self.name(), DeleteParams::default());
-        let call = timeout(CALL_TIMEOUT, api.delete(name, &params));
-        call.await.context("delete: no answer")?.with_context(|| format!("delete MultiCluster {name}"))?;
-        Ok(())
-    }
-
-    /// Waits until it says that it leads and its payload is ready.
-    ///
-    /// # Errors
-    /// After `limit`, with what there was instead.
-    pub async fn wait_leading(&self, limit: Duration) -> Result<State> {
-        let what = format!("{} leads and its payload is ready", self.name());
-        let name = self.name().to_owned();
-        self.watch.wait(&what, limit, move |state| leads(state, &name) && payload_ready(state)).await
-    }
-
-    /// Waits until nothing of the payload is there.
-    ///
-    /// # Errors
-    /// After `limit`.
-    pub async fn wait_gone(&self, limit: Duration) -> Result<State> {
-        let what = format!("the payload has gone from {}", self.name());
-        self.watch.wait(&what, limit, |state| !state.present()).await
-    }
-
-    /// Waits for a Deployment that came after `since`, and returns when it did.
-    ///
-    /// # Errors
-    /// After `limit`.
-    pub async fn wait_created(&self, since: Instant, limit: Duration) -> Result<Instant> {
-        let what = format!("the payload is created in {}", self.name());
-        let state =
-            self.watch.wait(&what, limit, |state| state.deployment_created_since(since).is_some()).await?;
-        state.deployment_created_since(since).context("it was there a moment ago")
-    }
-}
-
-/// Whether the member says so.
-#[must_use]
-pub fn leads(state: &State, member: &str) -> bool {
-    *state.status(member, "leading") == Value::Bool(true)
-}
-
-/// Whether the Deployment and all its pods are ready.
-#[must_use]
-pub fn payload_ready(state: &State) -> bool {
-    let (pods, ready) = state.pods();
-    state.deployment().is_some_and(|(_, deployment)| deployment.ready) && pods == ready
-}
-
 /// Clusters and daemons that run. They end with this value.
 #[derive(Debug)]
 pub struct Fleet {
@@ -305,15 +172,10 @@ impl Fleet {
         let starts = plans.iter().map(|plan| async {
             let address = plan.address()?;
             let deploy = flagship.deploy().to_owned();
-            harness
-                .start(cluster::Options {
-                    deploy,
-                    exact_watches,
-                    ..cluster::Options::new(plan.name(), address)
-                })
-                .await
+            let options = cluster::Options::new(plan.name(), address);
+            harness.start(cluster::Options { deploy, exact_watches, nodes: plan.replicas, ..options }).await
         });
-        let clusters = futures::future::try_join_all(starts).await?;
+        let clusters = try_join_all(starts).await?;
         let tls_dir = harness.state_dir().join("certificates");
         // Of an earlier fleet under the same harness: its members may have been others.
         if tls_dir.exists() {
@@ -324,10 +186,8 @@ impl Fleet {
         flagship.make_certificates(CALLSIGN, &names, &tls_dir)?;
         let mut members = Vec::with_capacity(plans.len());
         for (plan, cluster) in plans.into_iter().zip(clusters) {
-            let watch = Watch::start(&cluster, &Payload::default()).await?;
             let options = daemon::Options::new(&tls_dir.join(plan.name()));
-            let daemon = Daemon::start(&cluster, flagship, options).await?;
-            members.push(Member { plan, cluster, daemon, watch });
+            members.push(Member::start(harness, flagship, plan, cluster, options).await?);
         }
         let witness = match witness {
             Some(plan) => {
@@ -380,9 +240,8 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::cut_off`].
     pub async fn mute(&self, name: &str) -> Result<Instant> {
-        let (at, own) = (Instant::now(), [self.place(name)?.address()]);
-        futures::future::try_join_all(self.places_but(name).map(|other| other.drop_from(own.to_vec())))
-            .await?;
+        let (at, own) = (Instant::now(), self.place(name)?.addresses());
+        try_join_all(self.places_but(name).map(|other| other.drop_from(own.clone()))).await?;
         Ok(at)
     }
 
@@ -392,7 +251,7 @@ impl Fleet {
     /// As [`Fleet::cut_off`].
     pub async fn deafen(&self, name: &str) -> Result<Instant> {
         let at = Instant::now();
-        let others = self.places_but(name).map(Place::address).collect();
+        let others = self.places_but(name).flat_map(Place::addresses).collect();
         self.place(name)?.drop_from(others).await?;
         Ok(at)
     }
@@ -402,8 +261,8 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::cut_off`].
     pub async fn cut_one_way(&self, from: &str, to: &str) -> Result<Instant> {
-        let (at, from) = (Instant::now(), self.place(from)?.address());
-        self.place(to)?.drop_from(vec![from]).await?;
+        let (at, from) = (Instant::now(), self.place(from)?.addresses());
+        self.place(to)?.drop_from(from).await?;
         Ok(at)
     }
 
@@ -413,7 +272,7 @@ impl Fleet {
     /// If a supervisor does not answer.
     pub async fn heal(&self) -> Result<Instant> {
         let at = Instant::now();
-        futures::future::try_join_all(self.places().map(|place| place.drop_from(Vec::new()))).await?;
+        try_join_all(self.places().map(|place| place.drop_from(Vec::new()))).await?;
         Ok(at)
     }
 
@@ -422,7 +281,7 @@ impl Fleet {
     /// # Errors
     /// If the kernel cannot be asked.
     pub async fn dropped_packets(&self) -> Result<u64> {
-        let counts = futures::future::try_join_all(self.places().map(Place::dropped_packets)).await?;
+        let counts = try_join_all(self.places().map(Place::dropped_packets)).await?;
         Ok(counts.into_iter().sum())
     }
 
@@ -430,17 +289,19 @@ impl Fleet {
     #[must_use]
     pub fn log_tails(&self, lines: usize) -> String {
         let mut text = String::from("the last lines of the daemons' logs:\n");
-        for member in &self.members {
-            let log = std::fs::read_to_string(member.daemon.log(&member.cluster)).unwrap_or_default();
+        let mut add = |name: &str, log: PathBuf| {
+            let log = std::fs::read_to_string(log).unwrap_or_default();
             let all: Vec<&str> = log.lines().collect();
             let tail = &all[all.len().saturating_sub(lines)..];
-            text.push_str(&format!("--- {}\n{}\n", member.name(), tail.join("\n")));
+            text.push_str(&format!("--- {name}\n{}\n", tail.join("\n")));
+        };
+        for member in &self.members {
+            for daemon in member.daemons() {
+                add(daemon.pod().map_or(member.name(), Pod::name), daemon.log(&member.cluster));
+            }
         }
         if let Some(witness) = &self.witness {
-            let log = std::fs::read_to_string(witness.log()).unwrap_or_default();
-            let all: Vec<&str> = log.lines().collect();
-            let tail = &all[all.len().saturating_sub(lines)..];
-            text.push_str(&format!("--- {}\n{}\n", witness.plan.name, tail.join("\n")));
+            add(&witness.plan.name, witness.log());
         }
         text
     }
@@ -477,23 +338,23 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn address(self) -> Ipv4Addr {
+    fn addresses(self) -> Vec<Ipv4Addr> {
         match self {
-            Self::Member(member) => member.cluster.service_address(),
-            Self::Witness(witness) => witness.plan.address,
+            Self::Member(member) => member.addresses(),
+            Self::Witness(witness) => vec![witness.plan.address],
         }
     }
 
     async fn drop_from(self, from: Vec<Ipv4Addr>) -> Result<()> {
         match self {
-            Self::Member(member) => member.cluster.drop_from(&from).await,
+            Self::Member(member) => member.drop_from(&from).await,
             Self::Witness(witness) => witness.drop_from(&from).await,
         }
     }
 
     async fn dropped_packets(self) -> Result<u64> {
         match self {
-            Self::Member(member) => member.cluster.dropped_packets().await,
+            Self::Member(member) => member.dropped_packets().await,
             Self::Witness(witness) => witness.dropped_packets().await,
         }
     }

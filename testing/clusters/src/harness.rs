@@ -12,6 +12,7 @@ use crate::cluster::{Cluster, Options};
 use crate::daemon::Flagship;
 use crate::kubeconfig;
 use crate::network::{self, Mode, Network};
+use crate::pod::Pod;
 use crate::record::{self, check_name};
 use crate::supervisor::Supervisor;
 use crate::witness::{self, Witness, WitnessPlan};
@@ -150,6 +151,20 @@ impl Harness {
         let (supervisor, dir) = (&self.assets.supervisor, self.state_dir.join(&plan.name));
         let start = witness::Start { supervisor, network, flagship, dir, tls_dir, callsign, members };
         Witness::start(plan, start).await.context("start the witness")
+    }
+
+    /// Makes pods of a cluster, each on a node of its own, with nothing in them yet.
+    ///
+    /// # Errors
+    /// If the clusters have no networks of their own, or one cannot be made.
+    pub async fn make_pods(&self, cluster: &Cluster, count: u8) -> Result<Vec<Pod>> {
+        let network = self.network.as_ref().context("a pod needs a network of its own")?;
+        let mut pods = Vec::with_capacity(count.into());
+        for number in 1..=count {
+            let pod = Pod::make(&self.assets.supervisor, network, cluster, number).await;
+            pods.push(pod.with_context(|| format!("make pod {number} of {}", cluster.name()))?);
+        }
+        Ok(pods)
     }
 
     /// Ends a witness and removes its files.

@@ -3,6 +3,7 @@
 //! daemon in a pod. It refuses to know how Flagship decides anything: it only starts, breaks, heals and watches.
 
 pub mod assets;
+mod balancer;
 pub mod cluster;
 mod components;
 mod credentials;
@@ -15,7 +16,9 @@ pub mod isolate;
 pub mod kind;
 pub mod kubeconfig;
 pub mod measure;
+mod member;
 pub mod network;
+pub mod pod;
 mod previous;
 mod progress;
 pub mod readiness;

@@ -69,7 +69,7 @@ enum Provider {
 enum Command {
     /// Two clusters, two daemons, a killed leader: what happens, and how long it takes.
     Demo,
-    /// Repeats failovers and prints the median and the worst time.
+    /// Repeats failovers and planned moves and prints the median and the worst time.
     Measure(measure::Arguments),
 }
 
@@ -96,9 +96,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Measure(arguments)) => {
             let mode = match isolated(cli.cluster.state_dir.as_deref()).await? {
                 Placement::Here(Mode::Namespaces) => Mode::Namespaces,
-                Placement::Here(Mode::Loopback) if arguments.needs_cuts() => {
+                Placement::Here(Mode::Loopback) if arguments.needs_networks() => {
                     bail!(
-                        "the scenarios cut and cut-three need network namespaces, which this machine refuses (see above)"
+                        "the scenarios cut, cut-three and switchover-quorum need network namespaces, which this machine refuses (see above)"
                     )
                 }
                 Placement::Here(Mode::Loopback) => Mode::Loopback,

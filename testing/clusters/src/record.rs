@@ -27,6 +27,9 @@ pub(crate) struct Record {
     /// In clock ticks after boot: with the pid, it names a process for ever.
     pub(crate) supervisor_start: Option<u64>,
     pub(crate) api_server: Vec<String>,
+    /// Who plays the nodes; empty if nobody does.
+    #[serde(default)]
+    pub(crate) kwok: Vec<String>,
     pub(crate) lease_namespace: String,
     pub(crate) restricted_daemon: bool,
     pub(crate) complete: bool,
@@ -88,6 +91,7 @@ impl Record {
             supervisor_pid: 0,
             supervisor_start: None,
             api_server: Vec::new(),
+            kwok: Vec::new(),
             lease_namespace: "default".to_owned(),
             restricted_daemon: false,
             complete: false,

@@ -186,6 +186,11 @@ impl Supervisor {
         Ok(response.exited.then_some(response.status))
     }
 
+    /// Whether a process of this name runs; a stopped one does. To wait for no time would be a toss-up over there.
+    pub(crate) async fn is_running(&self, name: &str) -> Result<bool> {
+        Ok(self.list().await?.iter().any(|process| process.name == name && process.running))
+    }
+
     pub(crate) async fn list(&self) -> Result<Vec<ProcessStatus>> {
         Ok(self.ask(Request { op: "list", ..Request::default() }).await?.processes)
     }

@@ -36,8 +36,8 @@ pub struct PauseArgs {
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// Why; shown in Events and in the history
-    #[arg(long, value_name = "TEXT", value_parser = reason, default_value = "resumed")]
-    pub reason: String,
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
     /// How long to wait until everybody has stored it
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = flagship_types::parse_duration)]
     pub timeout: Duration,
@@ -56,8 +56,8 @@ pub struct SwitchoverArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Why; shown in Events and in the history
-    #[arg(long, value_name = "TEXT", value_parser = reason, default_value = "switchover")]
-    pub reason: String,
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
     /// Wait until the new leader's payload is ready, and show how far it is
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value_t = true, require_equals = true, value_name = "BOOL", action = clap::ArgAction::Set)]
     pub wait: bool,

@@ -13,7 +13,7 @@ pub(crate) async fn run(args: &ExplainArgs) -> Result<Exit, Stop> {
     let scene = Scene::look(&args.fleet.clusters, args.fleet.fleet.as_ref()).await?;
     let mut text = String::new();
     for one in &scene.found {
-        let _ = writeln!(text, "{}: {}", one.name, why(one));
+        let _ = writeln!(text, "{}: {}", one.name, why(one, scene.leader().ok()));
     }
     for (context, reason) in &scene.unreachable {
         let _ = writeln!(text, "{context}: NOT ASKED: {reason}");
@@ -32,28 +32,34 @@ pub(crate) async fn run(args: &ExplainArgs) -> Result<Exit, Stop> {
 }
 
 /// Why this member leads, or does not.
-fn why(one: &Found) -> String {
+fn why(one: &Found, leader: Option<&Found>) -> String {
     if !one.alive {
         return "its daemon does not run, as far as can be seen from here; what its status says is old"
             .into();
     }
     let status = &one.status;
     let mut because = Vec::new();
-    if let Some(leading) = conditions::get(&status.conditions, ConditionType::Leading) {
-        because.push(leading.message.clone());
-    }
+    let leading = conditions::get(&status.conditions, ConditionType::Leading);
+    because.extend(leading.map(|leading| leading.message.clone()));
+    because.extend(leader.and_then(|leader| outranks(one, leader)));
     if status.leading {
         let began = status.history.iter().rev().find(|entry| entry.phases.is_some());
         let began = began.filter(|entry| Some(entry.term) == status.held_term);
         because.extend(
             began
                 .and_then(|entry| entry.reason.as_ref())
-                .map(|reason| format!("its lead began by: {reason}")),
+                .map(|reason| format!("it came to lead by {reason}")),
         );
         if status.chosen {
             because.push("an operator moved the lead here, so rank does not move it".into());
         }
     }
+    let config = conditions::get(&status.conditions, ConditionType::ConfigInForce);
+    because.extend(
+        config
+            .filter(|config| config.status == "False" || config.reason == "NotStoredByAll")
+            .map(|config| config.message.clone()),
+    );
     if one.spec.candidate == Some(false) {
         because.push("spec.candidate is false: it may not lead".into());
     }
@@ -62,10 +68,28 @@ fn why(one: &Found) -> String {
     }
     if let Some(ready) =
         conditions::get(&status.conditions, ConditionType::Ready).filter(|ready| ready.status != "True")
+        && leading.is_none_or(|leading| leading.message != ready.message)
     {
         because.push(format!("it is not ready ({}): {}", ready.reason, ready.message));
     }
     if because.is_empty() { "its status says nothing yet".into() } else { because.join("; ") }
+}
+
+/// Why it does not lead, though its rank is higher than the leader's.
+fn outranks(one: &Found, leader: &Found) -> Option<String> {
+    let config = leader.status.configuration.as_ref()?;
+    if one.name == leader.name || one.spec.rank <= leader.spec.rank || one.spec.candidate == Some(false) {
+        return None;
+    }
+    Some(if config.failback == "Manual" {
+        "failback is Manual, so rank does not move the lead; an operator can: flagship switchover".into()
+    } else if leader.status.chosen {
+        format!("an operator moved the lead to {}, so rank does not move it", leader.name)
+    } else if config.pause.is_some() {
+        "the fleet is paused, so rank does not move the lead".into()
+    } else {
+        format!("its rank moves the lead to it once it has been healthy for {}", config.failback_delay)
+    })
 }
 
 /// Whether somebody would take over if the leader failed now.
@@ -97,6 +121,7 @@ fn verdict(leader: &Found) -> (bool, String) {
 #[cfg(test)]
 mod tests {
     use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus, PauseStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
     use crate::cluster::testing::cluster_at;
@@ -142,14 +167,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn why_a_higher_rank_does_not_lead_is_said() {
+        let (mut first, mut other) = (leader(&[]), leader(&[]));
+        (first.spec.rank, other.spec.rank, other.name) = (5, 9, "b".into());
+        let config = ConfigurationStatus { failback_delay: "7s".into(), ..ConfigurationStatus::default() };
+        first.status.configuration =
+            Some(ConfigurationStatus { failback: "Automatic".into(), ..config.clone() });
+        assert!(outranks(&other, &first).unwrap().contains("healthy for 7s"));
+        assert_eq!(outranks(&first, &first), None);
+        first.status.chosen = true;
+        assert!(outranks(&other, &first).unwrap().contains("an operator moved the lead to a"));
+        first.status.configuration = Some(ConfigurationStatus { failback: "Manual".into(), ..config });
+        assert!(outranks(&other, &first).unwrap().contains("flagship switchover"));
+        other.spec.rank = 5;
+        assert_eq!(outranks(&other, &first), None);
+    }
+
+    #[tokio::test]
     async fn what_keeps_a_member_from_leading_is_said() {
         let mut one = leader(&[]);
         one.status = MultiClusterStatus::default();
         one.spec.candidate = Some(false);
         one.spec.suspend = true;
-        let said = why(&one);
+        let said = why(&one, None);
         assert!(said.contains("spec.candidate is false") && said.contains("spec.suspend is true"), "{said}");
+        let condition = |status: &str, reason: &str, message: &str| Condition {
+            type_: ConditionType::ConfigInForce.as_str().into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        for (status, reason) in [("False", "VotersRefused"), ("True", "NotStoredByAll")] {
+            one.status.conditions = vec![condition(status, reason, "the witness")];
+            assert!(why(&one, None).contains("the witness"), "{reason}");
+        }
+        one.status.conditions = vec![condition("True", "Equal", "all is as it should be")];
+        assert!(!why(&one, None).contains("all is as"), "that is no news");
         one.alive = false;
-        assert!(why(&one).contains("does not run"));
+        assert!(why(&one, None).contains("does not run"));
     }
 }

@@ -98,10 +98,9 @@ fn warnings(stopped: &[MemberName], target: &Found, scene: &Scene) -> Vec<String
         .map_or_else(|| target.spec.election.mode == Some(Mode::Quorum), |config| config.mode == "Quorum");
     if quorum {
         warnings.push(format!(
-            "!! This fleet runs in mode Quorum, which never has two payloads. You give that up now: {} leads without a \
-             majority, by its own vote alone, and the other voters are added again one at a time. If anybody whom you named \
-             still runs its payload, or comes back without having been stopped, there are two. Nothing but your word \
-             prevents that",
+            "!! This fleet runs in mode Quorum, which never has two payloads. A lead by force gives that up: {} leads \
+             without a majority, by its own vote alone, and the other voters are added again one at a time when they \
+             answer. If anybody whom you named still runs its payload, there are two. Nothing but your word prevents that",
             target.name
         ));
     }

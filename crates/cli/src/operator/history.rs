@@ -111,8 +111,19 @@ fn row(entry: &Entry, now: Timestamp, phases: bool) -> Vec<Cell> {
         ];
         cells.extend(of.map(|ms| Cell::from(ms.map_or_else(dash, seconds))));
     }
-    cells.push(entry.message.clone().into());
+    let message = match (phases, &entry.phases) {
+        (true, Some(_)) => without_phases(&entry.message),
+        _ => &entry.message,
+    };
+    cells.push(message.to_owned().into());
     cells
+}
+
+/// The sentence of a lead that began without its times, which have columns of their own.
+fn without_phases(message: &str) -> &str {
+    let starts = ["; detected after ", "; predecessor stopped after ", "; elected after "];
+    let end = starts.iter().filter_map(|start| message.find(start)).min();
+    end.map_or(message, |end| &message[..end])
 }
 
 fn seconds(ms: i64) -> String {
@@ -142,13 +153,16 @@ mod tests {
         };
         let entries = [
             entry("2026-03-01T02:59:00Z", "MemberDown", None, None),
-            entry("2026-03-01T02:59:01Z", "Elected", Some("Crash"), Some(phases)),
+            Entry {
+                message: "newyork leads; detected after 912ms, elected after 1.2s".into(),
+                ..entry("2026-03-01T02:59:01Z", "Elected", Some("Crash"), Some(phases))
+            },
         ];
         let text = render(&entries, "2026-03-01T03:00:00Z".parse().unwrap(), true, Style::PLAIN);
         let expected = "\
 TIME                  AGO  MEMBER   TERM  WHAT        WHY    DETECTED  STOPPED  ELECTED  CREATED  READY  MESSAGE
 2026-03-01 02:59:00Z  1m   newyork  7     MemberDown  -      -         -        -        -        -      m
-2026-03-01 02:59:01Z  59s  newyork  7     Elected     Crash  0.912s    -        1.250s   1.400s   -      m
+2026-03-01 02:59:01Z  59s  newyork  7     Elected     Crash  0.912s    -        1.250s   1.400s   -      newyork leads
 ";
         assert_eq!(text, expected);
         let json = serde_json::to_value(&entries).unwrap();

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use flagship_k8s_api::{MultiClusterStatus, OrderAnswer, PAUSE_ANNOTATION, RESUME_ANNOTATION};
+use flagship_k8s_api::{
+    ConditionType, MultiClusterStatus, OrderAnswer, PAUSE_ANNOTATION, RESUME_ANNOTATION, conditions,
+};
 use futures::future::join_all;
 
 use super::args::{FleetChoice, PauseArgs, ResumeArgs};
@@ -21,9 +23,9 @@ pub(crate) async fn pause(args: &PauseArgs) -> Result<Exit, Stop> {
 
 pub(crate) async fn resume(args: &ResumeArgs) -> Result<Exit, Stop> {
     let scene = look(&args.fleet).await?;
-    let callsign = &scene.view.callsign;
+    let (callsign, reason) = (&scene.view.callsign, args.reason.as_deref().unwrap_or_default());
     if let Ok(leader) = scene.leader() {
-        leader.command(RESUME_ANNOTATION, &order(&args.reason)).await?;
+        leader.command(RESUME_ANNOTATION, &order(reason)).await?;
         print(&format!("{}, who leads, has resumed fleet {callsign}\n", leader.name))?;
         return stored(&scene, &leader.name, false, args.timeout).await;
     }
@@ -33,7 +35,7 @@ pub(crate) async fn resume(args: &ResumeArgs) -> Result<Exit, Stop> {
         return scene.leader().map(|_| Exit::Success);
     }
     let ask = alive.iter().map(|one| async {
-        let answer = one.give(RESUME_ANNOTATION, &order(&args.reason)).await;
+        let answer = one.give(RESUME_ANNOTATION, &order(reason)).await;
         (one.name.as_str(), answer)
     });
     let answers = join_all(ask).await;
@@ -66,15 +68,20 @@ async fn look(choice: &FleetChoice) -> Result<Scene, Stop> {
 
 async fn wait_for_leader(scene: &Scene, told: &[&str], until: Instant) -> Result<String, Stop> {
     loop {
+        let mut waits = Vec::new();
         for one in scene.found.iter().filter(|one| one.alive) {
-            if one.read().await.is_ok_and(|status| status.role.as_deref() == Some("Leader")) {
+            let Ok(status) = one.read().await else { continue };
+            if status.role.as_deref() == Some("Leader") {
                 return Ok(one.name.clone());
             }
+            let leading = conditions::get(&status.conditions, ConditionType::Leading);
+            waits.extend(leading.map(|leading| format!("{}: {}", one.name, leading.message)));
         }
         if Instant::now() >= until {
             return Err(Stop::failure(format!(
-                "{} may take the lead, and did not yet: see what it waits for with: flagship status -w",
-                told.join(", ")
+                "{} may take the lead, and did not yet. {}\nSee how it goes on with: flagship status -w",
+                told.join(", "),
+                waits.join("\n")
             )));
         }
         tokio::time::sleep(POLL).await;
@@ -134,6 +141,9 @@ fn who<'a>(
         .map(|(name, _)| name)
         .collect();
     let mut stored = Stored { yes: vec![leader.to_owned()], ..Stored::default() };
+    let is_known = |name: &String| status.members.iter().any(|row| row.name == *name);
+    let unknown = status.configuration_missing.iter().filter(|name| !is_known(name));
+    stored.absent.extend(unknown.map(|name| format!("{name} (a voter that was never seen)")));
     for row in status.members.iter().filter(|row| row.name != leader && row.state != "Left") {
         let missing = status.configuration_missing.contains(&row.name) || lags.contains(&row.name.as_str());
         match (missing, row.state.as_str()) {
@@ -186,13 +196,13 @@ mod tests {
             row("e", "Left"),
             row("f", "Alive"),
         ];
-        leader.configuration_missing = vec!["b".into(), "d".into()];
+        leader.configuration_missing = vec!["b".into(), "d".into(), "ghost".into()];
         let (old, new) = (status(8), status(9));
         let asked = [("c", Some(&old)), ("f", Some(&new)), ("a", None)];
         let expected = Stored {
             yes: vec!["a".into(), "f".into()],
             no: vec!["b".into(), "c".into()],
-            absent: vec!["d (Down)".into()],
+            absent: vec!["ghost (a voter that was never seen)".into(), "d (Down)".into()],
         };
         assert_eq!(who("a", &leader, asked.into_iter()), expected);
         assert_eq!(tell(&expected, true).unwrap(), Exit::Failure);

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use flagship_k8s_api::{FIELD_MANAGER, MultiCluster, MultiClusterStatus, OperatorOrder, OrderAnswer, verb};
+use flagship_k8s_api::{
+    FIELD_MANAGER, MultiCluster, MultiClusterStatus, OperatorOrder, OrderAnswer, PAUSE_ANNOTATION,
+    RESUME_ANNOTATION, SWITCHOVER_ANNOTATION,
+};
 use flagship_types::Callsign;
 use jiff::Timestamp;
 use kube::Api;
@@ -191,12 +194,22 @@ impl Found {
         match answer.accepted {
             true => Ok(answer),
             false => Err(Stop::failure(format!(
-                "{} refused to {}: {}. Nothing was changed",
+                "{} refused {}: {}. Nothing was changed",
                 self.name,
-                verb(key),
+                refused_what(key),
                 answer.message
             ))),
         }
+    }
+}
+
+/// What was refused, after "refused".
+fn refused_what(key: &str) -> &'static str {
+    match key {
+        PAUSE_ANNOTATION => "to pause",
+        RESUME_ANNOTATION => "to resume",
+        SWITCHOVER_ANNOTATION => "the switchover",
+        _ => "to force the lead",
     }
 }
 

@@ -13,12 +13,15 @@ use crate::out::print;
 pub(crate) async fn run(args: &SwitchoverArgs) -> Result<Exit, Stop> {
     let scene = Scene::look(&args.fleet.clusters, args.fleet.fleet.as_ref()).await?;
     let leader = scene.leader()?;
-    let mut order = order(&args.reason);
+    let mut order = order(args.reason.as_deref().unwrap_or_default());
     order.to = args.to.clone().map(flagship_k8s_api::MemberNameText);
     order.dry_run = args.dry_run;
     let began = Instant::now();
     let answer = leader.command(SWITCHOVER_ANNOTATION, &order).await?;
     let target = answer.target.unwrap_or_default();
+    if let Some(note) = scene.find(&target).and_then(|target| other_settings(&target.name, &target.status)) {
+        print(&note)?;
+    }
     if args.dry_run {
         print(&format!(
             "{} leads, and {target} is fit: {}. Nothing was changed\n",
@@ -32,6 +35,16 @@ pub(crate) async fn run(args: &SwitchoverArgs) -> Result<Exit, Stop> {
         return Ok(Exit::Success);
     }
     follow(&scene, leader, &target, began, args.timeout).await
+}
+
+/// The settings of the leader's object are in force for the whole fleet, so that a move may change the mode.
+fn other_settings(target: &str, status: &MultiClusterStatus) -> Option<String> {
+    let config = conditions::get(&status.conditions, ConditionType::ConfigInForce);
+    let differs = config.filter(|config| config.status == "False" && config.reason == "Differs")?;
+    Some(format!(
+        "NOTE: once {target} leads, the election settings of its object are in force for the whole fleet. Now {}\n",
+        differs.message
+    ))
 }
 
 /// A step of the move, in the order in which they come.
@@ -189,7 +202,7 @@ fn late(leader: &Found, target: &str, timeout: Duration, status: Option<&MultiCl
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
 
@@ -231,6 +244,26 @@ mod tests {
         let ready = MultiClusterStatus { ready: true, ..status("Leader", Some(8)) };
         assert_eq!(steps(&mut progress, &standby, &ready, 950), [Step::Applied, Step::Ready]);
         assert!(progress.is_over(true));
+    }
+
+    #[test]
+    fn it_is_said_that_a_move_changes_the_settings() {
+        let mut standby = status("Standby", None);
+        assert_eq!(other_settings("newyork", &standby), None);
+        let mut condition = Condition {
+            type_: ConditionType::ConfigInForce.as_str().into(),
+            status: "False".into(),
+            reason: "Differs".into(),
+            message: "mode Quorum is in force (here Availability)".into(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        standby.conditions = vec![condition.clone()];
+        let note = other_settings("newyork", &standby).unwrap();
+        assert!(note.contains("once newyork leads") && note.contains("here Availability"), "{note}");
+        (condition.status, condition.reason) = ("True".into(), "Equal".into());
+        standby.conditions = vec![condition];
+        assert_eq!(other_settings("newyork", &standby), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::view::{ConditionView, FleetView, HistoryView, LedLastView, MemberView, StatusView};
+use super::view::{ConditionView, FleetView, HistoryView, LedLastView, MemberView, SUSPENDED, StatusView};
 use crate::liveness::age;
 use crate::style::{Cell, Style, Tone, counted, printable, table, wrap};
 
@@ -70,13 +70,15 @@ fn conditions<'a>(out: &mut String, member: &'a MemberView, said: &mut BTreeSet<
         let names: Vec<String> = alike.iter().map(|one| format!("{}={}", one.kind, one.status)).collect();
         let mut reasons: Vec<&str> = alike.iter().map(|one| one.reason.as_str()).collect();
         reasons.dedup();
-        let milder = alike.iter().any(|one| one.kind == "Reconciling");
+        let milder = alike.iter().any(|one| one.kind == "Reconciling" || one.reason == SUSPENDED);
         let tone = if milder { Tone::Warning } else { Tone::Bad };
         let what = printable(&format!("{} {} {}", member.member, names.join(" "), reasons.join(" ")));
-        let message = wrap(&condition.message, what.chars().count() + 4, INDENT, WIDTH);
+        let message = match said.insert(&condition.message) {
+            true => wrap(&condition.message, what.chars().count() + 4, INDENT, WIDTH),
+            false => "(as above)".into(),
+        };
         // Writing to a String does not fail.
         let _ = writeln!(out, "  {}: {message}", style.paint(tone, &what));
-        said.insert(&condition.message);
     }
 }
 

@@ -193,6 +193,8 @@ pub(crate) struct HistoryView {
 
 /// History shown per fleet: what fits on a screen beside the members.
 const MAX_HISTORY: usize = 8;
+/// The reason of a member that is Ready because it is left alone.
+pub(super) const SUSPENDED: &str = "Suspended";
 
 struct Found<'a> {
     context: &'a str,
@@ -443,10 +445,11 @@ fn troubles(object: &MultiCluster, kubectl: &str) -> Vec<ConditionView> {
         "PayloadApplied" if leads => Some("True"),
         _ => None,
     };
-    let bad = status
-        .conditions
-        .iter()
-        .filter(|condition| fine_when(&condition.type_).is_some_and(|fine| condition.status != fine));
+    // Who was suspended on purpose is fine, and must not be forgotten.
+    let bad = status.conditions.iter().filter(|condition| {
+        (condition.type_ == "Ready" && condition.reason == SUSPENDED)
+            || fine_when(&condition.type_).is_some_and(|fine| condition.status != fine)
+    });
     let views = bad.map(|condition| ConditionView {
         kind: condition.type_.clone(),
         status: condition.status.clone(),

@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 mod checks;
-mod cluster;
+pub mod cluster;
 pub mod pair;
 mod world;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flagship_membership::{Evidence, Input, State};
+use flagship_membership::{Event, Evidence, Input, State};
 use flagship_types::{Epoch, Incarnation};
 
 use crate::checks::{Change, false_downs, shrinking_records};
@@ -148,6 +148,28 @@ fn a_crash_beside_a_slow_member_is_still_detected() {
     net.kill(2, Process::Silent);
     let took = net.run_while(ms(5_000), |net| (0..2).any(|o| net.state(o, 2) != Some(State::Down)));
     assert!(took < ms(2_000), "{took:?}");
+}
+
+#[test]
+fn who_does_not_hear_a_member_itself_is_told_when_others_heard_it() {
+    let mut net = Net::settled(3, 1);
+    net.cut_both(0, 2);
+    net.run_for(ms(20_000));
+    assert_eq!(net.state(0, 2), Some(State::Alive), "m1 hears it");
+    net.kill(2, Process::Silent);
+    let died = net.now;
+    net.run_for(ms(10_000));
+    assert_eq!(net.state(0, 2), Some(State::Down));
+    let vouched: Vec<_> = (net.events.iter())
+        .filter_map(|(_, observer, event)| match event {
+            Event::Vouched { member, at } if *member == name(2) => Some((*observer, *at)),
+            _ => None,
+        })
+        .collect();
+    let newest = vouched.iter().filter(|(observer, _)| *observer == 0).map(|(_, at)| *at).max().unwrap();
+    // The word of another takes one way: 20 ms.
+    assert!(newest <= died + ms(20), "{newest:?} {died:?}");
+    assert!(died.since(newest) < ms(3_000), "the newest word is of {newest:?}, it died at {died:?}");
 }
 
 #[test]

@@ -199,8 +199,9 @@ impl World {
         let Some(stream) = self.hostile.streams.last() else { return };
         let link = stream.id;
         let asked_for = self.hostile.digests > 0;
-        let is_answer = matches!(frame, Frame::Digest { answer: true, .. });
         let message = self.message(frame, repetition);
+        // With fewer bits it is none: it is ignored, and the one answer to each digest may still come.
+        let is_answer = matches!(message, Message::Digest { answer: true, bits: 4.., .. });
         let deltas = self.deltas();
         self.deliver(link, message);
         if is_answer {

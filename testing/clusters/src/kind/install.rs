@@ -45,13 +45,21 @@ pub(super) enum Given {
 /// # Errors
 /// If kind does not know the cluster.
 pub async fn client(cluster: &str, read_timeout: Duration) -> Result<Client> {
+    Client::try_from(config(cluster, read_timeout).await?).context("make a client")
+}
+
+/// What [`client`] is made of.
+///
+/// # Errors
+/// If kind does not know the cluster.
+pub async fn config(cluster: &str, read_timeout: Duration) -> Result<Config> {
     let text = cluster_kubeconfig(cluster).await?;
     let document = Kubeconfig::from_yaml(&text).context("the kubeconfig that kind printed")?;
     let mut config = Config::from_custom_kubeconfig(document, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(read_timeout);
     config.default_retry = false;
-    Client::try_from(config).context("make a client")
+    Ok(config)
 }
 
 /// The daemon of one cluster.

@@ -21,8 +21,8 @@ use tokio::time::sleep;
 
 pub use command::{Arguments, run};
 use engine::Node;
-pub use install::client;
 use install::{Daemon, Given};
+pub use install::{client, config};
 use manifests::Install;
 use record::{Record, Stage};
 pub use tool::output;

@@ -41,7 +41,14 @@ impl Auditor {
     /// If an API server does not answer.
     pub async fn start(clusters: impl IntoIterator<Item = &Cluster>) -> Result<Self> {
         let configs = clusters.into_iter().map(Cluster::watch_config).collect::<Vec<_>>();
-        let configs = futures::future::try_join_all(configs).await?;
+        Self::over(futures::future::try_join_all(configs).await?).await
+    }
+
+    /// The same on clusters that are reached by these.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn over(configs: Vec<kube::Config>) -> Result<Self> {
         let ledgers: Vec<_> = configs.iter().map(|_| Arc::new(Mutex::new(Ledger::default()))).collect();
         let (stop, stopped) = oneshot::channel();
         let (ready, mut listed) = mpsc::channel(1);

@@ -137,6 +137,7 @@ impl Place {
             beat_interval: Duration::from_secs(1),
             silence_floor: Duration::from_secs(3),
             seed: index as u64,
+            votes_until: None,
         };
         let Attachment { links, signer, events, detach, .. } = self.attachment;
         let (node, told, _) = flagship_node::spawn(config, links, signer, events, Arc::new(Memory));

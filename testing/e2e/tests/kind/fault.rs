@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clusters::watch::overlap;
+use flagship_e2e::auditor::Verdict;
 use tokio::time::sleep;
 
-use crate::lab::{DEPLOYMENT, Facts, Lab, SYSTEM, holds, run};
+use crate::lab::{DEPLOYMENT, Facts, Lab, Promise, SYSTEM, holds, run};
 use crate::probe::Dialled;
 use crate::table::Row;
 
 /// A leader that is cut off is replaced within 5.5 s; a machine that makes pods at the same time takes longer.
 const FAILOVER: Duration = Duration::from_secs(15);
+/// D and 1.05 S of the defaults, and what a busy machine adds.
+const QUORUM_FAILOVER: Duration = Duration::from_secs(25);
 /// Pods are pulled up, and the load balancer gives their Service an address.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A node that was stopped takes the lead back as soon as its API answers; what makes its pods takes longer.
@@ -38,21 +41,38 @@ pub(crate) enum Fault {
     CutOff,
     CutOutbound,
     CutInbound,
+    WitnessLost,
+}
+
+/// What has to come of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// Nobody notices.
+    Untouched,
+    /// Another cluster takes over while it lasts.
+    Moved,
+    /// The daemon or a replica of it is in time to go on, or it is not.
+    Either,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 10] = [
-        Self::PodDeleted,
-        Self::ProcessKilled,
-        Self::Rolled,
-        Self::ReplicaKilled,
-        Self::ReplicaHangs,
-        Self::Paused,
-        Self::Stopped,
-        Self::CutOff,
-        Self::CutOutbound,
-        Self::CutInbound,
-    ];
+    /// Those that befall a fleet of this promise.
+    pub(crate) fn of(promise: Promise) -> Vec<Self> {
+        let witness = (promise == Promise::Quorum).then_some(Self::WitnessLost);
+        let all = [
+            Self::PodDeleted,
+            Self::ProcessKilled,
+            Self::Rolled,
+            Self::ReplicaKilled,
+            Self::ReplicaHangs,
+            Self::Paused,
+            Self::Stopped,
+            Self::CutOff,
+            Self::CutOutbound,
+            Self::CutInbound,
+        ];
+        all.into_iter().chain(witness).collect()
+    }
 
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -66,46 +86,75 @@ impl Fault {
             Self::CutOff => "cut off both ways, healed",
             Self::CutOutbound => "cut off one way: what it sends, healed",
             Self::CutInbound => "cut off one way: what it is sent, healed",
+            Self::WitnessLost => "witness stopped, started",
         }
     }
 
-    /// Whether another cluster has to take over. Otherwise nobody may.
-    fn moves_the_lead(self) -> bool {
-        matches!(self, Self::Paused | Self::Stopped | Self::CutOff | Self::CutOutbound | Self::CutInbound)
+    fn course(self, promise: Promise) -> Course {
+        use Course::{Either, Moved, Untouched};
+        match (self, promise) {
+            (Self::Paused | Self::Stopped | Self::CutOff | Self::CutOutbound | Self::CutInbound, _) => Moved,
+            (Self::WitnessLost, _) | (_, Promise::Availability) => Untouched,
+            // With one replica SIGTERM hands the lead over.
+            (Self::PodDeleted | Self::Rolled, Promise::Quorum) => Moved,
+            (Self::ProcessKilled | Self::ReplicaKilled | Self::ReplicaHangs, Promise::Quorum) => Either,
+        }
+    }
+
+    /// Whether nobody in the struck cluster can stop its pods while others start theirs: the whole of it stands still.
+    fn leaves_the_payload_alone(self) -> bool {
+        matches!(self, Self::Paused | Self::Stopped)
     }
 
     /// What must not have happened, or must have.
-    pub(crate) fn objections(self, row: &Row) -> Vec<String> {
+    pub(crate) fn objections(self, promise: Promise, row: &Row) -> Vec<String> {
         let mut objections = Vec::new();
         let mut object = |wrong: bool, what: String| objections.extend(wrong.then_some(what));
         object(row.leader_after != "sheffield", format!("{} leads in the end", row.leader_after));
-        if self.moves_the_lead() {
-            object(row.leader != "newyork", format!("{} leads meanwhile", row.leader));
-            object(
-                row.created.is_none_or(|took| took > FAILOVER),
-                format!("payload created: {:?}", row.created),
-            );
-            object(row.interruption > OUTAGE, format!("nobody answered for {:?}", row.interruption));
-            object(row.twice_after > HEAL, format!("both answered for {:?} after its end", row.twice_after));
-            object(
-                row.overlap_after > HEAL,
-                format!("both had pods for {:?} after its end", row.overlap_after),
-            );
-        } else {
-            object(row.created.is_some(), "newyork created the payload, too".to_owned());
-            object(row.interruption > UNTOUCHED, format!("nobody answered for {:?}", row.interruption));
-            let twice = row.twice_during + row.twice_after + row.overlap_after;
-            object(!twice.is_zero(), format!("both had the payload for {twice:?}"));
+        let twice = row.twice_during + row.twice_after;
+        if promise == Promise::Quorum && !self.leaves_the_payload_alone() {
+            object(row.audit.anything != Verdict::Never, format!("in two clusters: {}", row.audit));
+            object(!twice.is_zero(), format!("both answered for {twice:?}"));
+        }
+        match self.course(promise) {
+            Course::Moved => {
+                let limit = match promise {
+                    Promise::Availability => FAILOVER,
+                    Promise::Quorum => QUORUM_FAILOVER,
+                };
+                object(
+                    row.created.is_none_or(|took| took > limit),
+                    format!("payload created: {:?}", row.created),
+                );
+                object(row.interruption > OUTAGE, format!("nobody answered for {:?}", row.interruption));
+                object(
+                    row.twice_after > HEAL,
+                    format!("both answered for {:?} after its end", row.twice_after),
+                );
+                object(
+                    row.overlap_after > HEAL,
+                    format!("both had pods for {:?} after its end", row.overlap_after),
+                );
+            }
+            Course::Either => {
+                object(row.interruption > OUTAGE, format!("nobody answered for {:?}", row.interruption));
+            }
+            Course::Untouched => {
+                object(row.created.is_some(), "newyork created the payload, too".to_owned());
+                object(row.interruption > UNTOUCHED, format!("nobody answered for {:?}", row.interruption));
+                let twice = twice + row.overlap_after;
+                object(!twice.is_zero(), format!("both had the payload for {twice:?}"));
+            }
         }
         objections
     }
 
     /// Lets it happen, watches what comes of it, and returns when all is as before.
-    pub(crate) async fn strike(self, lab: &Lab, before: &Facts) -> Result<Row> {
-        if self.moves_the_lead() {
-            self.with_failover(lab).await
-        } else {
-            self.without_failover(lab, before).await
+    pub(crate) async fn strike(self, lab: &Lab, promise: Promise, before: &Facts) -> Result<Row> {
+        match self.course(promise) {
+            Course::Moved => self.with_failover(lab).await,
+            Course::Either => self.without_failover(lab, None).await,
+            Course::Untouched => self.without_failover(lab, Some(before)).await,
         }
     }
 
@@ -138,38 +187,47 @@ impl Fault {
             twice_during: lab.clients.both(struck, healed),
             twice_after: lab.clients.both(healed, now),
             overlap_after: overlap(&newyork.watch.state(), &lab.sheffield.watch.state(), healed),
+            audit: lab.auditor.report(struck),
             dialled,
             leader_after: text(lab.sheffield.watch.state().status("sheffield", "leader")),
         })
     }
 
-    async fn without_failover(self, lab: &Lab, before: &Facts) -> Result<Row> {
+    /// `before`: what must be as it was.
+    async fn without_failover(self, lab: &Lab, before: Option<&Facts>) -> Result<Row> {
         let sheffield = &lab.sheffield;
         let replicas = matches!(self, Self::ReplicaKilled | Self::ReplicaHangs);
         if replicas {
             sheffield.scale(2).await?;
         }
-        let active = sheffield.active_pod().await?;
+        let (active, epoch) = (sheffield.active_pod().await?, sheffield.epoch());
         let struck = Instant::now();
         self.begin(lab).await?;
         let mut dialled = Dialled::default();
         for _ in 0..10 {
             lab.dial_sheffield(&mut dialled).await?;
         }
-        // Another process serves the member, or the same pod's anew.
-        let next = sheffield.watch.wait("a new daemon serves sheffield", RECOVERY, |state| {
-            state.status("sheffield", "epoch").as_i64().is_some_and(|epoch| epoch > before.epoch)
-        });
-        next.await?;
+        if self != Self::WitnessLost {
+            // Another process serves the member, or the same pod's anew.
+            let next = sheffield.watch.wait("a new daemon serves sheffield", RECOVERY, |state| {
+                state.status("sheffield", "epoch").as_i64().is_some_and(|now| now > epoch)
+            });
+            next.await?;
+        }
         let kept = active == sheffield.active_pod().await?;
         ensure!(!(replicas && kept), "{active} serves the member again, not the other replica");
         sleep(LINGER).await;
         let leader = text(sheffield.watch.state().status("sheffield", "leader"));
+        if self == Self::WitnessLost {
+            lab.mend_everything().await?;
+        }
         let after = lab.steady().await?;
-        ensure!(
-            (&after.uid, after.term) == (&before.uid, before.term),
-            "the payload or the term changed: {before:?}, then {after:?}"
-        );
+        if let Some(before) = before {
+            ensure!(
+                (&after.uid, after.term) == (&before.uid, before.term),
+                "the payload or the term changed: {before:?}, then {after:?}"
+            );
+        }
         let now = Instant::now();
         let created = lab.newyork.watch.state().deployment_created_since(struck);
         Ok(Row {
@@ -180,6 +238,7 @@ impl Fault {
             twice_during: lab.clients.both(struck, now),
             twice_after: Duration::ZERO,
             overlap_after: overlap(&lab.newyork.watch.state(), &sheffield.watch.state(), struck),
+            audit: lab.auditor.report(struck),
             dialled,
             leader_after: text(sheffield.watch.state().status("sheffield", "leader")),
         })
@@ -220,11 +279,12 @@ impl Fault {
             // Without a grace period: as a machine that loses its power.
             Self::Stopped => drop(run("docker", &["stop", "-t", "0", &node]).await?),
             Self::CutOff => {
-                lab.drop_packets(sheffield, &lab.newyork).await?;
-                lab.drop_packets(&lab.newyork, sheffield).await?;
+                lab.mute_sheffield().await?;
+                lab.deafen_sheffield().await?;
             }
-            Self::CutOutbound => lab.drop_packets(sheffield, &lab.newyork).await?,
-            Self::CutInbound => lab.drop_packets(&lab.newyork, sheffield).await?,
+            Self::CutOutbound => lab.mute_sheffield().await?,
+            Self::CutInbound => lab.deafen_sheffield().await?,
+            Self::WitnessLost => lab.witness.as_ref().context("a fleet without a witness")?.stop().await?,
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ use clusters::fleet::Plan;
 use clusters::kind;
 use clusters::readiness::until;
 use clusters::watch::{Payload, Watch};
+use flagship_e2e::auditor::Auditor;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
@@ -20,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::probe::{Clients, Dialled};
+use crate::witness::{self, Witness};
 
 /// The namespace of `deploy/install.yaml`.
 pub(crate) const SYSTEM: &str = "kube-vip-multi-cluster-system";
@@ -27,6 +30,8 @@ pub(crate) const SYSTEM: &str = "kube-vip-multi-cluster-system";
 pub(crate) const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
 /// From any fault back to rest: a node that was stopped takes half a minute until its API answers.
 const SETTLE: Duration = Duration::from_secs(180);
+/// A watch on a node that was stopped ends with this.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(15);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -34,6 +39,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const RULE: &str = "flagship-kind-test";
 /// The image of the payload: an HTTP server on 8080. `KIND_WEB_IMAGE` names another one.
 const WEB_IMAGE: &str = "kindlab/web:1";
+
+/// What the fleet is asked to promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Each connected part has a leader.
+    Availability,
+    /// Never two leaders, with a witness for the third vote.
+    Quorum,
+}
 
 /// One cluster with its member.
 pub(crate) struct Site {
@@ -54,8 +68,12 @@ pub(crate) struct Lab {
     pub(crate) newyork: Site,
     /// The leader at rest, by its rank.
     pub(crate) sheffield: Site,
+    /// The third vote, in [`Promise::Quorum`].
+    pub(crate) witness: Option<Witness>,
     /// Ask both payloads all the time.
     pub(crate) clients: Clients,
+    /// Which objects and pods were alive where.
+    pub(crate) auditor: Auditor,
 }
 
 /// The facts that a fault without a failover must not change.
@@ -72,7 +90,7 @@ pub(crate) struct Facts {
 impl Lab {
     /// Makes the clusters or repairs those that a run with `KIND_KEEP=1` left, loads the daemon of this checkout into them, and applies
     /// the two members.
-    pub(crate) async fn open() -> Result<Self> {
+    pub(crate) async fn open(promise: Promise) -> Result<Self> {
         let sites =
             [("newyork", Ipv4Addr::new(172, 18, 100, 100)), ("sheffield", Ipv4Addr::new(172, 18, 100, 200))];
         for (name, address) in sites {
@@ -81,16 +99,35 @@ impl Lab {
         harness(None).await?;
         load_payload_image(&sites.map(|(name, _)| name)).await?;
         let [newyork, sheffield] = sites;
+        let witness = match promise {
+            Promise::Availability => None,
+            Promise::Quorum => {
+                let pki = state_dir().join("pki");
+                Some(Witness::make(&state_dir(), &pki, &sites.map(|(_, address)| address)).await?)
+            }
+        };
+        let configs = sites.map(|(name, _)| kind::config(name, WATCH_TIMEOUT));
         let lab = Self {
+            auditor: Auditor::over(try_join_all(configs).await?).await?,
+            witness,
             newyork: Site::open(newyork.0, newyork.1).await?,
             sheffield: Site::open(sheffield.0, sheffield.1).await?,
             clients: Clients::start(&[newyork.1, sheffield.1]),
         };
         unblock().await?;
-        lab.newyork.apply_member(None).await?;
+        let with_witness = |seeds: &[&str]| match promise {
+            Promise::Availability => (seeds.iter().map(ToString::to_string).collect(), Value::Null),
+            Promise::Quorum => {
+                let seeds = seeds.iter().map(ToString::to_string);
+                let voters = ["newyork", "sheffield", witness::NAME];
+                let all = seeds.chain([format!("{}:9990", witness::ADDRESS)]).collect();
+                (all, json!({"mode": "Quorum", "voters": voters}))
+            }
+        };
+        lab.newyork.apply_member(with_witness(&[])).await?;
         // By name, so that the static binary has to resolve it inside of its pod: without that the two never meet.
         lab.sheffield.name_in_dns("newyork-fleet", newyork.1).await?;
-        lab.sheffield.apply_member(Some("newyork-fleet.default.svc.cluster.local:9990")).await?;
+        lab.sheffield.apply_member(with_witness(&["newyork-fleet.default.svc.cluster.local:9990"])).await?;
         Ok(lab)
     }
 
@@ -132,6 +169,7 @@ impl Lab {
     /// Removes the clusters.
     pub(crate) async fn remove(self) -> Result<()> {
         drop(self);
+        witness::remove().await?;
         let arguments =
             kind::Arguments { state_dir: state_dir(), force_clean: true, ..kind::Arguments::default() };
         kind::run(arguments).await.map(drop)
@@ -140,6 +178,9 @@ impl Lab {
     /// Undoes every fault, whatever it was.
     pub(crate) async fn mend_everything(&self) -> Result<()> {
         unblock().await?;
+        if let Some(witness) = &self.witness {
+            witness.wake().await?;
+        }
         for site in [&self.newyork, &self.sheffield] {
             site.wake().await?;
             site.end_stopped_processes().await?;
@@ -151,17 +192,19 @@ impl Lab {
         Ok(())
     }
 
-    /// Drops what goes from one cluster to the other, as a dead network does: without a word.
-    pub(crate) async fn drop_packets(&self, from: &Site, to: &Site) -> Result<()> {
-        for source in [from.node_address, from.address] {
-            for target in [to.node_address, to.address] {
-                let (source, target) = (source.to_string(), target.to_string());
-                let rule =
-                    ["-I", "DOCKER-USER", "-s", &source, "-d", &target, "-m", "comment", "--comment", RULE];
-                run("iptables", &[&rule[..], &["-j", "DROP"]].concat()).await?;
-            }
-        }
-        Ok(())
+    /// Drops what sheffield sends to all others, as a dead network does: without a word.
+    pub(crate) async fn mute_sheffield(&self) -> Result<()> {
+        drop_packets(&self.sheffield.addresses(), &self.others()).await
+    }
+
+    /// Drops what sheffield is sent by all others.
+    pub(crate) async fn deafen_sheffield(&self) -> Result<()> {
+        drop_packets(&self.others(), &self.sheffield.addresses()).await
+    }
+
+    fn others(&self) -> Vec<Ipv4Addr> {
+        let witness = self.witness.iter().map(|_| witness::ADDRESS);
+        self.newyork.addresses().into_iter().chain(witness).collect()
     }
 
     /// What a daemon in newyork meets when it dials sheffield's address.
@@ -213,11 +256,20 @@ impl Site {
         format!("{}-control-plane", self.name)
     }
 
-    /// The member of `testing/manifests`, with a payload that runs without a registry and is reached over HTTP.
-    async fn apply_member(&self, seed: Option<&str>) -> Result<()> {
+    /// Of its node and of its Services.
+    fn addresses(&self) -> [Ipv4Addr; 2] {
+        [self.node_address, self.address]
+    }
+
+    /// The member of `testing/manifests`, with these seeds and `spec.election`, and a payload that runs without a registry
+    /// and is reached over HTTP.
+    async fn apply_member(&self, (seeds, election): (Vec<String>, Value)) -> Result<()> {
         let mut plan = Plan::from_manifest(self.name)?;
-        if let Some(seed) = seed {
-            plan.set("fleet", json!([seed]));
+        if !seeds.is_empty() {
+            plan.set("fleet", json!(seeds));
+        }
+        if !election.is_null() {
+            plan.set("election", election);
         }
         plan.set("payload", json!(payload(self.name)));
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
@@ -414,6 +466,19 @@ fn wants_address(service: &Service) -> bool {
 fn ready(conditions: &Value) -> bool {
     let all = conditions.as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// Drops what goes from any of these addresses to any of those.
+async fn drop_packets(from: &[Ipv4Addr], to: &[Ipv4Addr]) -> Result<()> {
+    for source in from {
+        for target in to {
+            let (source, target) = (source.to_string(), target.to_string());
+            let rule =
+                ["-I", "DOCKER-USER", "-s", &source, "-d", &target, "-m", "comment", "--comment", RULE];
+            run("iptables", &[&rule[..], &["-j", "DROP"]].concat()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes all our rules out again.

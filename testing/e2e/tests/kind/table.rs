@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use flagship_e2e::auditor::Report;
+
 use crate::fault::Fault;
+use crate::lab::Promise;
 use crate::probe::Dialled;
 use crate::tell;
 
 /// What one fault did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Row {
     /// Who led while the fault lasted, as far as anybody could ask.
     pub(crate) leader: String,
@@ -26,6 +29,8 @@ pub(crate) struct Row {
     pub(crate) twice_after: Duration,
     /// For how long both API servers had something of the payload, from the fault's end on.
     pub(crate) overlap_after: Duration,
+    /// Which objects and pods were in two clusters at once, from the fault to the end.
+    pub(crate) audit: Report,
     /// What a dial to the struck cluster's daemon met while the fault lasted.
     pub(crate) dialled: Dialled,
     /// Who led in the end.
@@ -33,20 +38,26 @@ pub(crate) struct Row {
 }
 
 /// All lines, and the faults that did not go as they must.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
+    promise: Promise,
     rows: Vec<(&'static str, Row)>,
     failures: Vec<String>,
 }
 
 impl Table {
+    pub(crate) fn new(promise: Promise) -> Self {
+        Self { promise, rows: Vec::new(), failures: Vec::new() }
+    }
+
     /// Adds what a fault did, or why that is not known.
     pub(crate) fn add(&mut self, fault: Fault, row: Result<Row>) {
         let name = fault.name();
         match row {
             Ok(row) => {
-                self.failures
-                    .extend(fault.objections(&row).into_iter().map(|what| format!("{name}: {what}")));
+                self.failures.extend(
+                    fault.objections(self.promise, &row).into_iter().map(|what| format!("{name}: {what}")),
+                );
                 tell(&format!("{row:?}"));
                 self.rows.push((name, row));
             }
@@ -70,13 +81,13 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| fault on sheffield, which leads | leads meanwhile | payload created elsewhere | first answer there | nobody answered | both answered: during, after | both had pods after | a dial to its daemon | leads in the end |"
+            "| fault on sheffield, which leads | leads meanwhile | payload created elsewhere | first answer there | nobody answered | both answered: during, after | both had pods after | objects, pods in two clusters | a dial to its daemon | leads in the end |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|")?;
         for (name, row) in &self.rows {
             writeln!(
                 f,
-                "| {name} | {} | {} | {} | {} | {}, {} | {} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {}, {} | {} | {}, {} | {} | {} |",
                 row.leader,
                 seconds(row.created),
                 seconds(row.answered),
@@ -84,6 +95,8 @@ impl fmt::Display for Table {
                 seconds(Some(row.twice_during)),
                 seconds(Some(row.twice_after)),
                 seconds(Some(row.overlap_after)),
+                row.audit.objects,
+                row.audit.pods,
                 row.dialled,
                 row.leader_after
             )?;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 const HEAD: &str = "\
-| fault | who leads meanwhile | payload | objects in two clusters | pods in two clusters | payload created elsewhere after s | announced s | no payload anywhere s | payload in two clusters s |
-|---|---|---|---|---|---|---|---|---|";
+| fault | who leads meanwhile | term | payload | objects in two clusters | pods in two clusters | payload created elsewhere after s | announced s | no payload anywhere s | payload in two clusters s |
+|---|---|---|---|---|---|---|---|---|---|";
 
 /// A line of a table.
 #[derive(Debug)]

@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clusters::fleet::Member;
+use clusters::readiness::until;
 use clusters::witness::Witness;
 use flagship_e2e::World;
 use futures::future::try_join_all;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
@@ -52,13 +55,35 @@ pub(crate) enum Fault {
     SwitchoverFlapping,
     DeleteBlocked,
     Everything,
+    ActiveKilled,
+    ActiveTerminated,
+    ActivePaused,
 }
 
 use Fault::*;
 
+/// The rows of a fleet whose leader's cluster has two replicas of the daemon.
+const OF_REPLICAS: [Fault; 12] = [
+    ActiveKilled,
+    ActiveTerminated,
+    ActivePaused,
+    LeaderKilled,
+    LeaderTerminated,
+    LeaderCut,
+    LeaderMute,
+    LeaderDeaf,
+    LeaderApiDown,
+    AllRestarted,
+    AllKilled,
+    Rolling,
+];
+
 impl Fault {
     /// The rows of a fleet.
     pub(crate) fn of(kind: Kind) -> Vec<Self> {
+        if kind.has_replicas() {
+            return OF_REPLICAS.to_vec();
+        }
         let both_ends_are_one = [StandbyCut, LinkCut, StandbyMute, StandbyDeaf];
         let all = [
             LeaderKilled,
@@ -89,8 +114,8 @@ impl Fault {
         let is_run = |fault: &Self| match kind {
             // Of two, the standby's side of a cut is the leader's.
             Kind::Two => !both_ends_are_one.contains(fault) && !fault.is_of_the_witness(),
-            Kind::TwoAndWitness => true,
-            Kind::Three => !fault.is_of_the_witness(),
+            Kind::TwoAndWitness | Kind::TwoAndWitnessReplicas => true,
+            Kind::Three | Kind::ThreeReplicas => !fault.is_of_the_witness(),
         };
         all.into_iter().filter(is_run).collect()
     }
@@ -99,9 +124,13 @@ impl Fault {
         matches!(self, WitnessKilled | WitnessCut | WitnessMute | WitnessDeaf)
     }
 
-    pub(crate) fn title(self) -> &'static str {
+    pub(crate) fn title(self, kind: Kind) -> &'static str {
         match self {
+            LeaderKilled if kind.has_replicas() => "both replicas of the leader's daemon killed",
             LeaderKilled => "leader's daemon killed",
+            LeaderTerminated if kind.has_replicas() => {
+                "both replicas of the leader's daemon ended (SIGTERM), and do not come back"
+            }
             LeaderTerminated => "leader's daemon ended (SIGTERM), and does not come back",
             StandbyKilled => "standby's daemon killed",
             WitnessKilled => "witness killed",
@@ -124,13 +153,30 @@ impl Fault {
             CertificateRotated => "leader's daemon killed, the standby's certificate rotated meanwhile",
             SwitchoverFlapping => "switchover while the link between the two flaps",
             DeleteBlocked => "switchover, and a finalizer blocks the deletion for 10 s",
+            Everything if kind != Kind::TwoAndWitness => {
+                "leader cut off, all other daemons stopped; then all of it healed"
+            }
             Everything => "leader cut off, all other daemons stopped, witness killed; then all of it healed",
+            ActiveKilled => "active replica of the leader's daemon killed",
+            ActiveTerminated => "active replica of the leader's daemon ended (SIGTERM)",
+            ActivePaused => "active replica of the leader's daemon stopped (SIGSTOP) for 20 s",
         }
     }
 
     /// Whether no process in the leader's cluster can stop the payload: its only daemon is dead or stopped.
     pub(crate) fn leaves_the_payload_alone(self) -> bool {
-        matches!(self, LeaderKilled | LeaderTerminated | LeaderPaused | CertificateRotated)
+        matches!(self, LeaderKilled | LeaderPaused | CertificateRotated)
+    }
+
+    /// Whether another replica has to act afterwards.
+    pub(crate) fn changes_the_replica(self) -> bool {
+        matches!(self, ActiveKilled | ActiveTerminated | ActivePaused)
+    }
+
+    /// Whether it is chance who leads afterwards: a handover may be over before the link is down again, and the voters'
+    /// promise may end before the other replica has the local Lease. Either way the payload is in one place.
+    pub(crate) fn is_a_race(self) -> bool {
+        matches!(self, SwitchoverFlapping | ActivePaused)
     }
 
     /// Whether the leader has said that it will be back, so that it is waited for.
@@ -142,6 +188,7 @@ impl Fault {
     pub(crate) fn lasts(self) -> Option<Duration> {
         match self {
             LeaderPaused => Some(Duration::from_secs(10)),
+            ActivePaused => Some(Duration::from_secs(20)),
             DeleteBlocked => Some(BLOCKED),
             AllRestarted | AllKilled | Rolling | SwitchoverFlapping => Some(Duration::ZERO),
             _ => None,
@@ -174,9 +221,18 @@ impl Fault {
         let at = Instant::now();
         match self {
             LeaderKilled => world.member(leader).kill().await?,
-            LeaderTerminated => {
+            LeaderTerminated => world.member(leader).terminate(TERMINATE).await?,
+            ActiveKilled => {
                 let member = world.member(leader);
-                member.daemon.terminate(&member.cluster, TERMINATE).await?;
+                member.active()?.kill(&member.cluster).await?;
+            }
+            ActiveTerminated => {
+                let member = world.member(leader);
+                member.active()?.terminate(&member.cluster, TERMINATE).await?;
+            }
+            ActivePaused => {
+                let member = world.member(leader);
+                member.active()?.pause(&member.cluster).await?;
             }
             StandbyKilled => world.member(standby).kill().await?,
             WitnessKilled => witness(world)?.kill().await?,
@@ -199,8 +255,7 @@ impl Fault {
             LeaderApiDown => world.member(leader).cluster.stop_api_server().await?,
             StandbyApiDown => world.member(standby).cluster.stop_api_server().await?,
             AllRestarted => {
-                let ends =
-                    fleet.members.iter().map(|member| member.daemon.terminate(&member.cluster, TERMINATE));
+                let ends = fleet.members.iter().map(|member| member.terminate(TERMINATE));
                 let witness_ends = async {
                     match &fleet.witness {
                         Some(witness) => witness.terminate().await,
@@ -219,9 +274,12 @@ impl Fault {
             }
             Rolling => {
                 for member in &fleet.members {
-                    member.daemon.terminate(&member.cluster, TERMINATE).await?;
-                    member.start_again().await?;
-                    crate::run::all_heard(world).await?;
+                    for daemon in member.daemons() {
+                        daemon.terminate(&member.cluster, TERMINATE).await?;
+                        daemon.start_again(&member.cluster).await?;
+                        crate::run::all_heard(world).await?;
+                        crate::run::second_is_seen(member).await?;
+                    }
                 }
                 if let Some(witness) = &fleet.witness {
                     witness.terminate().await?;
@@ -266,17 +324,18 @@ impl Fault {
     pub(crate) async fn mend(self, world: &World) -> Result<()> {
         let (leader, standby) = best_two(world);
         match self {
-            LeaderKilled | LeaderTerminated | CertificateRotated => {
-                world.member(leader).start_again().await.map(drop)
+            LeaderKilled | LeaderTerminated | CertificateRotated | ActiveKilled | ActiveTerminated => {
+                world.member(leader).start_again().await
             }
-            StandbyKilled => world.member(standby).start_again().await.map(drop),
+            StandbyKilled => world.member(standby).start_again().await,
             WitnessKilled => witness(world)?.start_again().await.map(drop),
-            LeaderPaused => {
+            LeaderPaused | ActivePaused => {
                 let member = world.member(leader);
-                member.daemon.resume(&member.cluster).await
+                // Whoever is active by now; for those that run it means nothing.
+                try_join_all(member.daemons().map(|daemon| daemon.resume(&member.cluster))).await.map(drop)
             }
-            LeaderApiDown => world.member(leader).cluster.start_api_server().await,
-            StandbyApiDown => world.member(standby).cluster.start_api_server().await,
+            LeaderApiDown => bring_back(world.member(leader)).await,
+            StandbyApiDown => bring_back(world.member(standby)).await,
             AllRestarted | AllKilled | Rolling => Ok(()),
             // An operator's choice outweighs rank, so an operator has to undo it.
             SwitchoverFlapping => {
@@ -300,6 +359,33 @@ impl Fault {
             | StandbyDeaf | WitnessMute | WitnessDeaf => world.fleet.heal().await.map(drop),
         }
     }
+}
+
+/// Starts the API server, and waits until the controllers have found it again: for some seconds they would make anew
+/// what has been deleted, as they do not see that, and the next row would show it.
+async fn bring_back(member: &Member) -> Result<()> {
+    member.cluster.start_api_server().await?;
+    let client = member.cluster.client().await?;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
+    let pods: Api<Pod> = Api::namespaced(client, "kube-system");
+    let labels = json!({"app": "probe"});
+    let container = json!({"name": "probe", "image": "probe"});
+    let spec = json!({"selector": {"matchLabels": &labels},
+        "template": {"metadata": {"labels": &labels}, "spec": {"containers": [container]}}});
+    let probe = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "probe", "namespace": "kube-system"}, "spec": spec});
+    member.cluster.apply(probe).await?;
+    until("a Deployment becomes ready", TERMINATE, async || {
+        let status = deployments.get("probe").await?.status;
+        Ok(status.and_then(|status| status.ready_replicas).filter(|ready| *ready == 1))
+    })
+    .await?;
+    deployments.delete("probe", &DeleteParams::background()).await.context("delete the probe")?;
+    until("its pods are gone", TERMINATE, async || {
+        let left = pods.list(&ListParams::default().labels("app=probe")).await?;
+        Ok(left.items.is_empty().then_some(()))
+    })
+    .await
 }
 
 fn witness(world: &World) -> Result<&Witness> {

@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     Two,
     TwoAndWitness,
     Three,
+    /// With two replicas of the daemon in the leader's cluster.
+    TwoAndWitnessReplicas,
+    /// With two replicas of the daemon in the leader's cluster.
+    ThreeReplicas,
 }
 
 impl Kind {
@@ -32,6 +36,8 @@ impl Kind {
             Self::Two => "two-availability",
             Self::TwoAndWitness => "two-and-witness-quorum",
             Self::Three => "three-quorum",
+            Self::TwoAndWitnessReplicas => "two-and-witness-quorum-replicas",
+            Self::ThreeReplicas => "three-quorum-replicas",
         }
     }
 
@@ -39,12 +45,39 @@ impl Kind {
         self != Self::Two
     }
 
+    pub(crate) fn has_replicas(self) -> bool {
+        matches!(self, Self::TwoAndWitnessReplicas | Self::ThreeReplicas)
+    }
+
+    /// Status and reason of the leader's condition `SplitBrainProtected` when all is well.
+    pub(crate) fn protected(self) -> [&'static str; 2] {
+        match (self.quorum(), self.has_replicas()) {
+            (false, _) => ["False", "Availability"],
+            (true, false) => ["False", "OneReplica"],
+            (true, true) => ["True", "SecondReplica"],
+        }
+    }
+
     fn layout(self) -> Result<Layout> {
-        let plans = if self == Self::Three { three_members()? } else { two_members()? };
-        let witness = (self == Self::TwoAndWitness).then(WitnessPlan::new);
+        let three = matches!(self, Self::Three | Self::ThreeReplicas);
+        let mut plans = if three { three_members()? } else { two_members()? };
+        if let Some(leader) = plans.last_mut().filter(|_| self.has_replicas()) {
+            leader.replicas = 2;
+        }
+        let witness = (self.quorum() && !three).then(WitnessPlan::new);
         // Rows in which an API server restarts would have no answer otherwise.
         let layout = Layout { witness, exact_watches: true, ..Layout::from(plans) };
-        Ok(if self.quorum() { layout.in_quorum() } else { layout })
+        let mut layout = if self.quorum() { layout.in_quorum() } else { layout };
+        if self.has_replicas() {
+            // The default lease: whether the second replica comes before the voters are free is what is asked here.
+            for election in
+                layout.plans.iter_mut().filter_map(|plan| plan.object["spec"]["election"].as_object_mut())
+            {
+                election.remove("leaseDuration");
+                election.remove("stopGrace");
+            }
+        }
+        Ok(layout)
     }
 }
 
@@ -55,7 +88,7 @@ fn matrix(name: &str, kind: Kind) {
         let is_chosen = |fault: &Fault| {
             chosen.as_ref().is_none_or(|chosen| chosen.split(',').any(|one| one == format!("{fault:?}")))
         };
-        run::found(world).await?;
+        run::found(world, kind).await?;
         let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
         for fault in Fault::of(kind).into_iter().filter(is_chosen) {
             match run::row(world, kind, fault).await {
@@ -67,7 +100,7 @@ fn matrix(name: &str, kind: Kind) {
                 Err(error) => {
                     eprintln!("{fault:?}: {error:?}");
                     failed.push(format!("{fault:?}: {error:#}"));
-                    run::mend_everything(world)
+                    run::mend_everything(world, kind)
                         .await
                         .with_context(|| format!("after {fault:?} failed: {error:#}"))?;
                 }
@@ -83,7 +116,7 @@ fn matrix(name: &str, kind: Kind) {
 
 /// Holds the outcomes against the document, or writes them.
 fn hold(kind: Kind, outcomes: &[(Fault, Outcome)]) -> Result<Vec<String>> {
-    let rows: Vec<_> = outcomes.iter().map(|(fault, outcome)| outcome.row(*fault)).collect();
+    let rows: Vec<_> = outcomes.iter().map(|(fault, outcome)| outcome.row(kind, *fault)).collect();
     let document = Document::open()?;
     if std::env::var_os("UPDATE_MATRIX").is_some() {
         document.write(kind.section(), &rows)?;
@@ -105,6 +138,16 @@ fn two_members_and_a_witness_in_quorum() {
 #[test]
 fn three_members_in_quorum() {
     matrix("three_members_in_quorum", Kind::Three);
+}
+
+#[test]
+fn two_members_and_a_witness_in_quorum_with_two_replicas() {
+    matrix("two_members_and_a_witness_in_quorum_with_two_replicas", Kind::TwoAndWitnessReplicas);
+}
+
+#[test]
+fn three_members_in_quorum_with_two_replicas() {
+    matrix("three_members_in_quorum_with_two_replicas", Kind::ThreeReplicas);
 }
 
 /// The best of a fleet, who leads when all is well, and the next best.

@@ -1,11 +1,15 @@
 //! One row: from a fleet at rest, through a fault, to a fleet at rest.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clusters::fleet::{Member, leads, payload_ready};
+use clusters::watch::State;
 use flagship_e2e::auditor::{Report, Verdict};
-use flagship_e2e::{Facts, World, http_get};
+use flagship_e2e::{World, http_get};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use serde_json::Value;
 
 use crate::document::Row;
@@ -26,8 +30,10 @@ const BEYOND: Duration = Duration::from_secs(2);
 pub(crate) struct Outcome {
     /// Who said that it leads at the end of the fault.
     leads: String,
-    /// Whether the payload at the old leader is the one from before, when all is over.
-    untouched: bool,
+    /// Whether the leader is in the term from before, when all is over.
+    term: &'static str,
+    /// What became of the payload, when all is over.
+    payload: &'static str,
     audit: Report,
     /// From the fault to the payload created elsewhere.
     takeover: Option<Duration>,
@@ -50,7 +56,7 @@ impl Outcome {
         wrong
     }
 
-    pub(crate) fn row(&self, fault: Fault) -> Row {
+    pub(crate) fn row(&self, kind: Kind, fault: Fault) -> Row {
         let yes = |verdict| match verdict {
             Verdict::Never => "no",
             Verdict::For(_) => "**yes**",
@@ -62,9 +68,10 @@ impl Outcome {
             Verdict::Unknown(time) => format!("≤ {}", seconds(time)),
         };
         let outcome = vec![
-            fault.title().to_owned(),
+            fault.title(kind).to_owned(),
             self.leads.clone(),
-            if self.untouched { "untouched" } else { "moved" }.to_owned(),
+            self.term.to_owned(),
+            self.payload.to_owned(),
             yes(self.audit.objects).to_owned(),
             yes(self.audit.pods).to_owned(),
         ];
@@ -83,27 +90,33 @@ fn seconds(time: Duration) -> String {
 }
 
 /// Applies all objects and waits until the best one leads.
-pub(crate) async fn found(world: &World) -> Result<()> {
+pub(crate) async fn found(world: &World, kind: Kind) -> Result<()> {
     let (founder, others) = world.fleet.members.split_first().context("a fleet without members")?;
     founder.apply().await?;
     for member in others {
         member.apply().await?;
     }
-    at_rest(world).await.context("the fleet is not founded")
+    at_rest(world, kind).await.context("the fleet is not founded")
 }
 
 /// One fault, from a fleet at rest to a fleet at rest.
 pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outcome> {
-    at_rest(world).await.context("before the fault")?;
+    at_rest(world, kind).await.context("before the fault")?;
     let (leader, _) = best_two(world);
+    second_is_seen(world.member(leader)).await?;
     let before = world.facts(leader)?;
+    let term = of_status(world, leader, "term");
+    let holder = of_status(world, leader, "holder");
     let worst =
         worst_case(world.member(leader), if fault.is_announced() { "announcedRestart" } else { "crash" })?;
     let dropped = world.fleet.dropped_packets().await?;
     let at = fault.strike(world).await?;
     last(world, fault, at, worst).await?;
     let said = if fault.lasts() == Some(Duration::ZERO) {
-        vec![one_leads(world).await?]
+        let now = one_leads(world).await?;
+        // The lead may be back already.
+        let meanwhile = world.fleet.members.iter().find(|member| created_since(member, at, leader).is_some());
+        vec![meanwhile.map_or(now, |member| member.name().to_owned())]
     } else {
         who_leads(world).await
     };
@@ -111,20 +124,33 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
         ensure!(world.fleet.dropped_packets().await? > dropped, "no packet was dropped: it was no fault");
     }
     fault.mend(world).await?;
-    at_rest(world).await.context("after the fault")?;
+    at_rest(world, kind).await.context("after the fault")?;
+    ensure!(
+        !fault.changes_the_replica() || holder != of_status(world, leader, "holder"),
+        "{holder} acts as before: it was not the active replica"
+    );
     let takeover = created_elsewhere(world, leader, at).map(|created| created - at);
+    let is_chance = fault.is_a_race();
+    let payload = match takeover {
+        _ if is_chance => "either",
+        Some(_) => "moved",
+        None if world.facts(leader).is_ok_and(|facts| facts == before) => "untouched",
+        None => "stopped, and started again",
+    };
     let outcome = Outcome {
-        // Where the lead ends up is chance then, but it is in one place.
-        leads: if fault == Fault::SwitchoverFlapping { "either".to_owned() } else { in_words(world, &said) },
-        untouched: takeover.is_none()
-            && fault != Fault::SwitchoverFlapping
-            && untouched(world, leader, &before),
+        leads: if is_chance { "either".to_owned() } else { in_words(world, &said) },
+        term: match term == of_status(world, leader, "term") {
+            _ if is_chance => "either",
+            true => "the same",
+            false => "a new one",
+        },
+        payload,
         audit: world.audit(at),
         takeover,
         worst,
     };
     if kind == Kind::Two && takeover.is_some() {
-        forget(world).await?;
+        forget(world, kind).await?;
     }
     Ok(outcome)
 }
@@ -156,9 +182,11 @@ async fn who_leads(world: &World) -> Vec<String> {
     let mut leaders = Vec::new();
     for member in &world.fleet.members {
         let path = format!("/leader/{}", clusters::fleet::CALLSIGN);
-        let address = member.daemon.health_address(&member.cluster);
-        if let Ok(Ok((200, _))) = tokio::time::timeout(ANSWER, http_get(address, &path)).await {
-            leaders.push(member.name().to_owned());
+        for daemon in member.daemons() {
+            let address = daemon.health_address(&member.cluster);
+            if let Ok(Ok((200, _))) = tokio::time::timeout(ANSWER, http_get(address, &path)).await {
+                leaders.push(member.name().to_owned());
+            }
         }
     }
     leaders
@@ -178,12 +206,15 @@ fn in_words(world: &World, leaders: &[String]) -> String {
 }
 
 fn created_elsewhere(world: &World, leader: &str, since: Instant) -> Option<Instant> {
-    let others = world.fleet.members.iter().filter(|member| member.name() != leader);
-    others.filter_map(|member| member.state().deployment_created_since(since)).min()
+    world.fleet.members.iter().filter_map(|member| created_since(member, since, leader)).min()
 }
 
-fn untouched(world: &World, leader: &str, before: &Facts) -> bool {
-    world.facts(leader).is_ok_and(|facts| facts == *before)
+fn created_since(member: &Member, since: Instant, leader: &str) -> Option<Instant> {
+    (member.name() != leader).then(|| member.state().deployment_created_since(since)).flatten()
+}
+
+fn of_status(world: &World, leader: &str, field: &str) -> Value {
+    world.member(leader).state().status(leader, field).clone()
 }
 
 fn worst_case(leader: &Member, of: &str) -> Result<Duration> {
@@ -192,11 +223,11 @@ fn worst_case(leader: &Member, of: &str) -> Result<Duration> {
 }
 
 /// Waits until the best member leads, has the only payload, all are Ready, and the leader hears everybody.
-async fn at_rest(world: &World) -> Result<()> {
+async fn at_rest(world: &World, kind: Kind) -> Result<()> {
     let (leader, _) = best_two(world);
     let deadline = Instant::now() + SETTLE;
     loop {
-        let unrest = unrest(world, leader);
+        let unrest = unrest(world, kind, leader);
         if unrest.is_empty() && who_leads(world).await == [leader] {
             return Ok(());
         }
@@ -206,7 +237,7 @@ async fn at_rest(world: &World) -> Result<()> {
 }
 
 /// What is not as it is when all is well.
-fn unrest(world: &World, leader: &str) -> Vec<String> {
+fn unrest(world: &World, kind: Kind, leader: &str) -> Vec<String> {
     let mut unrest = Vec::new();
     let everybody = world.fleet.members.len() + usize::from(world.fleet.witness.is_some());
     for member in &world.fleet.members {
@@ -229,9 +260,18 @@ fn unrest(world: &World, leader: &str) -> Vec<String> {
         note(alive == Some(everybody as u64), format!("{alive:?} of {everybody} alive"));
         if name == leader {
             note(worst_case(member, "crash").is_ok(), "no worstCaseFailoverSeconds".to_owned());
+            let protected = condition(&state, name, "SplitBrainProtected");
+            let is =
+                [&protected["status"], &protected["reason"]].map(|value| value.as_str().unwrap_or_default());
+            note(is == kind.protected(), format!("SplitBrainProtected {protected}"));
         }
     }
     unrest
+}
+
+fn condition(state: &State, member: &str, kind: &str) -> Value {
+    let all = state.status(member, "conditions").as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
 }
 
 /// Waits until exactly one daemon says that it leads, and its payload is ready.
@@ -250,12 +290,38 @@ pub(crate) async fn one_leads(world: &World) -> Result<String> {
     }
 }
 
+/// Waits until the active replica of a member must have seen that another one waits, as `minReadySeconds` does in a
+/// cluster. What the status says of that may be from the replica before.
+pub(crate) async fn second_is_seen(member: &Member) -> Result<()> {
+    if member.more.is_empty() {
+        return Ok(());
+    }
+    let leases: Api<Lease> =
+        Api::namespaced(member.cluster.client().await?, member.cluster.lease_namespace());
+    let name = format!("second.flagship.default.{}", member.name());
+    let deadline = Instant::now() + SETTLE;
+    let mut seen = BTreeSet::new();
+    // It looks as often as the other one renews, and believes what it has seen to change.
+    while seen.len() < 4 {
+        ensure!(Instant::now() < deadline, "no second replica of {} waits", member.name());
+        let lease = leases.get_opt(&name).await.context("read the second replica's Lease")?;
+        let waits = lease.filter(|lease| {
+            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+            let is_active = |holder: &str| *member.state().status(member.name(), "holder") == holder;
+            holder.is_some_and(|holder| !holder.is_empty() && !is_active(holder))
+        });
+        seen.extend(waits.and_then(|lease| lease.metadata.resource_version));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
+}
+
 /// Waits until every member hears everybody.
 pub(crate) async fn all_heard(world: &World) -> Result<()> {
     let everybody = world.fleet.members.len() + usize::from(world.fleet.witness.is_some());
     for member in &world.fleet.members {
         let name = member.name().to_owned();
-        let hears = |state: &clusters::watch::State| {
+        let hears = |state: &State| {
             state.status(&name, "memberCounts")["alive"].as_u64() == Some(everybody as u64)
                 && state.status(&name, "ready") == &Value::Bool(true)
         };
@@ -266,13 +332,13 @@ pub(crate) async fn all_heard(world: &World) -> Result<()> {
 
 /// A fleet that healed two leaders is more careful for ten minutes, in the memory of its processes: they start anew, so
 /// that each row begins alike.
-async fn forget(world: &World) -> Result<()> {
+async fn forget(world: &World, kind: Kind) -> Result<()> {
     Fault::AllKilled.strike(world).await?;
-    at_rest(world).await.context("after starting anew")
+    at_rest(world, kind).await.context("after starting anew")
 }
 
 /// Ends whatever was going on when a row failed.
-pub(crate) async fn mend_everything(world: &World) -> Result<()> {
+pub(crate) async fn mend_everything(world: &World, kind: Kind) -> Result<()> {
     world.fleet.heal().await?;
     for member in &world.fleet.members {
         if !member.cluster.is_ready().await {
@@ -286,5 +352,5 @@ pub(crate) async fn mend_everything(world: &World) -> Result<()> {
         let _ = witness.kill().await;
         witness.start_again().await?;
     }
-    at_rest(world).await
+    at_rest(world, kind).await
 }

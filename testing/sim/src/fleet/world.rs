@@ -317,6 +317,7 @@ impl World {
             beat_interval: Duration::from_secs(1),
             silence_floor: Duration::from_secs(3),
             seed,
+            votes_until: None,
         };
         let found_stopping = host.durable.as_ref().and_then(|record| record.election.stopping);
         let signer = Arc::new(|_: &Statement| Some(Proof::default()));

@@ -154,7 +154,9 @@ impl World {
                 self.coming_back += 1;
                 self.note(host, || What::Event(event.clone()));
             }
-            Event::Querying(_) | Event::Refuted(_) => self.note(host, || What::Event(event.clone())),
+            Event::Querying(_) | Event::Refuted(_) | Event::Vouched { .. } => {
+                self.note(host, || What::Event(event.clone()));
+            }
         }
     }
 

@@ -130,6 +130,7 @@ fn event_words(event: &Event, names: &Names) -> String {
         Event::NameInUse { .. } => "stalls: another process has its name".into(),
         Event::Changed(name) => format!("its view of {} changed", who(name)),
         Event::Heard { member: name, .. } => format!("heard {}", who(name)),
+        Event::Vouched { member: name, .. } => format!("was told that {} was heard", who(name)),
     }
 }
 

@@ -1,0 +1,174 @@
+//! Mode Quorum: what binds a leader and its voters through changes of the mode and of the voters, restarts, and records
+//! that were lost. Each test is a schedule that a review found.
+#![allow(clippy::unwrap_used, reason = "a harness may fail loudly")]
+
+mod fleet;
+
+use std::time::Duration;
+
+use flagship_election::{Input, Spec};
+use flagship_types::{FleetConfig, Mode, Term};
+use fleet::{Bug, Fleet, ms, name, secs};
+
+fn config(voters: &[&str]) -> FleetConfig {
+    let mut voters: Vec<_> = voters.iter().map(|v| name(v)).collect();
+    voters.sort();
+    FleetConfig { mode: Mode::Quorum, voters, ..FleetConfig::default() }
+}
+
+/// Three members with these proposals; a leads.
+fn three(seed: u64, proposal: &FleetConfig) -> Fleet {
+    let mut f = Fleet::new(seed, Bug::None);
+    f.detect = ms(3200);
+    for (n, rank) in [("a", 9), ("b", 5), ("c", 1)] {
+        f.add(n, Spec { proposal: proposal.clone(), ..Fleet::spec(rank, true) });
+    }
+    f.until(secs(12), "a leads", |f| f.running() == ["a"]);
+    f.run(secs(5));
+    assert_eq!(f.running(), ["a"], "{:?}", f.violations);
+    f
+}
+
+/// Runs, and fails as soon as two clusters have the payload.
+fn run_alone(f: &mut Fleet, span: Duration) {
+    let end = f.now + span;
+    while f.now < end {
+        f.run(ms(10));
+        if f.running().len() > 1 {
+            f.fail(&format!("two payloads: {:?}", f.running()));
+        }
+    }
+}
+
+#[test]
+fn a_cut_at_any_moment_of_the_way_to_quorum_makes_no_two() {
+    // In Availability both sides of a cut lead; whoever goes by the new mode does not.
+    for after in (0..2000).step_by(20) {
+        let mut f = three(after, &FleetConfig::default());
+        f.change_spec("a", |spec| spec.proposal = config(&["a", "b", "c"]));
+        f.run(ms(after));
+        f.isolate("a");
+        f.run(ms(200));
+        let mode = |n: &str| f.nodes[&name(n)].core.as_ref().unwrap().config().mode;
+        if mode("b") == Mode::Quorum && mode("c") == Mode::Quorum {
+            run_alone(&mut f, secs(40));
+            assert_eq!(f.running(), ["b"], "cut after {after} ms");
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_restarts_on_the_way_to_availability_is_still_bound() {
+    let mut f = three(3, &config(&["a", "b", "c"]));
+    f.isolate("a");
+    f.change_spec("a", |spec| spec.proposal = FleetConfig::default());
+    f.run(ms(300));
+    let stored = f.nodes[&name("a")].durable.clone().unwrap();
+    assert_eq!(stored.config.mode, Mode::Availability, "it went on record before the cut was noticed");
+    assert_eq!(stored.replaced.unwrap().mode, Mode::Quorum);
+    f.crash("a");
+    f.run(ms(500));
+    f.start("a");
+    run_alone(&mut f, secs(60));
+    assert_eq!(f.running(), ["b"], "a stopped, as the others know nothing of the new mode");
+}
+
+#[test]
+fn a_leader_that_restarts_builds_no_change_of_voters_on_one_that_nobody_stored() {
+    let mut f = three(4, &config(&["a", "b", "c"]));
+    for n in ["d", "e"] {
+        f.add(n, Spec { proposal: config(&["a", "b", "c"]), ..Fleet::spec(0, true) });
+    }
+    run_alone(&mut f, secs(5));
+    for n in ["b", "c", "d", "e"] {
+        // What a says is lost, and it hears the others.
+        f.cut_one_way("a", n);
+    }
+    f.change_spec("a", |spec| spec.proposal = config(&["a", "d", "e"]));
+    f.run(ms(200));
+    let a = name("a");
+    let first = f.nodes[&a].durable.clone().unwrap().config;
+    assert_eq!(first.voters.len(), 4, "the first step is on record");
+    f.crash("a");
+    f.heal_all();
+    // They renew from memory, and cannot store a new configuration.
+    f.api("b", false);
+    f.api("c", false);
+    f.start("a");
+    let stored = |f: &Fleet, n: &str| {
+        f.nodes[&name(n)].durable.as_ref().is_some_and(|record| record.config.version >= first.version)
+    };
+    let config_of = |f: &Fleet| f.nodes[&name("a")].core.as_ref().unwrap().config().clone();
+    run_alone(&mut f, secs(20));
+    assert_eq!(f.running(), ["a"]);
+    assert!(config_of(&f).same_settings(&first), "{:?}", config_of(&f).voters);
+    f.api("b", true);
+    f.api("c", true);
+    f.until(secs(20), "a majority of the old voters knows of the first step, and it goes on", |f| {
+        (stored(f, "b") || stored(f, "c")) && config_of(f).voters == config(&["a", "d", "e"]).voters
+    });
+}
+
+#[test]
+fn after_a_lead_by_force_the_voters_come_back() {
+    let mut f = three(5, &config(&["a", "b", "c"]));
+    f.crash("a");
+    f.crash("c");
+    f.run(secs(10));
+    let b = name("b");
+    let above = f.nodes[&b].core.as_ref().unwrap().term();
+    f.input(&b, Input::ForceLead { above, stopped: vec![name("a"), name("c")] });
+    f.until(secs(10), "b leads", |f| f.nodes[&name("b")].role() == Some(flagship_types::Role::Leader));
+    let voters = |f: &Fleet| f.nodes[&name("b")].core.as_ref().unwrap().config().voters.len();
+    assert_eq!(voters(&f), 1);
+    // Its old payload was stopped by the operator.
+    f.nodes.get_mut(&name("a")).unwrap().payload = fleet::cluster::Payload::default();
+    f.start("c");
+    f.until(secs(20), "c votes again", |f| voters(f) >= 2);
+    f.start("a");
+    f.until(secs(20), "all vote again", |f| voters(f) == 3);
+    assert!(above > Term::NONE);
+}
+
+#[test]
+fn a_voter_that_lost_its_record_is_silent_for_what_it_may_have_promised() {
+    for seed in 0..20 {
+        let mut f = three(seed, &config(&["a", "b", "c"]));
+        // Within S, but longer than it takes to elect another.
+        f.nodes.get_mut(&name("a")).unwrap().delete_ms = 7_000;
+        f.cut("a", "b");
+        // b's own promise to a is long over; only c's counts, and nobody else knows of that.
+        f.run(secs(30));
+        f.crash("c");
+        f.lose_status("c");
+        f.start("c");
+        f.until(secs(5), "c was told everything", |f| f.nodes[&name("c")].durable.is_some());
+        f.cut("a", "c");
+        run_alone(&mut f, secs(60));
+        assert_eq!(f.running(), ["b"]);
+    }
+}
+
+#[test]
+fn a_pause_during_a_pause_counts() {
+    for answered_after in 0..60 {
+        let mut f = three(6, &config(&["a", "b", "c"]));
+        let a = name("a");
+        f.input(&a, Input::Paused);
+        // What is asked from now on is lost; what was asked at the first pause may be answered at any moment.
+        f.run(ms(answered_after));
+        for n in ["b", "c"] {
+            f.cut_one_way("a", n);
+        }
+        f.input(&a, Input::Paused);
+        f.run(ms(100));
+        let core = f.nodes[&a].core.as_ref().unwrap();
+        assert_eq!(
+            core.lease_until(),
+            None,
+            "asked before the second pause, answered {answered_after} ms later"
+        );
+        run_alone(&mut f, secs(30));
+        assert_eq!(f.running(), ["b"]);
+    }
+}
