@@ -61,7 +61,11 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
         term: term.unwrap_or(Term::NONE),
         leader: status.leader.as_ref().and_then(name),
         config: config.unwrap_or_default(),
-        replaced: status.replaced_configuration.as_ref().and_then(ConfigurationStatus::to_config),
+        replaced: status
+            .replaced_configuration
+            .as_ref()
+            .and_then(ConfigurationStatus::to_config)
+            .map(Box::new),
         forgotten: status.forgotten.iter().filter_map(name).collect(),
         chosen: status.chosen,
     })
@@ -115,7 +119,7 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
     status.stopping = stopping.map(|term| signed(term.0));
     status.term = Some(signed(term.0));
     status.configuration = Some(ConfigurationStatus::from(config));
-    status.replaced_configuration = replaced.as_ref().map(ConfigurationStatus::from);
+    status.replaced_configuration = replaced.as_deref().map(ConfigurationStatus::from);
     status.forgotten = forgotten.iter().map(|name| name.as_str().into()).collect();
 }
 
@@ -179,7 +183,10 @@ mod tests {
             stopping: Some(Term(7)),
             term: Term(8),
             leader: Some(member("newyork")),
-            replaced: Some(FleetConfig { version: flagship_types::ConfigVersion(2), ..config.clone() }),
+            replaced: Some(Box::new(FleetConfig {
+                version: flagship_types::ConfigVersion(2),
+                ..config.clone()
+            })),
             config,
             forgotten: vec![member("sheffield")],
             chosen: true,

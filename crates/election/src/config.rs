@@ -84,7 +84,7 @@ impl Election {
             return;
         }
         let term = lead.term;
-        if self.record.replaced.as_ref().is_some_and(|old| self.is_committed(old)) {
+        if self.record.replaced.as_deref().is_some_and(|old| self.is_committed(old)) {
             self.record.replaced = None;
             self.persist_if_voter();
         }
@@ -95,7 +95,7 @@ impl Election {
             let next = FleetConfig { version, pause: self.record.config.pause.clone(), ..next };
             let old = std::mem::replace(&mut self.record.config, next);
             let binds = self.touches_quorum(&old) && !self.has(PlantedBug::ModeAtOnce);
-            self.record.replaced = binds.then_some(old);
+            self.record.replaced = binds.then(|| Box::new(old));
             self.store_config();
         }
     }

@@ -268,7 +268,7 @@ pub struct Record {
     pub config: FleetConfig,
     /// As a leader: the configuration before that one, until majorities of both have stored the new one. It binds as long,
     /// also a process that restarts meanwhile.
-    pub replaced: Option<FleetConfig>,
+    pub replaced: Option<Box<FleetConfig>>,
     /// An operator's switchover gave this member the lead that it holds: rank does not move it.
     pub chosen: bool,
     /// Members an operator declared gone.

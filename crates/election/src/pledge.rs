@@ -67,7 +67,7 @@ impl Election {
     /// bound by it until the voters know.
     pub(crate) fn quorum(&self) -> Option<&FleetConfig> {
         let in_force = Some(&self.record.config).filter(|config| config.mode == Mode::Quorum);
-        in_force.or_else(|| self.record.replaced.as_ref().filter(|config| config.mode == Mode::Quorum))
+        in_force.or_else(|| self.record.replaced.as_deref().filter(|config| config.mode == Mode::Quorum))
     }
 
     /// Whether Quorum's rules bind this member: the fleet's mode, or the one that this leader is about to replace.

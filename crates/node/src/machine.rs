@@ -8,8 +8,7 @@ use std::time::Duration;
 use flagship_election::{self as election, Directive, Election, ResignReason, Restored};
 use flagship_membership::{self as membership, Evidence, KnownMember, MemberView, Membership, State};
 use flagship_types::{
-    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, Mode, PeerAddress, Role, Term,
-    Verified,
+    Callsign, CloseCode, Epoch, Health, Instant, MemberName, Metadata, PeerAddress, Role, Term, Verified,
 };
 use flagship_wire::PeerMessage;
 use tracing::debug;
@@ -573,9 +572,7 @@ impl Machine {
         use election::Message;
         let is_vote = match message {
             Message::Renewed { .. } => true,
-            Message::Grant { .. } | Message::RecordReply { .. } => {
-                self.election.record().config.mode == Mode::Quorum
-            }
+            Message::Grant { .. } | Message::RecordReply { .. } => self.election.is_bound_by_quorum(),
             _ => false,
         };
         is_vote && self.votes_until.is_some_and(|until| now >= until)

@@ -31,7 +31,9 @@ pub(super) struct Move {
 
 /// Makes the fleet whole, with the best member as its leader, and moves the lead `runs` times there and back.
 pub(super) async fn series(story: &Story, harness: &Harness, fleet: &Fleet, runs: u32) -> Result<Vec<Move>> {
-    let [away, home] = &fleet.members[..] else { anyhow::bail!("a switchover is measured with two members") };
+    let [away, home] = &fleet.members[..] else {
+        anyhow::bail!("a switchover is measured with two members");
+    };
     // In mode Quorum nobody leads before all voters are there, so none is waited for in between.
     for member in &fleet.members {
         member.apply().await?;
