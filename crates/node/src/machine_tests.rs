@@ -1,5 +1,5 @@
 use flagship_membership::Statement;
-use flagship_types::{ConfigVersion, FleetConfig, Rank};
+use flagship_types::{ConfigVersion, FleetConfig, Mode, Rank};
 
 use super::*;
 
