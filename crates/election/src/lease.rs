@@ -215,10 +215,13 @@ impl Election {
 
     /// Whatever was promised before may have run out while this process or its machine stood still.
     pub(crate) fn doubt_lease_since(&mut self, since: Instant) {
-        if self.quorum().is_some() {
-            // Of two pauses the later one counts for what is fresh, and the earlier one for when this has to be known.
-            self.lease.fresh_from = self.lease.fresh_from.max(Some(since));
-            self.lease.doubt.get_or_insert(since);
+        if self.quorum().is_none() {
+            return;
+        }
+        // Of two pauses the later one counts for what is fresh, and the earlier one for when this has to be known.
+        self.lease.doubt.get_or_insert(since);
+        if self.lease.fresh_from.is_none_or(|from| from < since) {
+            self.lease.fresh_from = Some(since);
             self.lease.next = None;
         }
     }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub object: Value,
     /// Replicas of its daemon. More than one are each in a pod on a node of its own, behind a load balancer.
     pub replicas: u8,
+    /// Further flags of its daemon.
+    pub args: Vec<String>,
 }
 
 impl Plan {
@@ -39,7 +41,9 @@ impl Plan {
         let path = manifests_dir().join(format!("{name}.yaml"));
         let mut objects = read_objects(&path)?;
         match (objects.pop(), objects.is_empty()) {
-            (Some(object), true) if object["kind"] == "MultiCluster" => Ok(Self { object, replicas: 1 }),
+            (Some(object), true) if object["kind"] == "MultiCluster" => {
+                Ok(Self { object, replicas: 1, args: Vec::new() })
+            }
             _ => bail!("{}: expected one MultiCluster", path.display()),
         }
     }
@@ -187,6 +191,7 @@ impl Fleet {
         let mut members = Vec::with_capacity(plans.len());
         for (plan, cluster) in plans.into_iter().zip(clusters) {
             let options = daemon::Options::new(&tls_dir.join(plan.name()));
+            let options = daemon::Options { args: plan.args.clone(), ..options };
             members.push(Member::start(harness, flagship, plan, cluster, options).await?);
         }
         let witness = match witness {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clusters::fleet::leads;
+use clusters::fleet::{Plan, leads, two_members};
 use flagship_e2e::{World, e2e};
 use serde_json::{Value, json};
 
@@ -234,5 +234,30 @@ fn no_password_has_to_stand_in_the_object() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(())
+    });
+}
+
+fn handing_over() -> Result<Vec<Plan>> {
+    let mut plans = two_members()?;
+    for plan in &mut plans {
+        plan.args = vec!["--on-shutdown=handover".to_owned()];
+    }
+    Ok(plans)
+}
+
+#[test]
+fn a_daemon_that_hands_over_at_its_end_leaves_nothing_behind() {
+    e2e("a_daemon_that_hands_over_at_its_end_leaves_nothing_behind", handing_over(), async |world| {
+        let (newyork, sheffield) = world.settle().await?;
+        let ended = Instant::now();
+        sheffield.daemon.terminate(&sheffield.cluster, secs(35)).await?;
+        ensure!(!sheffield.state().present(), "its process is gone and its payload is not");
+        newyork.wait_leading(secs(60)).await?;
+        eprintln!(
+            "payload created elsewhere after {:?}",
+            newyork.wait_created(ended, secs(1)).await? - ended
+        );
+        sheffield.start_again().await?;
+        sheffield.wait_leading(secs(60)).await.map(drop)
     });
 }
