@@ -172,3 +172,44 @@ fn a_pause_during_a_pause_counts() {
         assert_eq!(f.running(), ["b"]);
     }
 }
+
+#[test]
+fn a_leader_that_restarts_and_is_not_answered_asks_once_a_second() {
+    use flagship_election::{Config, Election, Message, Output, PeerView, Presence, Record, Restored};
+    use flagship_types::{ConfigVersion, Health, Instant};
+
+    let config = FleetConfig { version: ConfigVersion(257), ..config(&["a", "b", "c"]) };
+    let record = Record {
+        version: 0,
+        vote: None,
+        promise: None,
+        held: Some(Term(1)),
+        stopping: None,
+        term: Term(1),
+        leader: Some(name("a")),
+        config: config.clone(),
+        replaced: None,
+        chosen: false,
+        forgotten: Vec::new(),
+    };
+    let restored = Restored { record: Some(record), ..Restored::default() };
+    let spec = Spec { proposal: config, ..Fleet::spec(9, true) };
+    let mut a = Election::new(Config { name: name("a") }, spec, restored, 1, Instant::ZERO);
+    let mut renewals = 0;
+    for step in 0..100 {
+        let now = Instant::ZERO + ms(10 * step);
+        let peer = PeerView {
+            name: name("b"),
+            presence: Presence::Present,
+            metadata: None,
+            exited: false,
+            linked: true,
+        };
+        let input = if step == 0 { Input::Peer(peer) } else { Input::Health(Health::default()) };
+        a.handle(input, now);
+        while let Some(output) = a.poll_output() {
+            renewals += u32::from(matches!(output, Output::Send { message: Message::Renew { .. }, .. }));
+        }
+    }
+    assert!((1..=3).contains(&renewals), "{renewals} renewals within a second");
+}
