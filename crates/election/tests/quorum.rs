@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use flagship_election::{AscentReason, Directive, Input, Spec};
 use flagship_types::{FleetConfig, Mode, Role};
+use fleet::quorum::{self, config, run_alone};
 use fleet::{Bug, Fleet, ms, name, secs};
 
 /// Wait of a successor: what is left of D = 3 s, and 1.05 x S = 10.5 s.
 const WORST: Duration = Duration::from_secs(16);
-
-fn config(voters: &[&str]) -> FleetConfig {
-    let mut voters: Vec<_> = voters.iter().map(|v| name(v)).collect();
-    voters.sort();
-    FleetConfig { mode: Mode::Quorum, voters, ..FleetConfig::default() }
-}
 
 fn spec(rank: i64, voters: &[&str]) -> Spec {
     Spec { proposal: config(voters), ..Fleet::spec(rank, true) }
@@ -41,33 +36,6 @@ fn with_witness(seed: u64) -> Fleet {
     f
 }
 
-/// Three members; a leads.
-fn three(seed: u64) -> Fleet {
-    let mut f = Fleet::new(seed, Bug::None);
-    f.detect = ms(3200);
-    for (n, rank) in [("a", 9), ("b", 5), ("c", 1)] {
-        f.add(n, spec(rank, &["a", "b", "c"]));
-    }
-    f.until(secs(12), "a leads", |f| f.running() == ["a"]);
-    f.run(secs(5));
-    assert_eq!(f.running(), ["a"], "{:?}", f.violations);
-    f
-}
-
-/// Runs, and fails as soon as two clusters have the payload.
-fn run_alone(f: &mut Fleet, span: Duration) {
-    let end = f.now + span;
-    while f.now < end {
-        f.run(ms(10));
-        if f.running().len() > 1 {
-            f.fail(&format!("two payloads: {:?}", f.running()));
-        }
-    }
-    if !f.violations.is_empty() {
-        f.fail("violations");
-    }
-}
-
 fn until_alone(f: &mut Fleet, most: Duration, what: &str, is_so: impl Fn(&Fleet) -> bool) -> Duration {
     let start = f.now;
     while !is_so(f) {
@@ -77,6 +45,11 @@ fn until_alone(f: &mut Fleet, most: Duration, what: &str, is_so: impl Fn(&Fleet)
         run_alone(f, ms(10));
     }
     f.now.since(start)
+}
+
+/// Three members; a leads.
+fn three(seed: u64) -> Fleet {
+    quorum::three(seed, &config(&["a", "b", "c"]))
 }
 
 #[test]

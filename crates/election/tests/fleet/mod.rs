@@ -4,6 +4,7 @@
 mod checks;
 pub mod cluster;
 pub mod pair;
+pub mod quorum;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
