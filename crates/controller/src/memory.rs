@@ -8,9 +8,6 @@ use flagship_types::{Callsign, Epoch, MemberName, Term, parse_duration};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// No D and no S is longer.
-const MAX_PROMISE: Duration = Duration::from_secs(7 * 86_400);
-
 /// Kubernetes numbers are signed; ours stay far below their end.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -47,7 +44,7 @@ pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Optio
     });
     // Somebody may have edited it.
     let lasting = |text: &Option<String>| {
-        text.as_deref().and_then(|text| parse_duration(text).ok()).map(|time| time.min(MAX_PROMISE))
+        text.as_deref().and_then(|text| parse_duration(text).ok()).map(|time| time.min(Promise::LONGEST))
     };
     let promise = status.vote.as_ref().and_then(|vote| {
         Some(Promise { lease: lasting(&vote.lease_duration)?, stop_grace: lasting(&vote.stop_grace)? })

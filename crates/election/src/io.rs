@@ -452,6 +452,12 @@ pub struct Promise {
     pub stop_grace: Duration,
 }
 
+impl Promise {
+    /// No D and no S is longer. What a person may have written into a status is cut to this, so that no number there
+    /// overflows.
+    pub const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+}
+
 /// What others want to know: history, Events, metrics, logs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {

@@ -13,9 +13,6 @@ use crate::stage::Stage;
 /// When a voter that cannot promise now is worth asking again.
 const RETRY: Duration = Duration::from_millis(150);
 
-/// No D and no S is longer.
-const MAX_PROMISE: Duration = Duration::from_secs(7 * 86_400);
-
 /// By how much a successor waits longer than the stop grace: clocks may run 5 % apart.
 const STOP_MARGIN: f64 = 1.05;
 
@@ -35,8 +32,8 @@ pub(crate) struct Pledge {
 impl Pledge {
     /// Of a process that starts: it does not know when it promised last, so it begins anew.
     pub(crate) fn restored(promise: Option<Promise>, now: Instant) -> Self {
-        let (lease, grace) =
-            promise.map_or_else(Default::default, |p| (p.lease.min(MAX_PROMISE), stretched(p.stop_grace)));
+        let (lease, grace) = promise
+            .map_or_else(Default::default, |p| (p.lease.min(Promise::LONGEST), stretched(p.stop_grace)));
         // What is owed to those before the holder ended with their leases, and those ended before this one.
         Self { until: now + lease, owed_until: now + grace, stored_in: 0, relax_at: None }
     }
@@ -51,7 +48,7 @@ impl Pledge {
 
 /// Somebody may have edited the status that it comes from: no number there makes this overflow.
 fn stretched(grace: Duration) -> Duration {
-    grace.min(MAX_PROMISE).mul_f64(STOP_MARGIN)
+    grace.min(Promise::LONGEST).mul_f64(STOP_MARGIN)
 }
 
 /// A renewal.
