@@ -12,6 +12,7 @@
 mod fault;
 mod lab;
 mod probe;
+mod site;
 mod table;
 mod witness;
 
