@@ -373,7 +373,15 @@ fn split_brain_protected(view: &View<'_>) -> Judgement {
                            member has such a hook, or a second replica of its daemon";
             judgement(which, true, "FencingHook", message)
         }
-        Second::Missing { here } | Second::Beside { here: Some(here) } => {
+        Second::Beside { here: Some(here) } => {
+            let message = format!(
+                "a majority of the voters grants the lead, and should this replica die or hang, the other one goes on or \
+                 stops the payload in time, but both are on node {here}: should they be lost with it, what runs on other \
+                 nodes here goes on while another cluster takes over: let one of them run on another node. {remedy}"
+            );
+            judgement(which, false, "OneNode", message)
+        }
+        Second::Missing { here } => {
             let message = format!(
                 "a majority of the voters grants the lead, but should the only replica of the daemon here, on node {here}, \
                  die or hang, {alone}: run a second one on another node (kubectl --namespace \

@@ -18,6 +18,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Two leaders that meet agree within a second; the loser's pods have 5 s to end.
 const HEAL: Duration = Duration::from_secs(12);
+/// Until the API of a node that was stopped answers, its objects count as there.
+const NODE_START: Duration = Duration::from_secs(20);
 /// A pod is replaced.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long a fault goes on after its effect, and how long nothing may happen after one without.
@@ -33,6 +35,7 @@ pub(crate) enum Fault {
     Rolled,
     ReplicaKilled,
     ReplicaHangs,
+    Hangs,
     Paused,
     Stopped,
     CutOff,
@@ -62,6 +65,7 @@ impl Fault {
             Self::Rolled,
             Self::ReplicaKilled,
             Self::ReplicaHangs,
+            Self::Hangs,
             Self::Paused,
             Self::Stopped,
             Self::CutOff,
@@ -78,6 +82,7 @@ impl Fault {
             Self::Rolled => "Deployment rolled",
             Self::ReplicaKilled => "the active of two replicas killed",
             Self::ReplicaHangs => "the active of two replicas hangs",
+            Self::Hangs => "the only replica hangs",
             Self::Paused => "node paused, unpaused",
             Self::Stopped => "node stopped, started",
             Self::CutOff => "cut off both ways, healed",
@@ -90,7 +95,8 @@ impl Fault {
     fn course(self, promise: Promise) -> Course {
         use Course::{Either, Moved, Untouched};
         match (self, promise) {
-            (Self::Paused | Self::Stopped | Self::CutOff | Self::CutOutbound | Self::CutInbound, _) => Moved,
+            (Self::Hangs | Self::Paused | Self::Stopped, _) => Moved,
+            (Self::CutOff | Self::CutOutbound | Self::CutInbound, _) => Moved,
             (Self::WitnessLost, _) | (_, Promise::Availability) => Untouched,
             // The new pod waits before the old one ends.
             (Self::Rolled, Promise::Quorum) => Untouched,
@@ -100,9 +106,14 @@ impl Fault {
         }
     }
 
-    /// Whether nobody in the struck cluster can stop its pods while others start theirs: the whole of it stands still.
-    fn leaves_the_payload_alone(self) -> bool {
+    /// Whether the whole cluster stands still, its payload and who could stop that alike.
+    fn stops_everything(self) -> bool {
         matches!(self, Self::Paused | Self::Stopped)
+    }
+
+    /// Whether nobody in the struck cluster can stop its payload before others start theirs.
+    fn leaves_the_payload_alone(self) -> bool {
+        self.stops_everything() || self == Self::Hangs
     }
 
     /// Whether it befalls the active one of two replicas.
@@ -128,6 +139,10 @@ impl Fault {
             object(row.audit.anything != Verdict::Never, format!("in two clusters: {}", row.audit));
             object(!twice.is_zero(), format!("both answered for {twice:?}"));
         }
+        if self.stops_everything() {
+            let during = row.twice_during;
+            object(!during.is_zero(), format!("both answered for {during:?} while one of them stood still"));
+        }
         object(
             row.created.is_some_and(|took| took > row.before.announced),
             format!("payload created after {:?}, announced were {:?}", row.created, row.before.announced),
@@ -140,8 +155,9 @@ impl Fault {
                     row.twice_after > HEAL,
                     format!("both answered for {:?} after its end", row.twice_after),
                 );
+                let limit = if self == Self::Stopped { HEAL + NODE_START } else { HEAL };
                 object(
-                    row.overlap_after > HEAL,
+                    row.overlap_after > limit,
                     format!("both had pods for {:?} after its end", row.overlap_after),
                 );
             }
@@ -293,7 +309,7 @@ impl Fault {
                 sheffield.kubectl(&force).await?;
                 sheffield.signal(&pid, "-KILL").await?;
             }
-            Self::ReplicaHangs => {
+            Self::ReplicaHangs | Self::Hangs => {
                 let (_, pid) = sheffield.active_process().await?;
                 sheffield.signal(&pid, "-STOP").await?;
             }
