@@ -39,7 +39,7 @@ type Cluster = (Config, Shared);
 /// has been listed.
 pub(super) fn run(
     clusters: Vec<Cluster>,
-    namespace: Option<String>,
+    namespace: Option<&str>,
     ready: mpsc::Sender<()>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -51,7 +51,7 @@ pub(super) fn run(
             let client = Client::try_from(config).expect("it was made of a kubeconfig that is in use");
             for (group, version, kind, counts) in KINDS {
                 let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-                let api = match &namespace {
+                let api = match namespace {
                     Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
                     None => Api::all_with(client.clone(), &resource),
                 };

@@ -60,7 +60,7 @@ impl Auditor {
         let pairs: Vec<_> = configs.into_iter().zip(ledgers.iter().cloned()).collect();
         let thread = std::thread::Builder::new()
             .name("auditor".to_owned())
-            .spawn(move || follow::run(pairs, namespace, ready, stopped))
+            .spawn(move || follow::run(pairs, namespace.as_deref(), ready, stopped))
             .context("start the auditor's thread")?;
         let auditor = Self { ledgers, stop: Some(stop), thread: Some(thread) };
         // Each follower drops its half when it has listed, so the channel ends with the last one.

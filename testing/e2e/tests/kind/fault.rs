@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::lab::{Lab, Promise, holds, run};
 use crate::probe::Dialled;
-use crate::site::{Announced, DEPLOYMENT, Facts, SYSTEM};
+use crate::site::{Announced, Facts, SYSTEM};
 use crate::table::{Before, Row};
 
 /// Pods are pulled up, and the load balancer gives their Service an address.
@@ -180,10 +180,14 @@ impl Fault {
         if self.has_replicas() {
             sheffield.scale(2).await?;
         }
-        let before = Before {
-            protected: sheffield.says("SplitBrainProtected"),
-            announced: sheffield.announced(self.announcement())?,
-        };
+        if promise == Promise::Quorum {
+            // What the status says may still be from the daemon before. The node is the only one of its cluster.
+            let reason = if self.has_replicas() { "OneNode" } else { "OneReplica" };
+            let says = || sheffield.protected().ends_with(reason);
+            holds("sheffield's daemon knows how many replicas it has", RECOVERY, says).await?;
+        }
+        let before =
+            Before { protected: sheffield.protected(), announced: sheffield.announced(self.announcement())? };
         match self.course(promise) {
             Course::Moved => self.with_failover(lab, before).await,
             Course::Either => self.without_failover(lab, before, None).await,
@@ -295,10 +299,7 @@ impl Fault {
                 let (_, pid) = sheffield.active_process().await?;
                 sheffield.signal(&pid, "-KILL").await?;
             }
-            Self::Rolled => {
-                let deployment = format!("deployment/{DEPLOYMENT}");
-                sheffield.kubectl(&["-n", SYSTEM, "rollout", "restart", &deployment]).await?;
-            }
+            Self::Rolled => sheffield.roll().await?,
             Self::ReplicaKilled => {
                 let (pod, pid) = sheffield.active_process().await?;
                 // Stopped first, so that it hears of no SIGTERM and announces nothing; its pod is deleted, so that no

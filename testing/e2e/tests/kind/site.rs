@@ -21,7 +21,7 @@ use crate::lab::{harness, run};
 /// The namespace of `deploy/install.yaml`.
 pub(crate) const SYSTEM: &str = "kube-vip-multi-cluster-system";
 /// The daemon's Deployment in it.
-pub(crate) const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
+const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
 /// Where the members and their payload are.
 pub(crate) const NAMESPACE: &str = "default";
 /// A watch on a node that was stopped ends with this.
@@ -138,11 +138,11 @@ impl Site {
         Ok(Facts { uid: uid.to_owned(), term, epoch: self.epoch() })
     }
 
-    /// What its status says of this condition: its value and the reason.
-    pub(crate) fn says(&self, condition: &str) -> String {
+    /// Whether `SplitBrainProtected` is so, and the reason.
+    pub(crate) fn protected(&self) -> String {
         let state = self.watch.state();
         let all = state.status(self.name, "conditions").as_array().map(Vec::as_slice).unwrap_or_default();
-        let found = all.iter().find(|one| one["type"] == condition);
+        let found = all.iter().find(|one| one["type"] == "SplitBrainProtected");
         let [value, reason] =
             ["status", "reason"].map(|field| found.and_then(|one| one[field].as_str()).unwrap_or("?"));
         format!("{value}, {reason}")
@@ -175,6 +175,12 @@ impl Site {
         }
         // A stop takes the address from the node, which no load balancer of a cloud would lose.
         harness(Some((self.name, self.address))).await
+    }
+
+    /// Has the daemon's pods replaced.
+    pub(crate) async fn roll(&self) -> Result<()> {
+        let deployment = format!("deployment/{DEPLOYMENT}");
+        self.kubectl(&["-n", SYSTEM, "rollout", "restart", &deployment]).await.map(drop)
     }
 
     /// Scales the daemon, and waits until all replicas are there.
