@@ -9,6 +9,8 @@ mod host;
 mod model;
 mod payload;
 pub mod plans;
+mod process;
+mod records;
 pub mod run;
 mod shrink;
 mod streams;
