@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus};
 use flagship_payload::{Inventory, PodGrace};
+use flagship_types::quorum::self_stop_after;
 use flagship_types::{Mode, Term, format_duration, parse_duration};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -50,7 +51,7 @@ impl Promised {
 
     /// How long a leader that started anew has to be confirmed: 0.8 D, as a node would count.
     fn patience(self) -> Duration {
-        self.lease * 4 / 5
+        self_stop_after(self.lease)
     }
 }
 
