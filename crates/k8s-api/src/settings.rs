@@ -248,11 +248,10 @@ impl MultiClusterSpec {
             Some(Failback::Manual) => flagship_types::Failback::Manual,
         };
         let ten_minutes = Duration::from_secs(600);
-        let week = Duration::from_secs(7 * 86_400);
         let grace_path = "spec.election.restartGrace";
         let delay_path = "spec.election.failbackDelay";
         let grace = (&election.restart_grace, default.restart_grace, Duration::ZERO..=ten_minutes);
-        let delay = (&election.failback_delay, default.failback_delay, Duration::ZERO..=week);
+        let delay = (&election.failback_delay, default.failback_delay, Duration::ZERO..=FleetConfig::LONGEST);
         let lease = (&election.lease_duration, default.lease, Duration::from_secs(1)..=ten_minutes);
         let stop =
             (&election.stop_grace, default.stop_grace, Duration::from_secs(3)..=Duration::from_secs(3600));
