@@ -480,3 +480,6 @@ impl Tenure {
 #[cfg(test)]
 #[path = "tenure_tests.rs"]
 pub(crate) mod tests;
+#[cfg(test)]
+#[path = "votes_tests.rs"]
+mod votes_tests;
