@@ -21,7 +21,6 @@ use crate::lease::LeaseWatch;
 use crate::memory;
 use crate::payload_worker::CLEAR_TIMEOUT;
 use crate::status_writer::WriteError;
-use crate::stopping::grace_left;
 use crate::tenure::{RETRY, Tenure};
 use crate::worker::End;
 
@@ -216,11 +215,11 @@ impl Tenure {
         Ok(())
     }
 
-    /// What the pods of a payload get that no node of this process renews the lease for. Asked again later it is less, and
-    /// ends at the same time.
+    /// What the pods of a payload get that no node of this process renews the lease for. A node leads under a lease only, so
+    /// it counts from the end of the one that led last. If none did, an earlier process may have, and nobody knows how long
+    /// ago it renewed the lease.
     pub(crate) fn pods_left(&self, stop_grace: Duration) -> PodGrace {
-        let kept = self.led_until.map(|until| until.elapsed());
-        PodGrace::within(grace_left(stop_grace, kept))
+        PodGrace::within(stop_grace, self.led_until)
     }
 
     /// From now on another Lease is this process's: the one before was given up.

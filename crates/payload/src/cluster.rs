@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use flagship_k8s_api::{FIELD_MANAGER, PayloadSource, SourceKind};
 use flagship_types::Term;
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, PartialObjectMeta};
@@ -129,17 +130,20 @@ pub struct Cluster {
     call_timeout: Duration,
     observer: Arc<dyn Observer>,
     catalog: Arc<RwLock<Option<Arc<Catalog>>>>,
+    /// How often what only reads is asked again while it is not answered.
+    ask_again: Option<Duration>,
 }
 
 impl Cluster {
     /// Over a client; nothing is asked yet.
     pub fn new(client: kube::Client, call_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
-        Self { client, call_timeout, observer, catalog: Arc::default() }
+        Self { client, call_timeout, observer, catalog: Arc::default(), ask_again: None }
     }
 
-    /// The same, with calls that give up sooner.
-    pub(crate) fn within(&self, call_timeout: Duration) -> Self {
-        Self { call_timeout: call_timeout.min(self.call_timeout), ..self.clone() }
+    /// The same, with calls that give up sooner, of which those that only read are asked again meanwhile.
+    pub(crate) fn hurried(&self, call_timeout: Duration, ask_again: Duration) -> Self {
+        let call_timeout = call_timeout.min(self.call_timeout);
+        Self { call_timeout, ask_again: Some(ask_again), ..self.clone() }
     }
 
     pub(crate) fn observer(&self) -> &dyn Observer {
@@ -154,6 +158,37 @@ impl Cluster {
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiError> {
         self.call_within(self.call_timeout, verb, what, request).await
+    }
+
+    /// As [`call`](Self::call), for what only reads. In a hurry it is asked again and again while it is not answered, and
+    /// the first answer counts: what an API server took while it was mute it may never answer.
+    async fn ask<T, F>(
+        &self,
+        verb: Verb,
+        what: impl std::fmt::Display,
+        request: impl Fn() -> F,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let first_answer = async {
+            let mut asked = FuturesUnordered::from_iter([request()]);
+            loop {
+                let again = async {
+                    match self.ask_again {
+                        Some(time) => tokio::time::sleep(time).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                // As many as fit into the call's timeout.
+                tokio::select! {
+                    biased;
+                    Some(answer) = asked.next() => return answer,
+                    () = again => asked.push(request()),
+                }
+            }
+        };
+        self.call(verb, what, first_answer).await
     }
 
     async fn call_within<T>(
@@ -177,12 +212,15 @@ impl Cluster {
 
     /// As [`call`](Self::call), for a request about one object that may not be there. A kind that is not served has no
     /// objects: that is a 404 of another form, which the client library does not take for an absent object.
-    pub(crate) async fn find<T>(
+    pub(crate) async fn find<T, F>(
         &self,
         what: impl std::fmt::Display,
-        request: impl Future<Output = kube::Result<Option<T>>>,
-    ) -> Result<Option<T>, ApiError> {
-        match self.call(Verb::Get, what, request).await {
+        request: impl Fn() -> F,
+    ) -> Result<Option<T>, ApiError>
+    where
+        F: Future<Output = kube::Result<Option<T>>>,
+    {
+        match self.ask(Verb::Get, what, request).await {
             Err(error) if error.code() == 404 => Ok(None),
             other => other,
         }
@@ -206,8 +244,8 @@ impl Cluster {
 
     /// Asks again which kinds the cluster serves.
     pub async fn refresh_catalog(&self) -> Result<Arc<Catalog>, ApiError> {
-        let discovery = Discovery::new(self.client.clone()).run_aggregated();
-        let discovery = self.call(Verb::Discover, "the served kinds", discovery).await?;
+        let discovery = || Discovery::new(self.client.clone()).run_aggregated();
+        let discovery = self.ask(Verb::Discover, "the served kinds", discovery).await?;
         let catalog = Arc::new(Catalog::from_discovery(&discovery));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some(catalog.clone());
         Ok(catalog)
@@ -310,7 +348,7 @@ impl Cluster {
 
     pub(crate) async fn read(&self, object: &PlannedObject) -> Result<Option<DynamicObject>, ApiError> {
         let api = self.api(&object.resource, &object.id.namespace);
-        self.find(&object.id, api.get_opt(&object.id.name)).await
+        self.find(&object.id, || api.get_opt(&object.id.name)).await
     }
 
     pub(crate) async fn dry_run(
@@ -389,7 +427,7 @@ impl Cluster {
             namespace => format!("{} in {namespace}", resource.plural),
         };
         let api = self.api(resource, namespace);
-        Ok(self.call(Verb::List, what, api.list_metadata(&params)).await?.items)
+        Ok(self.ask(Verb::List, what, || api.list_metadata(&params)).await?.items)
     }
 }
 
@@ -440,7 +478,7 @@ mod tests {
         send(cluster.prune(plan, gate, CALL_TIMEOUT, tracker));
         send(cluster.observe(tracker));
         send(cluster.delete_all(plan.owner(), gate, CALL_TIMEOUT, tracker));
-        send(cluster.halt(plan.owner(), gate, crate::PodGrace::within(CALL_TIMEOUT), tracker));
+        send(cluster.halt(plan.owner(), gate, crate::PodGrace::within(CALL_TIMEOUT, None), tracker));
     }
 
     #[test]
