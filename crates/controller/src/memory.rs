@@ -250,26 +250,27 @@ mod tests {
 
     #[test]
     fn nothing_is_restored_from_a_guess() {
-        let damaged = |damage: &dyn Fn(&mut MultiClusterStatus)| {
+        let damaged = |damage: fn(&mut MultiClusterStatus)| {
             let mut status = MultiClusterStatus::default();
             store(&mut status, &record(), &fleet("federation"));
             damage(&mut status);
             restore(&status, &fleet("federation")).unwrap_err().path
         };
-        let table: [(&str, &dyn Fn(&mut MultiClusterStatus)); 11] = [
-            ("term", &|status| status.term = Some(-1)),
-            ("heldTerm", &|status| status.held_term = Some(-7)),
-            ("stopping", &|status| status.stopping = Some(i64::MIN)),
-            ("configuration", &|status| status.configuration = None),
-            ("configuration.mode", &|status| status.configuration.as_mut().unwrap().mode = "quorum".into()),
-            ("replacedConfiguration.failback", &|status| {
+        type Damage = fn(&mut MultiClusterStatus);
+        let table: [(&str, Damage); 11] = [
+            ("term", |status| status.term = Some(-1)),
+            ("heldTerm", |status| status.held_term = Some(-7)),
+            ("stopping", |status| status.stopping = Some(i64::MIN)),
+            ("configuration", |status| status.configuration = None),
+            ("configuration.mode", |status| status.configuration.as_mut().unwrap().mode = "quorum".into()),
+            ("replacedConfiguration.failback", |status| {
                 status.replaced_configuration.as_mut().unwrap().failback = String::new();
             }),
-            ("vote.term", &|status| status.vote.as_mut().unwrap().term = 0),
-            ("vote.term", &|status| status.vote.as_mut().unwrap().term = -3),
-            ("vote.candidate", &|status| status.vote.as_mut().unwrap().candidate = "new york".into()),
-            ("vote.leaseDuration", &|status| status.vote.as_mut().unwrap().lease_duration = Some("?".into())),
-            ("vote.stopGrace", &|status| status.vote.as_mut().unwrap().stop_grace = None),
+            ("vote.term", |status| status.vote.as_mut().unwrap().term = 0),
+            ("vote.term", |status| status.vote.as_mut().unwrap().term = -3),
+            ("vote.candidate", |status| status.vote.as_mut().unwrap().candidate = "new york".into()),
+            ("vote.leaseDuration", |status| status.vote.as_mut().unwrap().lease_duration = Some("?".into())),
+            ("vote.stopGrace", |status| status.vote.as_mut().unwrap().stop_grace = None),
         ];
         for (path, damage) in table {
             assert_eq!(damaged(damage), format!("status.{path}"));

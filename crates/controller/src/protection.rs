@@ -1,7 +1,7 @@
 //! What the status claims about two payloads at once: whether it can happen, what the API server checks against it, and
 //! whether the settings that decide it are in force.
 
-use flagship_k8s_api::ConditionType;
+use flagship_k8s_api::{ConditionType, Settings};
 use flagship_types::Mode;
 
 use crate::fence::Fence;
@@ -126,7 +126,7 @@ pub(crate) fn config_in_force(view: &View<'_>) -> Judgement {
     }
     let equal = "the fleet uses this object's election settings";
     // What is asked for, not what is in force: on the way there the voters are an even number at every second step.
-    let even = view.settings.and_then(|settings| settings.warns_of_even_voters());
+    let even = view.settings.and_then(Settings::warns_of_even_voters);
     let warning = even.as_ref().map(|even| format!(". But {even}")).unwrap_or_default();
     match snapshot.config_missing.as_slice() {
         [] if even.is_some() => judgement(which, true, "EvenVoters", format!("{equal}{warning}")),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use flagship_k8s_api::MultiClusterStatus;
+use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus};
 use flagship_payload::{Inventory, PodGrace};
 use flagship_types::quorum::self_stop_after;
 use flagship_types::{FleetConfig, Mode, Term, format_duration, parse_duration};
@@ -40,9 +40,10 @@ impl Promised {
     /// `None`: not in mode Quorum, nor about to leave it. A field that cannot be read does not make a payload that nobody
     /// renews the lease for one that needs none.
     pub(crate) fn of(status: &MultiClusterStatus) -> Option<Self> {
-        let stored = [&status.configuration, &status.replaced_configuration].into_iter().flatten();
-        let quorum = stored.clone().find(|stored| stored.mode == Mode::Quorum.as_str());
-        let is_known = stored.into_iter().any(|stored| stored.mode == Mode::Availability.as_str());
+        let mut stored = [&status.configuration, &status.replaced_configuration].into_iter().flatten();
+        let quorum = stored.find(|stored| stored.mode == Mode::Quorum.as_str());
+        let needs_none = |stored: &ConfigurationStatus| stored.mode == Mode::Availability.as_str();
+        let is_known = status.configuration.as_ref().is_some_and(needs_none);
         // Only in Quorum a vote is a promise.
         let vote = status.vote.as_ref().filter(|vote| quorum.is_some() || vote.lease_duration.is_some());
         if quorum.is_none() && (is_known || vote.is_none()) {

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use flagship_k8s_api::ConfigurationStatus;
 use flagship_types::Term;
 use kube::Client;
 use serde_json::{Value, json};
@@ -325,6 +324,10 @@ fn a_lease_that_cannot_be_read_is_one() {
     assert_eq!(of(json!({"vote": vote})), grace(10), "the configuration was lost");
     assert_eq!(of(json!({"configuration": config("quorum", "3s")})), None, "nothing says that there is one");
     assert_eq!(of(json!({"configuration": config("Availability", "3s"), "vote": vote})), None);
+    let replaced = config("Availability", "3s");
+    let leaves =
+        json!({"configuration": config("quorum", "3s"), "replacedConfiguration": replaced, "vote": vote});
+    assert_eq!(of(leaves), grace(10), "what it was does not say what it is");
     let long = promised(json!({"configuration": config("Quorum", "9999999999h")})).unwrap();
     assert!(long.patience() <= FleetConfig::LONGEST);
 }

@@ -30,7 +30,10 @@ impl Links for Told {
 }
 
 /// Starts one real node, with these links.
-struct Spawns(Mutex<Option<(Arc<dyn Links>, mpsc::Receiver<LinkEvent>)>>);
+struct Spawns(Mutex<Option<Wires>>);
+
+/// What is sent, and what is heard.
+type Wires = (Arc<dyn Links>, mpsc::Receiver<LinkEvent>);
 
 #[async_trait::async_trait]
 impl Joiner for Spawns {
