@@ -20,7 +20,12 @@ use crate::liveness::{
 /// History shown per fleet: what fits on a screen beside the members.
 const MAX_HISTORY: usize = 8;
 /// The reason of a member that is Ready because it is left alone.
-pub(in crate::status) const SUSPENDED: &str = "Suspended";
+const SUSPENDED: &str = "Suspended";
+
+/// The reason of a configuration that is in force and not known to all yet.
+const NOT_STORED: &str = "NotStoredByAll";
+/// Reasons to know of, not to worry.
+pub(in crate::status) const MILD: [&str; 2] = [SUSPENDED, NOT_STORED];
 
 struct Found<'a> {
     context: &'a str,
@@ -271,9 +276,10 @@ fn troubles(object: &MultiCluster, kubectl: &str) -> Vec<ConditionView> {
         "PayloadApplied" if leads => Some("True"),
         _ => None,
     };
-    // Who was suspended on purpose is fine, and must not be forgotten.
+    // Who was suspended on purpose is fine, and must not be forgotten; nor a voter that does not know yet what is in force.
     let bad = status.conditions.iter().filter(|condition| {
         (condition.type_ == "Ready" && condition.reason == SUSPENDED)
+            || condition.reason == NOT_STORED
             || fine_when(&condition.type_).is_some_and(|fine| condition.status != fine)
     });
     let views = bad.map(|condition| ConditionView {
