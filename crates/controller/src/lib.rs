@@ -29,6 +29,7 @@ mod payload_worker;
 mod ports;
 mod prepare;
 mod progress;
+mod protection;
 mod request;
 mod running;
 mod second;

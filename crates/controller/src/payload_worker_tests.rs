@@ -14,6 +14,7 @@ use super::*;
 use crate::fixtures::{NoLinks, NoStore, context, refusal, settings, unsigned};
 use crate::member::machine_config;
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, NoObserver, Probe, Waiting};
+use crate::status_writer::Start;
 use crate::status_writer::StatusWriter;
 
 pub(crate) const OBJECT: &str = "/apis/kube-vip.io/v1alpha1/namespaces/default/multiclusters/newyork";
@@ -188,9 +189,9 @@ pub(crate) async fn bench(leads: bool) -> Bench {
 }
 
 async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandle) {
-    let epoch = Epoch(flagship_node::wall_ms());
+    let start = Start { epoch: Epoch(flagship_node::wall_ms()), status: Default::default() };
     let name: MemberName = "newyork".parse().unwrap();
-    let mut machine = machine_config(&settings(), &name, epoch, &Default::default(), None);
+    let mut machine = machine_config(&settings(), &name, &start, None, None);
     machine.spec.election.candidate = leads;
     let record = ElectionRecord {
         promise: None,

@@ -203,9 +203,9 @@ impl Tenure {
 
     /// Starts the node and the payload worker. On failure: how long to wait before the next try.
     async fn join(&mut self, ready: Ready) -> Result<Member, Duration> {
-        let Ready { object, settings, start, inventory, found } = ready;
+        let Ready { object, settings, start, record, inventory, found } = ready;
         let status = self.open_status().await.map_err(|_| self.retry)?;
-        let mut machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        let mut machine = machine_config(&settings, self.member(), &start, record, found);
         machine.votes_until = Some(self.lease.votes_until());
         let store = status.store(&settings.callsign);
         let (listen, port) = (settings.listen.clone(), settings.port);

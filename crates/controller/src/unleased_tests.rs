@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use flagship_k8s_api::ConfigurationStatus;
 use flagship_types::Term;
 use kube::Client;
 use serde_json::{Value, json};
@@ -297,7 +298,7 @@ async fn nothing_is_deleted_without_the_local_lease() {
 fn the_shorter_stop_grace_counts() {
     let mut status = MultiClusterStatus::default();
     assert_eq!(Promised::of(&status), None, "no configuration");
-    let mut config = flagship_types::FleetConfig { mode: Mode::Quorum, ..Default::default() };
+    let mut config = FleetConfig { mode: Mode::Quorum, ..Default::default() };
     config.stop_grace = Duration::from_secs(30);
     status.configuration = Some(ConfigurationStatus::from(&config));
     let promised = Promised::of(&status).unwrap();
@@ -306,4 +307,24 @@ fn the_shorter_stop_grace_counts() {
     status.vote = Some(serde_json::from_value(vote).unwrap());
     assert_eq!(Promised::of(&status).unwrap().stop_grace, Duration::from_secs(10));
     assert_eq!(memory::held(&status), None::<Term>);
+}
+
+#[test]
+fn a_lease_that_cannot_be_read_is_one() {
+    let promised = |status: Value| Promised::of(&serde_json::from_value(status).unwrap());
+    let config = |mode: &str, lease: &str| {
+        json!({"version": 1, "mode": mode, "leaseDuration": lease, "stopGrace": "4s", "failback": "?",
+            "failbackDelay": "", "restartGrace": ""})
+    };
+    let vote = json!({"term": 7, "candidate": "newyork", "leaseDuration": "3s", "stopGrace": "10s"});
+    let grace = |seconds| Some(Duration::from_secs(seconds));
+    let of = |status| promised(status).map(|promised| promised.stop_grace);
+    assert_eq!(of(json!({"configuration": config("Quorum", "?")})), grace(4));
+    assert_eq!(of(json!({"configuration": config("Quorum", "99999999h"), "vote": vote})), grace(4));
+    assert_eq!(of(json!({"configuration": config("quorum", "3s"), "vote": vote})), grace(10), "by the vote");
+    assert_eq!(of(json!({"vote": vote})), grace(10), "the configuration was lost");
+    assert_eq!(of(json!({"configuration": config("quorum", "3s")})), None, "nothing says that there is one");
+    assert_eq!(of(json!({"configuration": config("Availability", "3s"), "vote": vote})), None);
+    let long = promised(json!({"configuration": config("Quorum", "9999999999h")})).unwrap();
+    assert!(long.patience() <= FleetConfig::LONGEST);
 }

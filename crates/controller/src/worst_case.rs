@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flagship_k8s_api::{Settings, WorstCaseStatus};
 use flagship_node::{MemberSnapshot, Snapshot, State};
+use flagship_types::quorum::{has_majority, successor_wait};
 use flagship_types::{FleetConfig, MemberName, Mode, Role};
 
 use crate::tenure::AWAY_GRACE;
@@ -36,7 +37,8 @@ pub(crate) fn of(snapshot: &Snapshot, settings: &Settings) -> Option<WorstCaseSt
         .filter(|member| member.name != *leader && matches!(member.state, State::Alive | State::Suspect))
         .collect();
     others.iter().find(|member| member.role != Some(Role::Witness))?;
-    if snapshot.config.mode == Mode::Quorum && !is_majority(&snapshot.config.voters, &others) {
+    let is_left = |voter: &MemberName| others.iter().any(|other| other.name == *voter);
+    if snapshot.config.mode == Mode::Quorum && !has_majority(&snapshot.config.voters, is_left) {
         return None;
     }
     let conditions = Conditions {
@@ -49,11 +51,6 @@ pub(crate) fn of(snapshot: &Snapshot, settings: &Settings) -> Option<WorstCaseSt
     Some(WorstCaseStatus { crash: seconds(crash), announced_restart: seconds(crash + AWAY_GRACE) })
 }
 
-fn is_majority(voters: &[MemberName], others: &[&MemberSnapshot]) -> bool {
-    let left = voters.iter().filter(|voter| others.iter().any(|other| other.name == **voter)).count();
-    left > voters.len() / 2
-}
-
 /// From the leader's last beat to a new leader that may start its payload.
 fn crash(conditions: Conditions, config: &FleetConfig) -> Duration {
     let Conditions { beat_interval, silence_floor, one_observer, rtt } = conditions;
@@ -63,7 +60,7 @@ fn crash(conditions: Conditions, config: &FleetConfig) -> Duration {
     let elected = beat_interval + late + query + WINDOW_CAP + config.restart_grace + ELECTION;
     match config.mode {
         Mode::Availability => elected,
-        Mode::Quorum => elected.max(config.lease) + config.stop_grace * 21 / 20,
+        Mode::Quorum => elected.max(config.lease) + successor_wait(config.stop_grace),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use flagship_types::quorum::has_majority;
 use flagship_types::{ConfigVersion, Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
@@ -11,7 +12,6 @@ use crate::io::{Claim, Event, Message, Presence, Promise, Refusal, ResignReason,
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
 use crate::planted::PlantedBug;
-use crate::quorum::has_majority;
 use crate::stage::{Campaign, Phase, Stage};
 
 /// How much longer each candidate waits than the next better one, which campaigns at once.

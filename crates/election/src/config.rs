@@ -1,5 +1,6 @@
 //! The fleet configuration: the leader adopts its own object's, everybody stores it.
 
+use flagship_types::quorum::has_majority;
 use flagship_types::{ConfigVersion, FleetConfig, MemberName, Mode, Role, Term};
 
 use crate::core::{Election, Gated};
@@ -7,7 +8,7 @@ use crate::heal::is_rival;
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
 use crate::planted::PlantedBug;
-use crate::quorum::{Change, has_majority, next_change};
+use crate::quorum::{Change, next_change};
 use crate::stage::Stage;
 
 /// The largest step of a version that is believed: beyond it a peer is mistaken or hostile, and would freeze the

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use flagship_types::quorum::pods_time;
 use futures::future::join;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
@@ -17,8 +18,6 @@ use crate::object::ObjectId;
 use crate::observe::resource_of;
 use crate::plan::{Owner, Stage, owns_the_unknown};
 
-/// What is left of the stop grace for noticing, asking and the kubelet's word, once the pods have had their time.
-const MARGIN: Duration = Duration::from_secs(2);
 /// A request takes no longer than this: of what little time there is, one that was lost must not take the most. Whatever
 /// took longer is tried again with more, as the API server may be slow and there all the same.
 const CALL_TIMEOUTS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
@@ -35,7 +34,7 @@ pub struct PodGrace(u32);
 impl PodGrace {
     /// So that pods have ended within this stop grace: 2 s less than that.
     pub fn within(stop_grace: Duration) -> Self {
-        let seconds = stop_grace.saturating_sub(MARGIN).as_secs();
+        let seconds = pods_time(stop_grace).as_secs();
         Self(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
     }
 

@@ -164,7 +164,7 @@ fn a_sound_fleet_is_sound() {
 #[test]
 fn what_objects_disagree_about_is_found() {
     type Change = fn(&mut Vec<Located>);
-    let table: [(Change, Level, &str); 12] = [
+    let table: [(Change, Level, &str); 13] = [
         (|f| f.truncate(1), Level::Warn, "there is nothing to fail over to"),
         (|f| f[1].name = "newyork".into(), Level::Fail, "two members are called newyork"),
         (|f| f[1].object.spec.fleet.clear(), Level::Fail, "they never meet"),
@@ -186,6 +186,19 @@ fn what_objects_disagree_about_is_found() {
             },
             Level::Warn,
             "differ in spec.election",
+        ),
+        (
+            |f| {
+                f.iter_mut().for_each(|m| {
+                    m.object.spec.election = ElectionSpec {
+                        mode: Some(flagship_k8s_api::Mode::Quorum),
+                        voters: vec!["newyork".into(), "sheffield".into()],
+                        ..ElectionSpec::default()
+                    }
+                });
+            },
+            Level::Warn,
+            "federation: newyork: spec.election.voters has 2 names",
         ),
         (
             |f| {

@@ -54,5 +54,5 @@ pub struct Promise {
 impl Promise {
     /// No D and no S is longer. What a person may have written into a status is cut to this, so that no number there
     /// overflows.
-    pub const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+    pub const LONGEST: Duration = FleetConfig::LONGEST;
 }
