@@ -21,6 +21,7 @@
 //! | `GraceNotWaited` | Quorum: a successor does not wait until its predecessor has stopped | 4 | freeze |
 //! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | promise |
 //! | `VotersAllAtOnce` | Quorum: all voters are changed at once | 10 | voters |
+//! | `RenewsAtEveryStep` | Quorum: a leader that restarted asks for a renewal at every step | 16 | restart |
 //!
 //! Others are there for one schedule of the protocol review each (`tests/review.rs`), which catches them: `GrantsForgotten`,
 //! `RecordNotAwaited`, `PromiseShortened`, `ModeAtOnce`, `OwnHealRule`, `ReservedForEver`, `GraceNeverEnds`, and in the
@@ -66,7 +67,7 @@ mod planted {
     }
 
     /// All of them.
-    pub const PLANTED: [Planted; 16] = [
+    pub const PLANTED: [Planted; 17] = [
         bug(PlantedBug::GrantsTwice, &[1], "claims"),
         bug(PlantedBug::RunsUnrecorded, &[5], "api"),
         bug(PlantedBug::ResumesStopping, &[6], "delete"),
@@ -83,13 +84,14 @@ mod planted {
         bug(PlantedBug::GraceNotWaited, &[4], "freeze"),
         bug(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
         bug(PlantedBug::VotersAllAtOnce, &[10], "voters"),
+        bug(PlantedBug::RenewsAtEveryStep, &[16], "restart"),
     ];
 
     /// Which plans bring a bug out within so many seeds: plan, invariant, seeds it took.
     pub fn survey(planted: &Planted, seeds: u64) -> Vec<String> {
         let mut found = Vec::new();
         for kind in plans::KINDS {
-            let all = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15];
+            let all = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16];
             let any = Planted { invariants: all, plan: kind.name, ..*planted };
             if let Some(caught) = catch(&any, 0..seeds) {
                 found.push(format!("{} ({}) {}", kind.name, caught.invariant, caught.seeds));

@@ -14,6 +14,7 @@ mod records;
 pub mod run;
 mod shrink;
 mod streams;
+mod traffic;
 mod world;
 
 pub use faults::Act;
