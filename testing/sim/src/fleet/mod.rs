@@ -11,6 +11,7 @@ mod payload;
 pub mod plans;
 mod process;
 mod records;
+mod replicas;
 pub mod run;
 mod shrink;
 mod streams;

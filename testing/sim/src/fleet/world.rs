@@ -67,6 +67,7 @@ pub(crate) enum Event {
     Look { host: Host },
     Exit { host: Host, process: u64 },
     Edited { host: Host, process: u64 },
+    Unleased { host: Host, process: u64 },
     Begin(usize),
     End(usize),
 }
@@ -395,6 +396,7 @@ impl World {
             }
             Event::Look { host } => self.report_health(host),
             Event::Exit { host, process } => self.exit(host, process),
+            Event::Unleased { host, process } => self.unleased(host, process),
             Event::Edited { host, process } => {
                 if self.hosts[host].number == process {
                     self.edit(host, |_| {});
