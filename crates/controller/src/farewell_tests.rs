@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use flagship_node::{LinkEvent, LinkId, Links, LocalHello, PeerHello, PeerMessage};
 use flagship_types::{CloseCode, Epoch, PeerAddress, Term, Verified};
@@ -6,9 +7,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::fixtures::{context, unsigned};
+use crate::fixtures::{api_server, context, refusal, unsigned};
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, Probe, Waiting};
 use crate::unleased::tests::{Server, bench};
+use crate::worker::Worker;
 
 /// Starts nodes; sheffield is linked to each from the start. Remembers what is sent to it.
 #[derive(Clone, Default)]
@@ -102,4 +104,47 @@ async fn nothing_is_released_while_the_payload_is_there_or_without_a_lead() {
     server.status.lock().unwrap()["heldTerm"] = Value::Null;
     let joiner = farewell(&server, true).await;
     assert!(joiner.links.lock().unwrap().is_empty(), "there is nothing to say");
+}
+
+/// The server's objects, and the local Lease, which is free.
+fn with_a_lease(server: &Server) -> kube::Client {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "l", "namespace": "default", "resourceVersion": "1"},
+        "spec": {"holderIdentity": "", "leaseDurationSeconds": 2},
+    });
+    let (server, lease) = (server.clone(), Mutex::new(lease));
+    api_server(move |method, path, mut body| {
+        if !path.contains("/leases") {
+            return server.answer(method, path, body);
+        }
+        let mut lease = lease.lock().unwrap();
+        if method == "PUT" {
+            if body["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"] {
+                return refusal(409, "Conflict");
+            }
+            let version: u64 = lease["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+            body["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+            *lease = body;
+        }
+        (200, lease.clone())
+    })
+}
+
+#[tokio::test]
+async fn a_daemon_that_nobody_relieves_stops_its_payload_and_releases_the_lead() {
+    let server = Server::after_a_lead("Quorum");
+    let joiner = WithSheffield::default();
+    let mut bench = bench(&server).await;
+    let context = Arc::new(context(with_a_lease(&server), Arc::new(joiner.clone())));
+    context.shutdown.cancel();
+    bench.tenure.context = Arc::clone(&context);
+    let (identity, object) = (bench.tenure.identity.clone(), bench.tenure.object.clone());
+    let worker = Worker { context, identity, object, gone: CancellationToken::new() };
+    let caller = bench.tenure.caller.clone();
+    let leaving = worker.leave(&mut bench.tenure, &caller);
+    tokio::time::timeout(Duration::from_secs(15), leaving).await.expect("within what the pod has");
+    // What is written after that is the dry run of a member that may lead, which this server takes for a write.
+    assert_eq!(server.deletions(), 1);
+    assert!(joiner.released().contains(&Term(7)), "{:?}", joiner.released());
 }

@@ -112,7 +112,7 @@ impl Server {
         *self.refuses.lock().unwrap() = what;
     }
 
-    fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let refused = match *self.refuses.lock().unwrap() {
             Some(Refuses::All) => true,
             Some(Refuses::Lists) => method == "GET" && path.ends_with("/configmaps"),
@@ -143,6 +143,10 @@ impl Server {
             self.deleted.lock().unwrap().push((path.to_owned(), stopping));
         }
         answer(&self.maps, method, path, false, body)
+    }
+
+    pub(crate) fn deletions(&self) -> usize {
+        self.deleted.lock().unwrap().iter().filter(|(path, _)| path.contains("/configmaps/")).count()
     }
 
     pub(crate) fn runs(&self) -> bool {
