@@ -123,7 +123,7 @@ pub(crate) fn snapshot() -> Snapshot {
         config: FleetConfig::default(),
         stop_grace: FleetConfig::default().stop_grace,
         restart_grace: FleetConfig::default().restart_grace,
-        silence_floor: Duration::from_secs(3),
+        silence_floor: std::time::Duration::from_secs(3),
         ascent: None,
         successor: None,
         lapse: None,
