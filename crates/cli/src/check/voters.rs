@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flagship_k8s_api::{ConditionType, MultiClusterStatus, conditions};
+use flagship_types::quorum::{majority, tolerated};
 
 use super::objects::Located;
 use super::report::{Finding, Topic};
@@ -55,9 +56,8 @@ fn fleet(callsign: &str, object: &Located, status: &MultiClusterStatus) -> Vec<F
 }
 
 fn presence(callsign: &str, object: &Located, (there, all): (usize, usize), missing: &[&String]) -> Finding {
-    let majority = all / 2 + 1;
     if missing.is_empty() {
-        let message = format!("{callsign}: all {all} voters answer; {} may be lost", all - majority);
+        let message = format!("{callsign}: all {all} voters answer; {} may be lost", tolerated(all));
         return Finding::ok(Topic::Voters, message);
     }
     let who =
@@ -68,8 +68,9 @@ fn presence(callsign: &str, object: &Located, (there, all): (usize, usize), miss
         object.name,
         object.kubectl()
     );
-    match there.checked_sub(majority) {
-        None => Finding::fail(Topic::Voters, format!("{who}: nobody can lead without {majority}"), hint),
+    let needed = majority(all);
+    match there.checked_sub(needed) {
+        None => Finding::fail(Topic::Voters, format!("{who}: nobody can lead without {needed}"), hint),
         Some(0) => Finding::warn(Topic::Voters, format!("{who}: with one less nobody can lead"), hint),
         Some(spare) => Finding::warn(Topic::Voters, format!("{who}: {spare} more may be lost"), hint),
     }
