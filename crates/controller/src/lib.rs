@@ -10,6 +10,7 @@ mod departure;
 mod discovery;
 mod drift;
 mod events;
+mod farewell;
 mod fence;
 mod fence_policy;
 mod finalizer;

@@ -231,4 +231,4 @@ impl Tenure {
 
 #[cfg(test)]
 #[path = "unleased_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -221,8 +221,9 @@ impl Election {
         }
         // Of two pauses the later one counts for what is fresh, and the earlier one for when this has to be known.
         self.lease.doubt.get_or_insert(since);
-        if self.lease.fresh_from.is_none_or(|from| from < since) {
-            self.lease.fresh_from = Some(since);
+        let is_news = self.lease.fresh_from.is_none_or(|from| from < since);
+        if is_news || self.has(PlantedBug::RenewsAtEveryStep) {
+            self.lease.fresh_from = self.lease.fresh_from.max(Some(since));
             self.lease.next = None;
         }
     }

@@ -81,6 +81,8 @@ pub struct Machine {
     told: std::collections::BTreeMap<MemberName, State>,
     silence_floor: Duration,
     caution: u32,
+    /// Gives the lead away for good.
+    retired: bool,
     pub(crate) name_in_use: bool,
     pub(crate) interrupted: bool,
     /// Whether anything worth showing changed since it was last asked.
@@ -167,6 +169,7 @@ impl Machine {
             told: std::collections::BTreeMap::new(),
             silence_floor: config.silence_floor,
             caution: 1,
+            retired: false,
             name_in_use: false,
             interrupted: false,
             dirty: true,
@@ -228,7 +231,7 @@ impl Machine {
         self.membership.handle(membership::Input::SetSeeds(spec.seeds), now);
         self.metadata.address = spec.address;
         self.metadata.rank = spec.election.rank;
-        self.metadata.candidate = spec.election.may_lead();
+        self.metadata.candidate = spec.election.may_lead() && !self.retired;
         self.publish(now);
         self.outputs.push_back(MachineOutput::Hello(self.hello()));
         self.tell_election(election::Input::Spec(spec.election), now);
@@ -281,8 +284,11 @@ impl Machine {
         self.tell_election(election::Input::Forget(member), now);
     }
 
-    /// Gives the lead away for good.
+    /// Gives the lead away for good. The others are told at once that nobody has to wait for this member to ask for it.
     pub fn retire(&mut self, reason: ResignReason, now: Instant) {
+        self.retired = true;
+        self.metadata.candidate = false;
+        self.publish(now);
         self.tell_election(election::Input::Retire(reason), now);
     }
 

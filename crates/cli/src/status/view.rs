@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::liveness::Renewal;
 
-pub(super) use compose::SUSPENDED;
+pub(super) use compose::MILD;
 
 /// What a cluster answered.
 pub(crate) struct Answer {

@@ -20,6 +20,9 @@ pub(super) const TELLING_TIME: Duration = Duration::from_millis(50);
 /// The longest such time.
 const TELLING_CAP: Duration = Duration::from_secs(30);
 
+/// Caution makes nobody wait longer than this for a lone observer's verdict.
+const MAX_FLOOR: Duration = Duration::from_secs(60);
+
 /// In a fleet of so few there is nothing to spread.
 const FEW: usize = 8;
 
@@ -191,9 +194,14 @@ impl Machine {
         let caution = self.election.caution();
         if caution != self.caution {
             self.caution = caution;
-            let floor = (self.silence_floor * caution).min(Duration::from_secs(60));
+            let floor = self.silence_floor_in_force();
             self.membership.handle(membership::Input::SetSilenceFloor(floor), now);
         }
+    }
+
+    /// The silence floor: longer than the setting while splits recur.
+    pub(crate) fn silence_floor_in_force(&self) -> Duration {
+        self.silence_floor.saturating_mul(self.caution).min(MAX_FLOOR.max(self.silence_floor))
     }
 
     pub(super) fn emit(&mut self, event: NodeEvent) {

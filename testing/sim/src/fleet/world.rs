@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flagship_node::{DurableRecord, Machine, MachineOutput, NodeEvent};
 use flagship_types::{Health, Instant, Role};
+use flagship_wire::PeerMessage;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use siphasher::sip::SipHasher24;
@@ -14,6 +15,7 @@ use super::fault::Plan;
 use super::host::{Host as Cluster, HostSpec};
 use super::payload::{PayloadState, Write};
 use super::streams::Streams;
+use super::traffic::{Load, Traffic};
 use crate::clock::{Clock, Nanos, ms, nanos};
 use crate::paths::{Host, Network, Paths};
 use crate::queue::Queue;
@@ -65,6 +67,7 @@ pub(crate) enum Event {
     Look { host: Host },
     Exit { host: Host, process: u64 },
     Edited { host: Host, process: u64 },
+    Unleased { host: Host, process: u64 },
     Begin(usize),
     End(usize),
 }
@@ -80,6 +83,7 @@ pub struct World {
     pub(crate) paths: Paths,
     pub(crate) streams: Streams,
     pub(crate) checks: Checks,
+    pub(crate) traffic: Traffic,
     /// A fault that stops this host waits for its next write.
     pub(crate) freeze_after_write: Vec<Option<usize>>,
     /// Faults of the plan that last.
@@ -124,6 +128,7 @@ impl World {
             paths,
             streams: Streams::default(),
             checks: Checks::new(&plan.hosts),
+            traffic: Traffic::of(count),
             freeze_after_write: vec![None; count],
             active: Vec::new(),
             quorum: plan.is_quorum(),
@@ -192,13 +197,17 @@ impl World {
         self.run_until_nanos(self.now + nanos(duration));
     }
 
+    /// Ends early, and for good, at a storm of traffic.
     pub(crate) fn run_until_nanos(&mut self, end: Nanos) {
-        while let Some((at, event)) = self.queue.pop(end) {
+        while !self.traffic.is_exceeded() {
+            let Some((at, event)) = self.queue.pop(end) else { break };
             self.now = at;
             self.happenings += 1;
             self.happen(event);
         }
-        self.now = end;
+        if !self.traffic.is_exceeded() {
+            self.now = end;
+        }
     }
 
     /// Runs until the condition holds; panics with the timeline if it does not within `limit`.
@@ -206,7 +215,8 @@ impl World {
         let start = self.now;
         while !condition(self) {
             let took = Duration::from_nanos(self.now - start);
-            assert!(took < limit, "not within {limit:?}: {what}\n{}", self.report());
+            let goes_on = took < limit && !self.traffic.is_exceeded();
+            assert!(goes_on, "not within {limit:?}: {what}\n{}", self.report());
             self.run(Duration::from_millis(10));
         }
         Duration::from_nanos(self.now - start)
@@ -341,11 +351,12 @@ impl World {
     }
 
     pub(crate) fn wake(&mut self, id: Host) {
-        let wall_ms = self.wall_ms(id);
-        let host = &mut self.hosts[id];
-        if host.frozen {
+        if !self.hosts[id].runs() {
             return;
         }
+        self.check_traffic(id, Load::Turn);
+        let wall_ms = self.wall_ms(id);
+        let host = &mut self.hosts[id];
         let now = host.clock.read(self.now);
         let Some(process) = &mut host.process else { return };
         let tolerated = process.machine.election().pause_tolerance();
@@ -385,6 +396,7 @@ impl World {
             }
             Event::Look { host } => self.report_health(host),
             Event::Exit { host, process } => self.exit(host, process),
+            Event::Unleased { host, process } => self.unleased(host, process),
             Event::Edited { host, process } => {
                 if self.hosts[host].number == process {
                     self.edit(host, |_| {});
@@ -400,12 +412,18 @@ impl World {
         while let Some(output) = self.hosts[id].process.as_mut().and_then(|p| p.machine.poll_output()) {
             match output {
                 MachineOutput::Connect(address) => self.connect(id, &address),
-                MachineOutput::Send(link, message) => self.send(id, link, message),
+                MachineOutput::Send(link, message) => {
+                    if matches!(message, PeerMessage::Election(_)) {
+                        self.check_traffic(id, Load::Message);
+                    }
+                    self.send(id, link, message);
+                }
                 MachineOutput::Close(link, code) => {
                     self.log(format_args!("{name} closes link {}: {}", link.0, code.as_str()));
                     self.close(id, link, code);
                 }
                 MachineOutput::Persist(record) => {
+                    self.check_traffic(id, Load::Record);
                     if let Some(process) = &mut self.hosts[id].process {
                         process.unsaved = Some(record);
                     }

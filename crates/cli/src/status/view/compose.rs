@@ -20,7 +20,12 @@ use crate::liveness::{
 /// History shown per fleet: what fits on a screen beside the members.
 const MAX_HISTORY: usize = 8;
 /// The reason of a member that is Ready because it is left alone.
-pub(in crate::status) const SUSPENDED: &str = "Suspended";
+const SUSPENDED: &str = "Suspended";
+
+/// Reasons of a configuration that is in force, and not known to all yet, or no better than with one voter less.
+const LESS_THAN_GOOD: [&str; 2] = ["NotStoredByAll", "EvenVoters"];
+/// Reasons to know of, not to worry.
+pub(in crate::status) const MILD: [&str; 3] = [SUSPENDED, LESS_THAN_GOOD[0], LESS_THAN_GOOD[1]];
 
 struct Found<'a> {
     context: &'a str,
@@ -271,9 +276,10 @@ fn troubles(object: &MultiCluster, kubectl: &str) -> Vec<ConditionView> {
         "PayloadApplied" if leads => Some("True"),
         _ => None,
     };
-    // Who was suspended on purpose is fine, and must not be forgotten.
+    // Who was suspended on purpose is fine, and must not be forgotten; nor what can be better.
     let bad = status.conditions.iter().filter(|condition| {
         (condition.type_ == "Ready" && condition.reason == SUSPENDED)
+            || LESS_THAN_GOOD.contains(&condition.reason.as_str())
             || fine_when(&condition.type_).is_some_and(|fine| condition.status != fine)
     });
     let views = bad.map(|condition| ConditionView {
