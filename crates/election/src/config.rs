@@ -3,7 +3,7 @@
 use flagship_types::{ConfigVersion, FleetConfig, MemberName, Mode, Role, Term};
 
 use crate::core::{Election, Gated};
-use crate::heal::is_rival;
+use crate::heal::says_it_leads;
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
 use crate::planted::PlantedBug;
@@ -78,8 +78,9 @@ impl Election {
         let Stage::Leader(lead) = &self.stage else {
             return;
         };
-        // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays.
-        let knows_newer = self.peers.values().any(|p| is_newer(p) || is_rival(p));
+        // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays. It
+        // may come through others before the leader that wrote it is met.
+        let knows_newer = self.peers.values().any(|p| is_newer(p) || says_it_leads(p));
         if !lead.begun || lead.hold.is_some() || knows_newer {
             return;
         }
