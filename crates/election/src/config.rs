@@ -3,7 +3,7 @@
 use flagship_types::{ConfigVersion, FleetConfig, MemberName, Mode, Role, Term};
 
 use crate::core::{Election, Gated};
-use crate::heal::says_it_leads;
+use crate::heal::{MEETING_PATIENCE, says_it_leads};
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
 use crate::planted::PlantedBug;
@@ -29,6 +29,8 @@ impl Election {
         let was_bound = self.quorum().is_some();
         self.record.config = config.clone();
         self.record.replaced = None;
+        let is_free = matches!(self.stage, Stage::Leader(_)) && self.quorum().is_none();
+        self.told_config_at = is_free.then_some(self.now);
         if self.stage.has_payload() && !was_bound {
             // Another leader's: the voters have to say soon that this one leads.
             self.doubt_lease_since(self.now);
@@ -85,6 +87,9 @@ impl Election {
             return;
         }
         let term = lead.term;
+        if let Some(until) = self.told_config_at.map(|at| at + MEETING_PATIENCE).filter(|at| *at > self.now) {
+            return self.wake(until);
+        }
         if self.record.replaced.as_deref().is_some_and(|old| self.is_committed(old)) {
             self.record.replaced = None;
             self.persist_if_voter();

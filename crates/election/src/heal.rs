@@ -23,7 +23,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(5);
 const UNPROVEN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a leader is waited for that others follow, or that comes back itself: who lives dials at least every 5 s, and
 /// announces itself within a second.
-const MEETING_PATIENCE: Duration = Duration::from_secs(6);
+pub(crate) const MEETING_PATIENCE: Duration = Duration::from_secs(6);
 /// Splits further apart than this have nothing to do with each other.
 const RECURRENCE_WINDOW: Duration = Duration::from_secs(600);
 /// One split is counted once, though it may take several steps to heal.
