@@ -38,7 +38,8 @@ fn newer_stays(hosts: &[HostSpec], older: &str, side: &[usize], one_way: Duratio
         let outcome = run(&plan, seed, Record { timeline: true, ..Record::default() });
         let text = || format!("seed {seed}, edit {edit:?}, {one_way:?}\n{}", outcome.timeline.join("\n"));
         assert_eq!(outcome.violations, [], "{}", text());
-        let healed = outcome.timeline.iter().position(|line| line.contains("ends   ")).unwrap();
+        let healed = outcome.timeline.iter().position(|line| line.contains("ends   "));
+        let healed = healed.expect("the partition ends");
         let stops: Vec<_> = outcome.timeline[healed..]
             .iter()
             .filter(|line| line.contains("directive Stop") && line.contains("Superseded"))
