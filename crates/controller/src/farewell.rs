@@ -16,7 +16,8 @@ use crate::second;
 use crate::tenure::Tenure;
 
 /// How long the release may take to be heard: links come up within a second, the record of the stop and a successor's
-/// claim are a few writes. Together with the stop it is far below the 40 s that deploy/install.yaml gives the pod.
+/// claim are a few writes. Together with a stop within the default stop grace it fits into the 40 s that deploy/install.yaml
+/// gives the pod.
 const FAREWELL: Duration = Duration::from_secs(8);
 
 impl Tenure {

@@ -74,6 +74,8 @@ pub struct Election {
     pub(crate) directive: Directive,
     standing: Standing,
     pub(crate) stored_config: FleetConfig,
+    /// When this leader, in Availability, was told of a configuration that another one wrote.
+    pub(crate) told_config_at: Option<Instant>,
     /// As a voter in Quorum: what its promise means in time.
     pub(crate) pledge: Pledge,
     /// As a leader in Quorum.
@@ -197,6 +199,7 @@ impl Election {
             directive: Directive::Hold,
             standing: unknown_standing(),
             stored_config,
+            told_config_at: None,
             pledge,
             lease: Lease::default(),
             deadline: None,

@@ -12,7 +12,7 @@ const C: usize = 2;
 /// a leads: three clusters, or two and a witness.
 fn settled(seed: u64, witness: bool) -> World {
     let names = ["a", "b", "c"];
-    let voters = names.map(|name| MemberName::new(name).unwrap()).to_vec();
+    let voters = names.map(|name| MemberName::new(name).expect("valid")).to_vec();
     let config = FleetConfig { mode: Mode::Quorum, voters, ..FleetConfig::default() };
     let spec = |(i, name): (usize, &'static str)| {
         let seeds: Vec<_> = names.into_iter().filter(|seed| *seed != name).collect();
