@@ -55,9 +55,9 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
         }
         Second::Beside { here: Some(here) } => {
             let message = format!(
-                "{granted}, and a second replica of the daemon is ready, but as far as is known on the same node, {here}: \
-                 should that die or hang, {alone}. Let one of the two run on another node, and give each its node's name in \
-                 NODE_NAME, as deploy/manager.yaml does. {remedy}"
+                "{granted}, and should this replica die or hang, the other one goes on or stops the payload in time. But as \
+                 far as is known both are on node {here}, and should that die or hang, {alone}: let one of the two run on \
+                 another node, and give each its node's name in NODE_NAME, as deploy/manager.yaml does. {remedy}"
             );
             judgement(which, false, "OneNode", message)
         }

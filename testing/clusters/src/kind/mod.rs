@@ -32,6 +32,10 @@ use crate::record::check_name;
 
 /// How often a process that waits for another one looks whether that has finished.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
+/// What a state directory keeps of kind clusters.
+const DIR: &str = "kind";
+/// The part of it that holds certificates.
+const CERTIFICATES: &str = "pki";
 
 /// What a cluster is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,12 @@ pub(crate) enum Outcome {
     Repaired(Vec<String>),
 }
 
+/// Where the kind clusters of a state directory have the authority and the certificates of their fleet.
+#[must_use]
+pub fn certificates_in(state_dir: &Path) -> PathBuf {
+    state_dir.join(DIR).join(CERTIFICATES)
+}
+
 /// All kind clusters of one state directory.
 #[derive(Debug)]
 pub(crate) struct Kind {
@@ -60,7 +70,7 @@ pub(crate) struct Kind {
 impl Kind {
     /// Those whose records are in `kind/` of the state directory.
     pub(crate) fn open(state_dir: &Path) -> Result<Self> {
-        let dir = state_dir.join("kind");
+        let dir = state_dir.join(DIR);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(Self { dir: dir.canonicalize().context("resolve --state-dir")?, begun: AtomicBool::new(false) })
     }
@@ -311,7 +321,7 @@ impl Kind {
 
     /// Where the fleet's authority and its members' certificates are.
     fn certificates(&self) -> PathBuf {
-        self.dir.join("pki")
+        self.dir.join(CERTIFICATES)
     }
 
     /// One process at a time works on the clusters here. Waits without blocking Ctrl-C.

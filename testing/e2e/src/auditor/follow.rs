@@ -35,8 +35,14 @@ const KINDS: [(&str, &str, &str, Kind); 8] = [
 type Shared = Arc<Mutex<Ledger>>;
 type Cluster = (Config, Shared);
 
-/// Follows all kinds in all clusters until `stopped`. `ready` is dropped when each has been listed.
-pub(super) fn run(clusters: Vec<Cluster>, ready: mpsc::Sender<()>, stopped: oneshot::Receiver<()>) {
+/// Follows all kinds in all clusters, in this namespace or all of them, until `stopped`. `ready` is dropped when each
+/// has been listed.
+pub(super) fn run(
+    clusters: Vec<Cluster>,
+    namespace: Option<&str>,
+    ready: mpsc::Sender<()>,
+    stopped: oneshot::Receiver<()>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs nothing that could be missing");
     runtime.block_on(async {
@@ -45,7 +51,10 @@ pub(super) fn run(clusters: Vec<Cluster>, ready: mpsc::Sender<()>, stopped: ones
             let client = Client::try_from(config).expect("it was made of a kubeconfig that is in use");
             for (group, version, kind, counts) in KINDS {
                 let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-                let api = Api::all_with(client.clone(), &resource);
+                let api = match namespace {
+                    Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                    None => Api::all_with(client.clone(), &resource),
+                };
                 tasks.spawn(follow(api, Follower::new(counts), counts, ledger.clone(), ready.clone()));
             }
         }

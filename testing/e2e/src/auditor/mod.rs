@@ -41,21 +41,26 @@ impl Auditor {
     /// If an API server does not answer.
     pub async fn start(clusters: impl IntoIterator<Item = &Cluster>) -> Result<Self> {
         let configs = clusters.into_iter().map(Cluster::watch_config).collect::<Vec<_>>();
-        Self::over(futures::future::try_join_all(configs).await?).await
+        Self::over(futures::future::try_join_all(configs).await?, None).await
     }
 
-    /// The same on clusters that are reached by these.
+    /// The same on clusters that are reached by these, and only in this namespace. A real cluster has pods of its own,
+    /// which would all count as possibly the payload's: what owns them is not looked at, as it does not carry the label.
     ///
     /// # Errors
     /// As above.
-    pub async fn over(configs: Vec<kube::Config>) -> Result<Self> {
+    pub async fn within(namespace: &str, configs: Vec<kube::Config>) -> Result<Self> {
+        Self::over(configs, Some(namespace.to_owned())).await
+    }
+
+    async fn over(configs: Vec<kube::Config>, namespace: Option<String>) -> Result<Self> {
         let ledgers: Vec<_> = configs.iter().map(|_| Arc::new(Mutex::new(Ledger::default()))).collect();
         let (stop, stopped) = oneshot::channel();
         let (ready, mut listed) = mpsc::channel(1);
         let pairs: Vec<_> = configs.into_iter().zip(ledgers.iter().cloned()).collect();
         let thread = std::thread::Builder::new()
             .name("auditor".to_owned())
-            .spawn(move || follow::run(pairs, ready, stopped))
+            .spawn(move || follow::run(pairs, namespace.as_deref(), ready, stopped))
             .context("start the auditor's thread")?;
         let auditor = Self { ledgers, stop: Some(stop), thread: Some(thread) };
         // Each follower drops its half when it has listed, so the channel ends with the last one.

@@ -7,20 +7,19 @@ use clusters::watch::overlap;
 use flagship_e2e::auditor::Verdict;
 use tokio::time::sleep;
 
-use crate::lab::{DEPLOYMENT, Facts, Lab, Promise, SYSTEM, holds, run};
+use crate::lab::{Lab, Promise, holds, run};
 use crate::probe::Dialled;
-use crate::table::Row;
+use crate::site::{Announced, Facts, SYSTEM};
+use crate::table::{Before, Row};
 
-/// A leader that is cut off is replaced within 5.5 s; a machine that makes pods at the same time takes longer.
-const FAILOVER: Duration = Duration::from_secs(15);
-/// D and 1.05 S of the defaults, and what a busy machine adds.
-const QUORUM_FAILOVER: Duration = Duration::from_secs(25);
 /// Pods are pulled up, and the load balancer gives their Service an address.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A node that was stopped takes the lead back as soon as its API answers; what makes its pods takes longer.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Two leaders that meet agree within a second; the loser's pods have 5 s to end.
 const HEAL: Duration = Duration::from_secs(12);
+/// Until the API of a node that was stopped answers, its objects count as there.
+const NODE_START: Duration = Duration::from_secs(20);
 /// A pod is replaced.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long a fault goes on after its effect, and how long nothing may happen after one without.
@@ -36,6 +35,7 @@ pub(crate) enum Fault {
     Rolled,
     ReplicaKilled,
     ReplicaHangs,
+    Hangs,
     Paused,
     Stopped,
     CutOff,
@@ -65,6 +65,7 @@ impl Fault {
             Self::Rolled,
             Self::ReplicaKilled,
             Self::ReplicaHangs,
+            Self::Hangs,
             Self::Paused,
             Self::Stopped,
             Self::CutOff,
@@ -81,6 +82,7 @@ impl Fault {
             Self::Rolled => "Deployment rolled",
             Self::ReplicaKilled => "the active of two replicas killed",
             Self::ReplicaHangs => "the active of two replicas hangs",
+            Self::Hangs => "the only replica hangs",
             Self::Paused => "node paused, unpaused",
             Self::Stopped => "node stopped, started",
             Self::CutOff => "cut off both ways, healed",
@@ -93,17 +95,38 @@ impl Fault {
     fn course(self, promise: Promise) -> Course {
         use Course::{Either, Moved, Untouched};
         match (self, promise) {
-            (Self::Paused | Self::Stopped | Self::CutOff | Self::CutOutbound | Self::CutInbound, _) => Moved,
+            (Self::Hangs | Self::Paused | Self::Stopped, _) => Moved,
+            (Self::CutOff | Self::CutOutbound | Self::CutInbound, _) => Moved,
             (Self::WitnessLost, _) | (_, Promise::Availability) => Untouched,
-            // With one replica SIGTERM hands the lead over.
-            (Self::PodDeleted | Self::Rolled, Promise::Quorum) => Moved,
+            // The new pod waits before the old one ends.
+            (Self::Rolled, Promise::Quorum) => Untouched,
+            // A new pod is made when the old one is asked to end, and takes over from it, or is too late.
+            (Self::PodDeleted, Promise::Quorum) => Either,
             (Self::ProcessKilled | Self::ReplicaKilled | Self::ReplicaHangs, Promise::Quorum) => Either,
         }
     }
 
-    /// Whether nobody in the struck cluster can stop its pods while others start theirs: the whole of it stands still.
-    fn leaves_the_payload_alone(self) -> bool {
+    /// Whether the whole cluster stands still, its payload and who could stop that alike.
+    fn stops_everything(self) -> bool {
         matches!(self, Self::Paused | Self::Stopped)
+    }
+
+    /// Whether nobody in the struck cluster can stop its payload before others start theirs.
+    fn leaves_the_payload_alone(self) -> bool {
+        self.stops_everything() || self == Self::Hangs
+    }
+
+    /// Whether it befalls the active one of two replicas.
+    fn has_replicas(self) -> bool {
+        matches!(self, Self::ReplicaKilled | Self::ReplicaHangs)
+    }
+
+    /// What the fleet has announced for it.
+    fn announcement(self) -> Announced {
+        match self {
+            Self::PodDeleted | Self::Rolled => Announced::Restart,
+            _ => Announced::Crash,
+        }
     }
 
     /// What must not have happened, or must have.
@@ -116,23 +139,25 @@ impl Fault {
             object(row.audit.anything != Verdict::Never, format!("in two clusters: {}", row.audit));
             object(!twice.is_zero(), format!("both answered for {twice:?}"));
         }
+        if self.stops_everything() {
+            let during = row.twice_during;
+            object(!during.is_zero(), format!("both answered for {during:?} while one of them stood still"));
+        }
+        object(
+            row.created.is_some_and(|took| took > row.before.announced),
+            format!("payload created after {:?}, announced were {:?}", row.created, row.before.announced),
+        );
         match self.course(promise) {
             Course::Moved => {
-                let limit = match promise {
-                    Promise::Availability => FAILOVER,
-                    Promise::Quorum => QUORUM_FAILOVER,
-                };
-                object(
-                    row.created.is_none_or(|took| took > limit),
-                    format!("payload created: {:?}", row.created),
-                );
+                object(row.created.is_none(), "nobody else created the payload".to_owned());
                 object(row.interruption > OUTAGE, format!("nobody answered for {:?}", row.interruption));
                 object(
                     row.twice_after > HEAL,
                     format!("both answered for {:?} after its end", row.twice_after),
                 );
+                let limit = if self == Self::Stopped { HEAL + NODE_START } else { HEAL };
                 object(
-                    row.overlap_after > HEAL,
+                    row.overlap_after > limit,
                     format!("both had pods for {:?} after its end", row.overlap_after),
                 );
             }
@@ -150,15 +175,27 @@ impl Fault {
     }
 
     /// Lets it happen, watches what comes of it, and returns when all is as before.
-    pub(crate) async fn strike(self, lab: &Lab, promise: Promise, before: &Facts) -> Result<Row> {
+    pub(crate) async fn strike(self, lab: &Lab, promise: Promise, facts: &Facts) -> Result<Row> {
+        let sheffield = &lab.sheffield;
+        if self.has_replicas() {
+            sheffield.scale(2).await?;
+        }
+        if promise == Promise::Quorum {
+            // What the status says may still be from the daemon before. The node is the only one of its cluster.
+            let reason = if self.has_replicas() { "OneNode" } else { "OneReplica" };
+            let says = || sheffield.protected().ends_with(reason);
+            holds("sheffield's daemon knows how many replicas it has", RECOVERY, says).await?;
+        }
+        let before =
+            Before { protected: sheffield.protected(), announced: sheffield.announced(self.announcement())? };
         match self.course(promise) {
-            Course::Moved => self.with_failover(lab).await,
-            Course::Either => self.without_failover(lab, None).await,
-            Course::Untouched => self.without_failover(lab, Some(before)).await,
+            Course::Moved => self.with_failover(lab, before).await,
+            Course::Either => self.without_failover(lab, before, None).await,
+            Course::Untouched => self.without_failover(lab, before, Some(facts)).await,
         }
     }
 
-    async fn with_failover(self, lab: &Lab) -> Result<Row> {
+    async fn with_failover(self, lab: &Lab, before: Before) -> Result<Row> {
         let newyork = &lab.newyork;
         let struck = Instant::now();
         self.begin(lab).await?;
@@ -180,6 +217,7 @@ impl Fault {
         lab.steady().await?;
         let now = Instant::now();
         Ok(Row {
+            before,
             leader,
             created: created.map(|at| at - struck),
             answered: answered.map(|at| at - struck),
@@ -193,13 +231,9 @@ impl Fault {
         })
     }
 
-    /// `before`: what must be as it was.
-    async fn without_failover(self, lab: &Lab, before: Option<&Facts>) -> Result<Row> {
+    /// `same`: what must be as it was.
+    async fn without_failover(self, lab: &Lab, before: Before, same: Option<&Facts>) -> Result<Row> {
         let sheffield = &lab.sheffield;
-        let replicas = matches!(self, Self::ReplicaKilled | Self::ReplicaHangs);
-        if replicas {
-            sheffield.scale(2).await?;
-        }
         let (active, epoch) = (sheffield.active_pod().await?, sheffield.epoch());
         let struck = Instant::now();
         self.begin(lab).await?;
@@ -207,7 +241,12 @@ impl Fault {
         for _ in 0..10 {
             lab.dial_sheffield(&mut dialled).await?;
         }
-        if self != Self::WitnessLost {
+        if self == Self::WitnessLost {
+            let missed = sheffield.watch.wait("sheffield misses the witness", RECOVERY, |state| {
+                state.status("sheffield", "memberCounts")["alive"] == 2
+            });
+            missed.await?;
+        } else {
             // Another process serves the member, or the same pod's anew.
             let next = sheffield.watch.wait("a new daemon serves sheffield", RECOVERY, |state| {
                 state.status("sheffield", "epoch").as_i64().is_some_and(|now| now > epoch)
@@ -215,22 +254,25 @@ impl Fault {
             next.await?;
         }
         let kept = active == sheffield.active_pod().await?;
-        ensure!(!(replicas && kept), "{active} serves the member again, not the other replica");
+        ensure!(!(self.has_replicas() && kept), "{active} serves the member again, not the other replica");
         sleep(LINGER).await;
-        let leader = text(sheffield.watch.state().status("sheffield", "leader"));
+        let now_leads = text(sheffield.watch.state().status("sheffield", "leader"));
         if self == Self::WitnessLost {
             lab.mend_everything().await?;
         }
         let after = lab.steady().await?;
-        if let Some(before) = before {
+        if let Some(same) = same {
             ensure!(
-                (&after.uid, after.term) == (&before.uid, before.term),
-                "the payload or the term changed: {before:?}, then {after:?}"
+                (&after.uid, after.term) == (&same.uid, same.term),
+                "the payload or the term changed: {same:?}, then {after:?}"
             );
         }
         let now = Instant::now();
         let created = lab.newyork.watch.state().deployment_created_since(struck);
+        // The lead may have been back already.
+        let leader = if created.is_some() { "newyork".to_owned() } else { now_leads };
         Ok(Row {
+            before,
             leader,
             created: created.map(|at| at - struck),
             answered: lab.clients.first(lab.newyork.address, struck).map(|at| at - struck),
@@ -257,10 +299,7 @@ impl Fault {
                 let (_, pid) = sheffield.active_process().await?;
                 sheffield.signal(&pid, "-KILL").await?;
             }
-            Self::Rolled => {
-                let deployment = format!("deployment/{DEPLOYMENT}");
-                sheffield.kubectl(&["-n", SYSTEM, "rollout", "restart", &deployment]).await?;
-            }
+            Self::Rolled => sheffield.roll().await?,
             Self::ReplicaKilled => {
                 let (pod, pid) = sheffield.active_process().await?;
                 // Stopped first, so that it hears of no SIGTERM and announces nothing; its pod is deleted, so that no
@@ -271,7 +310,7 @@ impl Fault {
                 sheffield.kubectl(&force).await?;
                 sheffield.signal(&pid, "-KILL").await?;
             }
-            Self::ReplicaHangs => {
+            Self::ReplicaHangs | Self::Hangs => {
                 let (_, pid) = sheffield.active_process().await?;
                 sheffield.signal(&pid, "-STOP").await?;
             }

@@ -1,44 +1,29 @@
-//! The two clusters, the fleet in them, and what can be done to a node.
+//! The two clusters, the fleet in them, and the network between them.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clusters::fleet::Plan;
+use anyhow::Result;
 use clusters::kind;
 use clusters::readiness::until;
-use clusters::watch::{Payload, Watch};
+use clusters::watch::State;
 use flagship_e2e::auditor::Auditor;
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
 use crate::probe::{Clients, Dialled};
+use crate::site::{Facts, NAMESPACE, Site, web_image};
 use crate::witness::{self, Witness};
 
-/// The namespace of `deploy/install.yaml`.
-pub(crate) const SYSTEM: &str = "kube-vip-multi-cluster-system";
-/// The daemon's Deployment in it.
-pub(crate) const DEPLOYMENT: &str = "kube-vip-multi-cluster-controller-manager";
 /// From any fault back to rest: a node that was stopped takes half a minute until its API answers.
 const SETTLE: Duration = Duration::from_secs(180);
-/// A watch on a node that was stopped ends with this.
+/// The auditor's watches on a node that was stopped end with this.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(15);
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Marks our rules among those of others.
 const RULE: &str = "flagship-kind-test";
-/// The image of the payload: an HTTP server on 8080. `KIND_WEB_IMAGE` names another one.
-const WEB_IMAGE: &str = "kindlab/web:1";
 
 /// What the fleet is asked to promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,19 +32,6 @@ pub(crate) enum Promise {
     Availability,
     /// Never two leaders, with a witness for the third vote.
     Quorum,
-}
-
-/// One cluster with its member.
-pub(crate) struct Site {
-    /// Of the cluster and of the member.
-    pub(crate) name: &'static str,
-    /// Of the daemon's and of the payload's Service.
-    pub(crate) address: Ipv4Addr,
-    /// What its API server says.
-    pub(crate) watch: Watch,
-    client: Client,
-    node_address: Ipv4Addr,
-    _load_balancer: JoinSet<()>,
 }
 
 /// The clusters, their clients and their faults.
@@ -74,17 +46,6 @@ pub(crate) struct Lab {
     pub(crate) clients: Clients,
     /// Which objects and pods were alive where.
     pub(crate) auditor: Auditor,
-}
-
-/// The facts that a fault without a failover must not change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// Of the payload's Deployment.
-    pub(crate) uid: String,
-    /// Of the fleet.
-    pub(crate) term: i64,
-    /// Of the leader's daemon: a daemon that took over or was restarted has a higher one.
-    pub(crate) epoch: i64,
 }
 
 impl Lab {
@@ -102,13 +63,13 @@ impl Lab {
         let witness = match promise {
             Promise::Availability => None,
             Promise::Quorum => {
-                let pki = state_dir().join("pki");
+                let pki = kind::certificates_in(&state_dir());
                 Some(Witness::make(&state_dir(), &pki, &sites.map(|(_, address)| address)).await?)
             }
         };
         let configs = sites.map(|(name, _)| kind::config(name, WATCH_TIMEOUT));
         let lab = Self {
-            auditor: Auditor::over(try_join_all(configs).await?).await?,
+            auditor: Auditor::within(NAMESPACE, try_join_all(configs).await?).await?,
             witness,
             newyork: Site::open(newyork.0, newyork.1).await?,
             sheffield: Site::open(sheffield.0, sheffield.1).await?,
@@ -131,15 +92,18 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Waits until sheffield alone runs the payload and both members are content.
+    /// Waits until sheffield alone runs the payload, and both members are content and hear everybody.
     pub(crate) async fn steady(&self) -> Result<Facts> {
         let (newyork, sheffield) = (&self.newyork, &self.sheffield);
+        let everybody = 2 + u64::from(self.witness.is_some());
+        let content = |state: &State, name: &str| {
+            ready(state.status(name, "conditions"))
+                && state.status(name, "memberCounts")["alive"].as_u64() == Some(everybody)
+        };
         newyork
             .watch
             .wait("newyork stands by", SETTLE, |state| {
-                !state.present()
-                    && state.status("newyork", "role") == "Standby"
-                    && ready(state.status("newyork", "conditions"))
+                !state.present() && state.status("newyork", "role") == "Standby" && content(state, "newyork")
             })
             .await?;
         sheffield
@@ -147,22 +111,25 @@ impl Lab {
             .wait("sheffield leads and its payload is ready", SETTLE, |state| {
                 state.deployment().is_some_and(|(_, deployment)| deployment.ready)
                     && state.status("sheffield", "role") == "Leader"
-                    && ready(state.status("sheffield", "conditions"))
+                    && content(state, "sheffield")
             })
             .await?;
         holds("sheffield's payload answers", SETTLE, || self.clients.answers_now(sheffield.address)).await?;
         sheffield.facts()
     }
 
-    /// The same with a standby whose daemon has just started: one that has seen take-overs end in a heal waits longer
-    /// each time, for 10 minutes, and so the third cut in a row would be measured with 12 s instead of 3 s.
-    pub(crate) async fn steady_with_fresh_standby(&self) -> Result<Facts> {
+    /// The same with daemons in pods that have just started. A standby that has seen take-overs end in a heal waits
+    /// longer each time, for 10 minutes: the third cut in a row would be measured with 12 s instead of 3 s. So does the
+    /// kubelet before it starts the container of one pod again.
+    pub(crate) async fn steady_with_fresh_daemons(&self) -> Result<Facts> {
         self.steady().await?;
-        let newyork = &self.newyork;
-        let before = newyork.epoch();
-        newyork.kubectl(&["-n", SYSTEM, "rollout", "restart", &format!("deployment/{DEPLOYMENT}")]).await?;
-        newyork.scale(1).await?;
-        holds("newyork's new daemon serves it", SETTLE, || newyork.epoch() > before).await?;
+        for site in [&self.newyork, &self.sheffield] {
+            let before = site.epoch();
+            site.roll().await?;
+            site.scale(1).await?;
+            let what = format!("a new daemon serves {}", site.name);
+            holds(&what, SETTLE, || site.epoch() > before).await?;
+        }
         self.steady().await
     }
 
@@ -235,158 +202,13 @@ impl Drop for Lab {
     }
 }
 
-impl Site {
-    async fn open(name: &'static str, address: Ipv4Addr) -> Result<Self> {
-        // A watch on a node that was stopped ends with this.
-        let client = kind::client(name, Duration::from_secs(60)).await?;
-        let inspect = ["inspect", "-f", "{{(index .NetworkSettings.Networks \"kind\").IPAddress}}"];
-        let node = format!("{name}-control-plane");
-        let said = run("docker", &[&inspect[..], &[node.as_str()]].concat()).await?;
-        let node_address = said.trim().parse().with_context(|| format!("the address of {node}: {said:?}"))?;
-        let payload =
-            Payload { deployment: "web".into(), pod_labels: "app=web".into(), ..Payload::default() };
-        let mut load_balancer = JoinSet::new();
-        load_balancer.spawn(give_addresses(client.clone(), address));
-        let watch = Watch::over(client.clone(), &payload);
-        Ok(Self { name, address, watch, client, node_address, _load_balancer: load_balancer })
-    }
-
-    /// The container that is its node.
-    pub(crate) fn node(&self) -> String {
-        format!("{}-control-plane", self.name)
-    }
-
-    /// Of its node and of its Services.
-    fn addresses(&self) -> [Ipv4Addr; 2] {
-        [self.node_address, self.address]
-    }
-
-    /// The member of `testing/manifests`, with these seeds and `spec.election`, and a payload that runs without a registry
-    /// and is reached over HTTP.
-    async fn apply_member(&self, (seeds, election): (Vec<String>, Value)) -> Result<()> {
-        let mut plan = Plan::from_manifest(self.name)?;
-        if !seeds.is_empty() {
-            plan.set("fleet", json!(seeds));
-        }
-        if !election.is_null() {
-            plan.set("election", election);
-        }
-        plan.set("payload", json!(payload(self.name)));
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kube-vip.io", "v1alpha1", "MultiCluster"));
-        self.put(kind, &plan.object).await
-    }
-
-    /// Makes a name of the cluster's DNS stand for an address outside of it.
-    async fn name_in_dns(&self, name: &str, address: Ipv4Addr) -> Result<()> {
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
-            "spec": {"clusterIP": "None", "ports": [{"name": "fleet", "port": 9990, "protocol": "TCP"}]}
-        });
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
-            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
-            "ports": [{"name": "fleet", "port": 9990, "protocol": "TCP"}]
-        });
-        self.put(ApiResource::erase::<Service>(&()), &service).await?;
-        self.put(ApiResource::erase::<EndpointSlice>(&()), &slice).await
-    }
-
-    async fn put(&self, kind: ApiResource, object: &Value) -> Result<()> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "default", &kind);
-        let params = PatchParams::apply("kind-test").force();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let patch = Patch::Apply(object);
-        let call = api.patch(name, &params, &patch);
-        timeout(CALL_TIMEOUT, call).await.with_context(|| format!("apply {name}: no answer"))??;
-        Ok(())
-    }
-
-    /// What its API server says of the payload and the member now.
-    pub(crate) fn facts(&self) -> Result<Facts> {
-        let state = self.watch.state();
-        let (uid, _) = state.deployment().context("no payload")?;
-        let term = state.status(self.name, "term").as_i64().unwrap_or_default();
-        Ok(Facts { uid: uid.to_owned(), term, epoch: self.epoch() })
-    }
-
-    /// The epoch of the daemon that serves it.
-    pub(crate) fn epoch(&self) -> i64 {
-        self.watch.state().status(self.name, "epoch").as_i64().unwrap_or_default()
-    }
-
-    /// Runs the container of the node again, with everything that it lost by a stop.
-    pub(crate) async fn wake(&self) -> Result<()> {
-        let node = self.node();
-        let state = run("docker", &["inspect", "-f", "{{.State.Status}}", &node]).await?;
-        match state.trim() {
-            "running" => return Ok(()),
-            "paused" => drop(run("docker", &["unpause", &node]).await?),
-            _ => drop(run("docker", &["start", &node]).await?),
-        }
-        // A stop takes the address from the node, which no load balancer of a cloud would lose.
-        harness(Some((self.name, self.address))).await
-    }
-
-    /// Scales the daemon, and waits until all replicas are there.
-    pub(crate) async fn scale(&self, replicas: i32) -> Result<()> {
-        let replicas = format!("--replicas={replicas}");
-        self.kubectl(&["-n", SYSTEM, "scale", "deployment", DEPLOYMENT, &replicas]).await?;
-        self.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", DEPLOYMENT, "--timeout=55s"]).await?;
-        Ok(())
-    }
-
-    /// The pod whose daemon serves the member.
-    pub(crate) async fn active_pod(&self) -> Result<String> {
-        let lease = format!("flagship.default.{}", self.name);
-        let holder = self
-            .kubectl(&["-n", SYSTEM, "get", "lease", &lease, "-o", "jsonpath={.spec.holderIdentity}"])
-            .await?;
-        let pods = r#"jsonpath={range .items[*]}{.metadata.uid} {.metadata.name}{"\n"}{end}"#;
-        let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "-o", pods]).await?;
-        let found = pods.lines().find_map(|line| line.strip_prefix(holder.trim()));
-        Ok(found.with_context(|| format!("no pod with uid {holder:?} among: {pods}"))?.trim().to_owned())
-    }
-
-    /// Name of the pod whose daemon serves the member, and the daemon's process on the node.
-    pub(crate) async fn active_process(&self) -> Result<(String, String)> {
-        let pod = self.active_pod().await?;
-        let uid = self.kubectl(&["-n", SYSTEM, "get", "pod", &pod, "-o", "jsonpath={.metadata.uid}"]).await?;
-        // The name of its control group has the pod's uid, with dashes or underscores.
-        let script = format!(
-            "for pid in $(pgrep -x flagship); do tr _ - </proc/$pid/cgroup | grep -q {uid} && echo $pid; done; true"
-        );
-        let found = run("docker", &["exec", &self.node(), "bash", "-c", &script]).await?;
-        let pid =
-            found.lines().next().with_context(|| format!("no process of pod {pod} on {}", self.node()))?;
-        Ok((pod, pid.to_owned()))
-    }
-
-    /// Ends daemons that were stopped, so that the kubelet starts them again.
-    async fn end_stopped_processes(&self) -> Result<()> {
-        let script = "pkill -KILL -r T -x flagship; true";
-        run("docker", &["exec", &self.node(), "bash", "-c", script]).await.map(drop)
-    }
-
-    /// Sends a signal to a process of its node.
-    pub(crate) async fn signal(&self, pid: &str, signal: &str) -> Result<()> {
-        run("docker", &["exec", &self.node(), "kill", signal, pid]).await.map(drop)
-    }
-
-    /// `kubectl` as its administrator.
-    pub(crate) async fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let context = format!("kind-{}", self.name);
-        run("kubectl", &[&["--context", &context], args].concat()).await
-    }
-}
-
 /// Not the user's own clusters: a cluster newyork of theirs is refused, never touched.
 fn state_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind")
 }
 
 /// Makes or repairs a cluster; without one loads the daemon of this checkout into both.
-async fn harness(cluster: Option<(&str, Ipv4Addr)>) -> Result<()> {
+pub(crate) async fn harness(cluster: Option<(&str, Ipv4Addr)>) -> Result<()> {
     let arguments = kind::Arguments {
         state_dir: state_dir(),
         name: cluster.map(|(name, _)| name.to_owned()),
@@ -404,63 +226,6 @@ async fn load_payload_image(clusters: &[&str]) -> Result<()> {
         run("kind", &["load", "docker-image", &web_image(), "--name", name]).await?;
     }
     Ok(())
-}
-
-fn web_image() -> String {
-    std::env::var("KIND_WEB_IMAGE").unwrap_or_else(|_| WEB_IMAGE.to_owned())
-}
-
-/// A Deployment and the LoadBalancer Service before it. Its pods need a moment to end, as those of a database do.
-fn payload(cluster: &str) -> String {
-    let labels = json!({"app": "web"});
-    let container = json!({
-        "name": "web", "image": web_image(), "imagePullPolicy": "IfNotPresent", "args": ["serve"],
-        "env": [{"name": "CLUSTER", "value": cluster}],
-        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
-    });
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "labels": labels},
-        "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": {
-            "metadata": {"labels": labels},
-            "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]}
-        }}
-    });
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": labels},
-        "spec": {"type": "LoadBalancer", "selector": labels, "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]}
-    });
-    format!("{deployment}\n---\n{service}\n")
-}
-
-/// The load balancer before the payload: gives each Service that wants an address the cluster's own, on which the node
-/// listens already. One that is installed in the cluster comes first or agrees.
-async fn give_addresses(client: Client, address: Ipv4Addr) {
-    let api: Api<Service> = Api::namespaced(client, "default");
-    let status =
-        json!({"status": {"loadBalancer": {"ingress": [{"ip": address.to_string(), "ipMode": "VIP"}]}}});
-    loop {
-        let services = timeout(CALL_TIMEOUT, api.list(&ListParams::default())).await;
-        for service in services.ok().and_then(Result::ok).into_iter().flatten() {
-            if wants_address(&service) {
-                let patch = Patch::Merge(&status);
-                let params = PatchParams::default();
-                let call =
-                    api.patch_status(service.metadata.name.as_deref().unwrap_or_default(), &params, &patch);
-                // Refused or lost: the next look tries again.
-                let _ = timeout(CALL_TIMEOUT, call).await;
-            }
-        }
-        sleep(LOOK_EVERY).await;
-    }
-}
-
-fn wants_address(service: &Service) -> bool {
-    let wanted = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
-    let given = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    wanted
-        && given.and_then(|given| given.ingress.as_ref()).is_none_or(Vec::is_empty)
-        && !service.name_any().is_empty()
 }
 
 fn ready(conditions: &Value) -> bool {

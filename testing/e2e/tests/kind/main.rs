@@ -12,6 +12,7 @@
 mod fault;
 mod lab;
 mod probe;
+mod site;
 mod table;
 mod witness;
 
@@ -87,7 +88,7 @@ fn tell(line: &str) {
 /// From the steady state through the fault and back to the steady state.
 async fn one(lab: &Lab, promise: Promise, fault: Fault) -> Result<Row> {
     tell(&format!("== {}", fault.name()));
-    let before = lab.steady_with_fresh_standby().await?;
+    let before = lab.steady_with_fresh_daemons().await?;
     let measured = fault.strike(lab, promise, &before).await?;
     Ok(measured)
 }

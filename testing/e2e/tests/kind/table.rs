@@ -12,9 +12,20 @@ use crate::lab::Promise;
 use crate::probe::Dialled;
 use crate::tell;
 
+/// What the leader's status said before a fault.
+#[derive(Debug)]
+pub(crate) struct Before {
+    /// The condition `SplitBrainProtected`, with its reason.
+    pub(crate) protected: String,
+    /// How long a failover takes at the most.
+    pub(crate) announced: Duration,
+}
+
 /// What one fault did.
 #[derive(Debug)]
 pub(crate) struct Row {
+    /// What was said of it in advance.
+    pub(crate) before: Before,
     /// Who led while the fault lasted, as far as anybody could ask.
     pub(crate) leader: String,
     /// From the fault to the payload's Deployment on the other cluster's API server; `None`: it never came there.
@@ -79,29 +90,41 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| fault on sheffield, which leads | leads meanwhile | payload created elsewhere | first answer there | nobody answered | both answered: during, after | both had pods after | objects, pods in two clusters | a dial to its daemon | leads in the end |"
-        )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|")?;
+        let columns = columns(self.promise);
+        let heads: Vec<_> = columns.iter().map(|(head, _)| *head).collect();
+        writeln!(f, "| fault on sheffield, which leads | {} |", heads.join(" | "))?;
+        writeln!(f, "|---|{}", "---|".repeat(columns.len()))?;
         for (name, row) in &self.rows {
-            writeln!(
-                f,
-                "| {name} | {} | {} | {} | {} | {}, {} | {} | {}, {} | {} | {} |",
-                row.leader,
-                seconds(row.created),
-                seconds(row.answered),
-                seconds(Some(row.interruption)),
-                seconds(Some(row.twice_during)),
-                seconds(Some(row.twice_after)),
-                seconds(Some(row.overlap_after)),
-                row.audit.objects,
-                row.audit.pods,
-                row.dialled,
-                row.leader_after
-            )?;
+            let cells: Vec<_> = columns.iter().map(|(_, cell)| cell(row)).collect();
+            writeln!(f, "| {name} | {} |", cells.join(" | "))?;
         }
         Ok(())
+    }
+}
+
+/// A head, and what a row has under it.
+type Column = (&'static str, fn(&Row) -> String);
+
+fn columns(promise: Promise) -> Vec<Column> {
+    let leader: Column = ("leads meanwhile", |row| row.leader.clone());
+    let created: Column = ("payload created elsewhere", |row| seconds(row.created));
+    let announced: Column = ("announced at most", |row| format!("{} s", row.before.announced.as_secs()));
+    let answered: Column = ("first answer there", |row| seconds(row.answered));
+    let silence: Column = ("nobody answered", |row| seconds(Some(row.interruption)));
+    let twice: Column = ("both answered: during, after", |row| {
+        format!("{}, {}", seconds(Some(row.twice_during)), seconds(Some(row.twice_after)))
+    });
+    let overlap: Column = ("both had pods after", |row| seconds(Some(row.overlap_after)));
+    let objects: Column = ("objects in two clusters", |row| row.audit.objects.to_string());
+    let pods: Column = ("pods in two clusters", |row| row.audit.pods.to_string());
+    let protected: Column = ("`SplitBrainProtected` before", |row| row.before.protected.clone());
+    let dialled: Column = ("a dial to its daemon", |row| row.dialled.to_string());
+    let after: Column = ("leads in the end", |row| row.leader_after.clone());
+    match promise {
+        Promise::Availability => vec![leader, created, answered, silence, twice, overlap, dialled, after],
+        Promise::Quorum => {
+            vec![protected, leader, created, announced, answered, silence, twice, objects, pods, after]
+        }
     }
 }
 
