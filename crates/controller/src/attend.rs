@@ -102,7 +102,16 @@ fn worker_ended(ended: &Result<(), TaskError>) -> Happening {
 impl Tenure {
     /// Until the node has to end.
     pub(crate) async fn attend(&mut self, member: &mut Member) -> Outcome {
-        let mut attention = Attention::default();
+        self.attend_with(member, Attention::default()).await
+    }
+
+    /// The same, for a member that is given up from the start.
+    pub(crate) async fn attend_departing(&mut self, member: &mut Member, departure: Departure) -> Outcome {
+        member.node.tell(Command::Retire(ResignReason::Operator)).await;
+        self.attend_with(member, Attention { departure: Some(departure), ..Attention::default() }).await
+    }
+
+    async fn attend_with(&mut self, member: &mut Member, mut attention: Attention) -> Outcome {
         let (mut changed, mut directive) = (member.node.changed(), member.node.directive());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -38,6 +38,8 @@ pub(crate) struct Departure {
     pub why: Why,
     since: Instant,
     was_leader: bool,
+    /// Its node has only just joined: others are met yet.
+    meets_heirs: bool,
     stopped_at: Option<Instant>,
     hurried: bool,
 }
@@ -45,7 +47,12 @@ pub(crate) struct Departure {
 impl Departure {
     pub(crate) fn new(why: Why, role: Role, now: Instant) -> Self {
         let was_leader = matches!(role, Role::Leader | Role::Stopping);
-        Self { why, since: now, was_leader, stopped_at: None, hurried: false }
+        Self { why, since: now, was_leader, meets_heirs: false, stopped_at: None, hurried: false }
+    }
+
+    /// Of a daemon that ends and whose payload was stopped already: all that is left is to say so.
+    pub(crate) fn of_stopped(now: Instant) -> Self {
+        Self { meets_heirs: true, ..Self::new(Why::Shutdown, Role::Stopping, now) }
     }
 
     /// Mode Quorum: whether a planned stop has to become one at once, as the daemon ends before it would be over and
@@ -76,7 +83,7 @@ impl Departure {
         }
         let stopped_at = *self.stopped_at.get_or_insert(now);
         !self.was_leader
-            || !has_heirs(snapshot)
+            || !(self.meets_heirs || has_heirs(snapshot))
             || snapshot.leader.as_ref().is_some_and(|leader| *leader != snapshot.member)
             || now.duration_since(stopped_at) >= SUCCESSOR_WAIT
     }

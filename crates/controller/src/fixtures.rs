@@ -122,6 +122,8 @@ pub(crate) fn snapshot() -> Snapshot {
         directive: Directive::Run { term: Term(7), resumed: false },
         config: FleetConfig::default(),
         stop_grace: FleetConfig::default().stop_grace,
+        restart_grace: FleetConfig::default().restart_grace,
+        silence_floor: std::time::Duration::from_secs(3),
         ascent: None,
         successor: None,
         lapse: None,

@@ -2,15 +2,14 @@
 
 use flagship_k8s_api::{ConditionType, HookPoint};
 use flagship_node::{Directive, MemberSnapshot, Snapshot, State};
-use flagship_types::{MemberName, Mode, Role};
+use flagship_types::{MemberName, Role};
 use jiff::Timestamp;
 
-use crate::fence::Fence;
 use crate::happenings;
 use crate::member;
 use crate::progress::{Activity, Validity};
+use crate::protection::{config_in_force, fenced, split_brain_protected};
 use crate::request::Reachability;
-use crate::second::Second;
 use crate::status::{View, leads};
 use crate::status_writer::Judgement;
 
@@ -58,11 +57,16 @@ pub(crate) fn is_ready(judgement: &Judgement) -> bool {
     judgement.which == ConditionType::Ready && judgement.status == Some(true)
 }
 
-fn judgement(which: ConditionType, status: bool, reason: &str, message: impl Into<String>) -> Judgement {
+pub(crate) fn judgement(
+    which: ConditionType,
+    status: bool,
+    reason: &str,
+    message: impl Into<String>,
+) -> Judgement {
     Judgement { which, status: Some(status), reason: reason.into(), message: message.into() }
 }
 
-fn unknown(which: ConditionType, reason: &str, message: impl Into<String>) -> Judgement {
+pub(crate) fn unknown(which: ConditionType, reason: &str, message: impl Into<String>) -> Judgement {
     Judgement { status: None, ..judgement(which, false, reason, message) }
 }
 
@@ -341,120 +345,6 @@ fn payload_applied(view: &View<'_>) -> Judgement {
     }
 }
 
-fn split_brain_protected(view: &View<'_>) -> Judgement {
-    let which = ConditionType::SplitBrainProtected;
-    if let Some(snapshot) = view.snapshot.filter(|snapshot| !snapshot.other_leaders.is_empty()) {
-        let others = names(&snapshot.other_leaders.iter().collect::<Vec<_>>());
-        let message = format!("{others} leads too: one of the two gives up its payload now");
-        return judgement(which, false, "SplitBrain", message);
-    }
-    let Some(snapshot) = view.snapshot else {
-        return judgement(which, false, "NotStarted", "this member does not take part in its fleet yet");
-    };
-    if snapshot.config.mode == Mode::Availability {
-        let message = "the fleet runs in Availability mode: members that cannot reach each other each elect a leader, and \
-                       both payloads run until they meet again. To be protected: spec.election.mode Quorum with an odd \
-                       number of spec.election.voters (a witness may be one), and two replicas of the daemon";
-        return judgement(which, false, "Availability", message);
-    }
-    let alone = "a payload that runs here goes on while another cluster takes over";
-    let remedy = "Or fence the old leader off before another one is promoted (spec.hooks.beforePromote of each member)";
-    match view.second {
-        Second::On { node } => {
-            let message = format!(
-                "a majority of the voters grants the lead, and should this replica die or hang, the one on node {node} \
-                 goes on or stops the payload in time. Not if both are lost or no API server answers here"
-            );
-            judgement(which, true, "SecondReplica", message)
-        }
-        Second::Missing { .. } | Second::Beside { .. } | Second::Unknown if is_fenced_off(view) => {
-            let message = "a majority of the voters grants the lead, and this member is promoted only after \
-                           spec.hooks.beforePromote has fenced the old leader off. It holds for the whole fleet if every \
-                           member has such a hook, or a second replica of its daemon";
-            judgement(which, true, "FencingHook", message)
-        }
-        Second::Beside { here: Some(here) } => {
-            let message = format!(
-                "a majority of the voters grants the lead, and should this replica die or hang, the other one goes on or \
-                 stops the payload in time, but both are on node {here}: should they be lost with it, what runs on other \
-                 nodes here goes on while another cluster takes over: let one of them run on another node. {remedy}"
-            );
-            judgement(which, false, "OneNode", message)
-        }
-        Second::Missing { here } => {
-            let message = format!(
-                "a majority of the voters grants the lead, but should the only replica of the daemon here, on node {here}, \
-                 die or hang, {alone}: run a second one on another node (kubectl --namespace \
-                 kube-vip-multi-cluster-system scale deployment kube-vip-multi-cluster-controller-manager --replicas=2). \
-                 {remedy}"
-            );
-            judgement(which, false, "OneReplica", message)
-        }
-        Second::Unknown | Second::Beside { here: None } => {
-            let message = format!(
-                "a majority of the voters grants the lead, but whether a second replica of the daemon is ready is not \
-                 known, and should this one die or hang without one, {alone}: give the daemon its node's name in \
-                 NODE_NAME, as deploy/manager.yaml does. {remedy}"
-            );
-            judgement(which, false, "NodeUnknown", message)
-        }
-    }
-}
-
-/// Whether the old leader is fenced off before this member is promoted, or else it is not.
-fn is_fenced_off(view: &View<'_>) -> bool {
-    let hook = view.settings.and_then(|settings| settings.hooks.before_promote.as_ref());
-    hook.is_some_and(|hook| hook.must_succeed)
-}
-
-/// Only if it is asked for.
-fn fenced(fence: &Fence) -> Option<Judgement> {
-    let which = ConditionType::Fenced;
-    match fence {
-        Fence::Off => None,
-        Fence::Pending => {
-            Some(judgement(which, false, "NotYet", "the admission policy is being written to the API server"))
-        }
-        Fence::Up { tells_processes: true } => {
-            let message = "the API server refuses writes to the payload by another process of this member than the one that \
-                           serves it, and of an older term";
-            Some(judgement(which, true, "AdmissionPolicy", message))
-        }
-        Fence::Up { tells_processes: false } => {
-            let message = "the API server refuses writes to the payload of an older term. It cannot tell processes of this \
-                           member apart, as this daemon's token is of no pod";
-            Some(judgement(which, true, "TermOnly", message))
-        }
-        Fence::Missing { reason, message } => Some(judgement(which, false, reason, message.clone())),
-    }
-}
-
-fn config_in_force(view: &View<'_>) -> Judgement {
-    let which = ConditionType::ConfigInForce;
-    let Some(snapshot) = view.snapshot else {
-        return unknown(which, "NotStarted", "this member does not take part in its fleet yet");
-    };
-    if let Some(conflict) = &snapshot.config_conflict {
-        return judgement(which, false, "Differs", conflict.clone());
-    }
-    if let Some(because) = &snapshot.voters_refused {
-        let message = format!(
-            "spec.election of this object, which leads, is not in force yet: {because}. Until that changes: {}",
-            happenings::election_mode(&snapshot.config)
-        );
-        return judgement(which, false, "VotersRefused", message);
-    }
-    let equal = "the fleet uses this object's election settings";
-    match snapshot.config_missing.as_slice() {
-        [] => judgement(which, true, "Equal", equal),
-        missing => {
-            let missing = names(&missing.iter().collect::<Vec<_>>());
-            let message = format!("{equal}; not stored yet by {missing}");
-            judgement(which, true, "NotStoredByAll", message)
-        }
-    }
-}
-
 /// A number of objects, for people.
 pub(crate) fn objects(count: usize) -> String {
     match count {
@@ -474,7 +364,7 @@ fn rank(snapshot: &Snapshot, name: &MemberName) -> String {
     member.and_then(|member| member.rank).map_or_else(|| "unknown".into(), |rank| rank.to_string())
 }
 
-fn names<T: std::fmt::Display>(all: &[&T]) -> String {
+pub(crate) fn names<T: std::fmt::Display>(all: &[&T]) -> String {
     let mut text = all.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if all.len() > MAX_NAMED {
         text.push_str(&format!(" and {} more", all.len() - MAX_NAMED));

@@ -4,10 +4,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use flagship_k8s_api::{MultiClusterStatus, Settings};
-use flagship_node::{ElectionSpec, KnownMember, MachineConfig, NodeSpec, Restored, State};
+use flagship_node::{ElectionRecord, ElectionSpec, KnownMember, MachineConfig, NodeSpec, Restored, State};
 use flagship_types::{Epoch, MemberName, PeerAddress, Term};
 
 use crate::memory;
+use crate::status_writer::Start;
 
 /// What the node reads of the object.
 pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
@@ -75,11 +76,11 @@ pub(crate) fn known_members(status: &MultiClusterStatus, own: &MemberName) -> Ve
 pub(crate) fn machine_config(
     settings: &Settings,
     member: &MemberName,
-    epoch: Epoch,
-    status: &MultiClusterStatus,
+    start: &Start,
+    record: Option<ElectionRecord>,
     found_running: Option<Term>,
 ) -> MachineConfig {
-    let record = memory::restore(status, &settings.callsign);
+    let Start { epoch, status } = start;
     // Whom another fleet knew is nobody here.
     let same_fleet = status.callsign.as_deref().is_none_or(|stored| stored == settings.callsign.as_str());
     let known = if same_fleet { known_members(status, member) } else { Vec::new() };
@@ -89,7 +90,7 @@ pub(crate) fn machine_config(
     MachineConfig {
         callsign: settings.callsign.clone(),
         member: member.clone(),
-        epoch,
+        epoch: *epoch,
         wall_ms: flagship_node::wall_ms(),
         spec: node_spec(settings),
         restored: Restored {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use flagship_k8s_api::{ConfigurationStatus, FailedLead, MultiClusterStatus, VoteStatus, exact_duration};
+use flagship_k8s_api::{
+    ConfigurationStatus, FailedLead, FieldError, MultiClusterStatus, VoteStatus, exact_duration,
+};
 use flagship_node::{DurableRecord, ElectionRecord, Lapse, Promise, Vote};
 use flagship_types::{Callsign, Epoch, MemberName, Term, parse_duration};
 use jiff::Timestamp;
@@ -29,43 +31,76 @@ pub(crate) fn next_epoch(status: &MultiClusterStatus, wall_ms: u64) -> Epoch {
 
 /// The record an earlier process left, or `None` if there is none for this fleet. A record of another fleet says
 /// nothing about this one, and its configuration must not get into it.
-pub(crate) fn restore(status: &MultiClusterStatus, callsign: &Callsign) -> Option<ElectionRecord> {
+///
+/// # Errors
+/// A field of it is missing or is not what a daemon writes: a person or a damaged backup wrote it. Who went by a guess
+/// might vote twice in one term, or lead without the lease that its fleet asks for.
+pub(crate) fn restore(
+    status: &MultiClusterStatus,
+    callsign: &Callsign,
+) -> Result<Option<ElectionRecord>, FieldError> {
     if status.callsign.as_deref().is_some_and(|stored| stored != callsign.as_str()) {
-        return None;
+        return Ok(None);
     }
-    let config = status.configuration.as_ref().and_then(ConfigurationStatus::to_config);
-    let term = term(status.term);
-    if config.is_none() && term.is_none() && status.vote.is_none() {
-        return None;
-    }
-    let name = |name: &String| MemberName::new(name).ok();
-    let vote = status.vote.as_ref().and_then(|vote| {
-        Some(Vote { term: self::term(Some(vote.term))?, candidate: name(&vote.candidate)? })
-    });
-    // Somebody may have edited it.
-    let lasting = |text: &Option<String>| {
-        text.as_deref().and_then(|text| parse_duration(text).ok()).map(|time| time.min(Promise::LONGEST))
+    let term = stored_term("status.term", status.term)?;
+    let held = stored_term("status.heldTerm", status.held_term)?;
+    let stopping = stored_term("status.stopping", status.stopping)?;
+    let vote = status.vote.as_ref();
+    let Some(configuration) = &status.configuration else {
+        if term.or(held).or(stopping).is_none() && vote.is_none() && status.replaced_configuration.is_none() {
+            return Ok(None);
+        }
+        let message = "is missing, though the terms or the vote that are stored with it are there";
+        return Err(FieldError::new("status.configuration", message));
     };
-    let promise = status.vote.as_ref().and_then(|vote| {
-        Some(Promise { lease: lasting(&vote.lease_duration)?, stop_grace: lasting(&vote.stop_grace)? })
-    });
-    Some(ElectionRecord {
+    let replaced = status.replaced_configuration.as_ref();
+    let name = |name: &String| MemberName::new(name).ok();
+    Ok(Some(ElectionRecord {
         version: 0,
-        vote,
-        promise,
-        held: held(status),
-        stopping: self::term(status.stopping),
+        vote: vote.map(stored_vote).transpose()?,
+        promise: vote.map(stored_promise).transpose()?.flatten(),
+        held,
+        stopping,
         term: term.unwrap_or(Term::NONE),
+        // For people, too; who reads nonsense knows of no leader and asks.
         leader: status.leader.as_ref().and_then(name),
-        config: config.unwrap_or_default(),
-        replaced: status
-            .replaced_configuration
-            .as_ref()
-            .and_then(ConfigurationStatus::to_config)
-            .map(Box::new),
+        config: configuration.parse("status.configuration")?,
+        replaced: replaced.map(|old| old.parse("status.replacedConfiguration")).transpose()?.map(Box::new),
+        // Nonsense was nobody: who is not forgotten is waited for.
         forgotten: status.forgotten.iter().filter_map(name).collect(),
         chosen: status.chosen,
-    })
+    }))
+}
+
+fn stored_term(path: &str, number: Option<i64>) -> Result<Option<Term>, FieldError> {
+    let Some(number) = number else { return Ok(None) };
+    let number = u64::try_from(number).map_err(|_| {
+        FieldError::new(path, format!("is {number}: a term from 1 is expected, or 0 for none"))
+    })?;
+    Ok((number > 0).then_some(Term(number)))
+}
+
+fn stored_vote(vote: &VoteStatus) -> Result<Vote, FieldError> {
+    let term = stored_term("status.vote.term", Some(vote.term))?;
+    let term = term.ok_or_else(|| FieldError::new("status.vote.term", "is 0: a term from 1 is expected"))?;
+    let candidate = MemberName::new(&vote.candidate);
+    let candidate = candidate.map_err(|error| FieldError::new("status.vote.candidate", error))?;
+    Ok(Vote { term, candidate })
+}
+
+/// Only in mode Quorum a vote is a promise.
+fn stored_promise(vote: &VoteStatus) -> Result<Option<Promise>, FieldError> {
+    let lasting = |field: &str, text: &Option<String>| {
+        let time = text.as_deref().map(parse_duration).transpose();
+        let time = time.map_err(|error| FieldError::new(format!("status.vote.{field}"), error))?;
+        Ok(time.map(|time| time.min(Promise::LONGEST)))
+    };
+    match (lasting("leaseDuration", &vote.lease_duration)?, lasting("stopGrace", &vote.stop_grace)?) {
+        (Some(lease), Some(stop_grace)) => Ok(Some(Promise { lease, stop_grace })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(FieldError::new("status.vote.stopGrace", "is missing beside leaseDuration")),
+        (None, Some(_)) => Err(FieldError::new("status.vote.leaseDuration", "is missing beside stopGrace")),
+    }
 }
 
 /// What an earlier process wrote of its failures as a leader. Whoever edited it: the election bounds the time.
@@ -195,22 +230,51 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let mut status = MultiClusterStatus { leader: Some("newyork".into()), ..Default::default() };
         store(&mut status, &record(), &fleet("federation"));
-        let back = restore(&status, &fleet("federation")).unwrap();
+        let back = restore(&status, &fleet("federation")).unwrap().unwrap();
         assert_eq!(back, ElectionRecord { version: 0, ..record().election });
     }
 
     #[test]
     fn a_fresh_object_has_no_record() {
-        assert_eq!(restore(&MultiClusterStatus::default(), &fleet("f")), None);
+        assert_eq!(restore(&MultiClusterStatus::default(), &fleet("f")), Ok(None));
     }
 
     #[test]
     fn a_record_of_another_fleet_is_not_believed() {
         let mut status = MultiClusterStatus::default();
         store(&mut status, &record(), &fleet("federation"));
-        assert_eq!(restore(&status, &fleet("other")), None);
+        assert_eq!(restore(&status, &fleet("other")), Ok(None));
         forget(&mut status);
         assert_eq!((status.epoch, status.vote, status.term), (Some(123), None, None));
+    }
+
+    #[test]
+    fn nothing_is_restored_from_a_guess() {
+        let damaged = |damage: fn(&mut MultiClusterStatus)| {
+            let mut status = MultiClusterStatus::default();
+            store(&mut status, &record(), &fleet("federation"));
+            damage(&mut status);
+            restore(&status, &fleet("federation")).unwrap_err().path
+        };
+        type Damage = fn(&mut MultiClusterStatus);
+        let table: [(&str, Damage); 11] = [
+            ("term", |status| status.term = Some(-1)),
+            ("heldTerm", |status| status.held_term = Some(-7)),
+            ("stopping", |status| status.stopping = Some(i64::MIN)),
+            ("configuration", |status| status.configuration = None),
+            ("configuration.mode", |status| status.configuration.as_mut().unwrap().mode = "quorum".into()),
+            ("replacedConfiguration.failback", |status| {
+                status.replaced_configuration.as_mut().unwrap().failback = String::new();
+            }),
+            ("vote.term", |status| status.vote.as_mut().unwrap().term = 0),
+            ("vote.term", |status| status.vote.as_mut().unwrap().term = -3),
+            ("vote.candidate", |status| status.vote.as_mut().unwrap().candidate = "new york".into()),
+            ("vote.leaseDuration", |status| status.vote.as_mut().unwrap().lease_duration = Some("?".into())),
+            ("vote.stopGrace", |status| status.vote.as_mut().unwrap().stop_grace = None),
+        ];
+        for (path, damage) in table {
+            assert_eq!(damaged(damage), format!("status.{path}"));
+        }
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::time::Duration;
 use flagship_k8s_api::{HookPoint, Settings};
 use flagship_node::{Directive, NodeHandle};
 use flagship_payload::{Cluster, Inventory, Owner, PodGrace, Tracker};
-use flagship_types::MemberName;
+use flagship_types::{MemberName, Term};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug};
 
@@ -23,7 +24,7 @@ use crate::lease::LeaseWatch;
 use crate::progress::{Activity, Progress, Validity};
 use crate::request::Caller;
 use crate::status_writer::StatusHandle;
-use crate::stopping::pods_grace;
+use crate::stopping::ends_at_once;
 use crate::tenure::AbortOnDrop;
 use crate::worker::Context;
 
@@ -78,6 +79,8 @@ pub(crate) struct PayloadWorker {
     pub(crate) background: Background,
     /// It applied the payload once, and so held the lead.
     pub(crate) ran: AtomicBool,
+    /// Since when the payload of a term has to end at once.
+    pub(crate) hurried: Mutex<Option<(Term, Instant)>>,
     directive: watch::Receiver<Directive>,
     targets: watch::Receiver<Target>,
 }
@@ -120,6 +123,7 @@ impl PayloadWorker {
             told: Mutex::default(),
             background,
             ran: AtomicBool::new(false),
+            hurried: Mutex::default(),
             targets,
         };
         let forward = forward(tracker.subscribe(), progress);
@@ -228,8 +232,7 @@ impl PayloadWorker {
     /// Whether what runs has to end at once.
     fn is_hasty(&self, directive: &Directive) -> bool {
         let Directive::Stop { reason, .. } = directive else { return false };
-        let snapshot = self.node.snapshot();
-        pods_grace(*reason, snapshot.quorum, snapshot.stop_grace).is_some()
+        ends_at_once(*reason, self.node.snapshot().quorum)
     }
 
     /// The gate of one step. It closes when the step is overtaken.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagship_k8s_api::{FieldError, MultiCluster, MultiClusterStatus, Settings};
+use flagship_node::ElectionRecord;
 use flagship_payload::Inventory;
 use flagship_types::Term;
 use tracing::{debug, info, warn};
 
 use crate::discovery::{self, DiscoveryError};
 use crate::finalizer;
+use crate::memory;
 use crate::request::CallError;
 use crate::status::Stall;
 use crate::status_writer::{Start, StatusHandle, StatusWriter, WriteError};
@@ -37,6 +39,8 @@ pub(crate) struct Ready {
     pub object: Arc<MultiCluster>,
     pub settings: Settings,
     pub start: Start,
+    /// What an earlier process stored.
+    pub record: Option<ElectionRecord>,
     pub inventory: Inventory,
     pub found: Option<Term>,
 }
@@ -50,22 +54,42 @@ enum PrepareError {
     Status(#[from] WriteError),
     #[error("cannot find out what runs here: {0}")]
     Inventory(#[from] DiscoveryError),
+    #[error("what an earlier process stored is damaged: {0}")]
+    Record(#[from] FieldError),
 }
 
 impl PrepareError {
-    /// What to show if somebody has to give the daemon a right first; `None` if it may pass by itself.
-    fn stall(&self, namespace: &str) -> Option<Stall> {
+    /// What to show if somebody has to do something first; `None` if it may pass by itself.
+    fn stall(&self, Identity { namespace, name, .. }: &Identity) -> Option<Stall> {
         let (code, remedy) = match self {
             Self::Finalizer(error) | Self::Status(WriteError::Call(error)) => {
                 (error.code(), "the ClusterRole in deploy/install.yaml has that right".to_owned())
             }
             Self::Status(_) => return None,
+            Self::Record(_) => {
+                let message = format!("{self}. {}", record_remedy(namespace, name));
+                return Some(Stall { reason: "DamagedStatus".into(), message });
+            }
             Self::Inventory(error) => (error.code(), payload_rights(namespace, &error.to_string())),
         };
         let message = format!("this member cannot start: {self}. {remedy}");
         (code == 403).then(|| Stall { reason: "Forbidden".into(), message })
     }
 }
+
+/// What to do about a record that cannot be read. Without one the member asks the others before it votes; half of one
+/// would be a guess.
+fn record_remedy(namespace: &str, name: &str) -> String {
+    format!(
+        "Until it is mended this member takes no part in its fleet: it would vote and lead by a guess. Write the right value \
+         (the other members' status.configuration is the same at the same version), or have this member forget its record \
+         and ask the others for theirs: kubectl patch multicluster {name} --namespace {namespace} --subresource=status \
+         --type=merge --patch '{FORGET_RECORD}'"
+    )
+}
+
+/// Everything that is read as one record.
+const FORGET_RECORD: &str = r#"{"status":{"configuration":null,"replacedConfiguration":null,"vote":null,"term":null,"heldTerm":null,"stopping":null}}"#;
 
 /// How the daemon gets what it needs for payloads in a namespace.
 fn payload_rights(namespace: &str, refusal: &str) -> String {
@@ -105,9 +129,12 @@ impl Tenure {
             }
             Err(error) => {
                 warn!(%error, "cannot start this member yet");
-                if let Some(stall) = error.stall(&self.identity.namespace) {
+                if let Some(stall) = error.stall(&self.identity) {
                     let object = self.object.borrow().clone();
                     self.stalled(&object, stall);
+                }
+                if matches!(error, PrepareError::Record(_)) && finalizer::is_deleting(&self.object.borrow()) {
+                    return Prepared::Leftovers;
                 }
                 let time = self.retry;
                 self.retry = (time * 2).min(MAX_RETRY);
@@ -133,8 +160,13 @@ impl Tenure {
         finalizer::add(&self.api, &self.caller, &object).await.map_err(PrepareError::Finalizer)?;
         let start = match self.unused.take() {
             Some(start) => start,
-            None => status.begin().await?,
+            None => {
+                // As long as it cannot be read, nothing is written for it.
+                memory::restore(&status.read().await?, &settings.callsign)?;
+                status.begin().await?
+            }
         };
+        let record = memory::restore(&start.status, &settings.callsign)?;
         self.chronicle.restore(&start.status);
         let (inventory, found) = match self.discover(&start.status).await {
             Ok(discovered) => discovered,
@@ -151,7 +183,7 @@ impl Tenure {
             status.forget_record().await?;
         }
         let settings = self.located(settings).await;
-        Ok(Prepared::Ready(Box::new(Ready { object, settings, start, inventory, found })))
+        Ok(Prepared::Ready(Box::new(Ready { object, settings, start, record, inventory, found })))
     }
 
     pub(crate) async fn open_status(&mut self) -> Result<StatusHandle, WriteError> {

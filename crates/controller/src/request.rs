@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use flagship_k8s_api::LOCAL_LEASE;
 use jiff::Timestamp;
 
 use crate::ports::Observer;
@@ -12,9 +13,9 @@ use crate::ports::Observer;
 /// The longest any single call may take. Long enough for a loaded API server, short enough that a mute one is
 /// noticed before people do.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A member whose last answer is older than this says that its API server is down. Leases are renewed every
-/// 0.5 s, so this is four renewals.
-pub(crate) const REACH_WINDOW: Duration = Duration::from_secs(2);
+/// A member whose last answer is older than this says that its API server is down: as long as its Lease lasts, which is
+/// renewed four times in that.
+pub(crate) const REACH_WINDOW: Duration = LOCAL_LEASE;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]

@@ -149,4 +149,4 @@ fn member_status(member: &MemberSnapshot, wall: Timestamp, boot: Instant) -> Mem
 
 #[cfg(test)]
 #[path = "status_tests.rs"]
-mod tests;
+pub(crate) mod tests;

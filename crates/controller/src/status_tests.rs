@@ -7,7 +7,7 @@ use crate::fixtures::{peer, settings, snapshot};
 use crate::progress::{Activity, Validity};
 use crate::status_writer::Judgement;
 
-fn running() -> Progress {
+pub(crate) fn running() -> Progress {
     let entry = InventoryEntry {
         group: "apps".into(),
         version: "v1".into(),
@@ -36,20 +36,20 @@ fn standby() -> Snapshot {
     snapshot
 }
 
-struct Scene {
-    snapshot: Option<Snapshot>,
+pub(crate) struct Scene {
+    pub(crate) snapshot: Option<Snapshot>,
     progress: Progress,
     reach: Reachability,
     stall: Option<Stall>,
     service: Option<Trouble>,
-    second: Second,
+    pub(crate) second: Second,
     fence: Fence,
-    settings: Settings,
+    pub(crate) settings: Settings,
     gates: Gates,
 }
 
 impl Scene {
-    fn new(snapshot: Snapshot, progress: Progress) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, progress: Progress) -> Self {
         Self {
             snapshot: Some(snapshot),
             progress,
@@ -87,7 +87,7 @@ impl Scene {
         })
     }
 
-    fn says(&self, which: ConditionType) -> (Option<bool>, String, String) {
+    pub(crate) fn says(&self, which: ConditionType) -> (Option<bool>, String, String) {
         let picture = self.picture();
         let found = picture.judgements.iter().find(|judgement| judgement.which == which);
         let found = found.unwrap_or_else(|| panic!("{which:?} is not set"));
@@ -145,56 +145,6 @@ fn the_fence_is_spoken_of_only_when_it_is_asked_for() {
     assert!(message.contains("term"), "{message}");
     scene.fence = Fence::Up { tells_processes: true };
     assert_eq!(scene.says(ConditionType::Fenced).1, "AdmissionPolicy");
-}
-
-#[test]
-fn only_a_majority_with_a_second_replica_protects() {
-    let mut scene = Scene::new(snapshot(), running());
-    let says = |scene: &Scene| {
-        let (status, reason, message) = scene.says(ConditionType::SplitBrainProtected);
-        (status.unwrap(), reason, message)
-    };
-    scene.second = Second::On { node: "n2".into() };
-    let (protected, reason, message) = says(&scene);
-    assert_eq!((protected, reason.as_str()), (false, "Availability"));
-    assert!(message.contains("spec.election.mode"), "it says what is missing: {message}");
-    scene.snapshot.as_mut().unwrap().config.mode = flagship_types::Mode::Quorum;
-    let (protected, reason, message) = says(&scene);
-    assert_eq!((protected, reason.as_str()), (true, "SecondReplica"));
-    assert!(message.contains("node n2"), "{message}");
-    scene.second = Second::Missing { here: "n1".into() };
-    let (protected, reason, message) = says(&scene);
-    assert_eq!((protected, reason.as_str()), (false, "OneReplica"));
-    assert!(message.contains("node n1") && message.contains("--replicas=2"), "{message}");
-    scene.second = Second::Beside { here: Some("n1".into()) };
-    let (protected, reason, message) = says(&scene);
-    assert_eq!((protected, reason.as_str()), (false, "OneNode"), "it would be lost with the node");
-    assert!(message.contains("node n1") && !message.contains("only replica"), "{message}");
-    scene.second = Second::Beside { here: None };
-    assert_eq!(says(&scene).1, "NodeUnknown");
-    scene.second = Second::Unknown;
-    let (protected, reason, message) = says(&scene);
-    assert_eq!((protected, reason.as_str()), (false, "NodeUnknown"));
-    assert!(message.contains("NODE_NAME"), "{message}");
-    let hook = |policy| flagship_k8s_api::HookSpec {
-        url: "https://fence.example.com/off".into(),
-        failure_policy: Some(policy),
-        ..Default::default()
-    };
-    for (policy, fenced) in
-        [(flagship_k8s_api::FailurePolicy::Ignore, false), (flagship_k8s_api::FailurePolicy::Fail, true)]
-    {
-        let mut spec = crate::fixtures::spec();
-        spec.hooks.before_promote = Some(hook(policy));
-        scene.settings = spec.settings().unwrap();
-        assert_eq!(says(&scene).0, fenced, "a fence that may fail is none");
-    }
-    assert_eq!(says(&scene).1, "FencingHook");
-    scene.second = Second::On { node: "n2".into() };
-    scene.snapshot.as_mut().unwrap().other_leaders = vec!["sheffield".parse().unwrap()];
-    assert_eq!(says(&scene).1, "SplitBrain", "whatever was promised");
-    scene.snapshot = None;
-    assert_eq!(says(&scene).1, "NotStarted");
 }
 
 #[test]
@@ -450,25 +400,6 @@ fn a_paused_fleet_is_shown_by_every_member_with_who_has_yet_to_store_it() {
     assert!(judged(&picture, ConditionType::Paused).message.contains("network work"));
     let picture = Scene::new(snapshot(), running()).picture();
     assert!(!picture.judgements.iter().any(|one| one.which == ConditionType::Paused), "only when true");
-}
-
-#[test]
-fn a_leader_says_which_of_its_settings_are_not_in_force_and_who_does_not_know_them() {
-    let which = ConditionType::ConfigInForce;
-    let of = |snapshot: Snapshot| Scene::new(snapshot, running()).says(which);
-    let (status, reason, message) = of(snapshot());
-    assert_eq!((status, reason.as_str()), (Some(true), "Equal"), "{message}");
-    let refused = Some("adding ghost to the voters would leave no majority that answers".to_owned());
-    let (status, reason, message) = of(Snapshot { voters_refused: refused, ..snapshot() });
-    assert_eq!((status, reason.as_str()), (Some(false), "VotersRefused"));
-    assert!(
-        message.contains("adding ghost to the voters") && message.contains("mode Availability"),
-        "{message}"
-    );
-    let missing = vec!["paris".parse().unwrap(), "witness".parse().unwrap()];
-    let (status, reason, message) = of(Snapshot { config_missing: missing, ..snapshot() });
-    assert_eq!((status, reason.as_str()), (Some(true), "NotStoredByAll"));
-    assert!(message.ends_with("not stored yet by paris, witness"), "{message}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The payload must not be here: stop it under a term that is given up, or remove what an earlier lead left behind.
 //! A standby also finds out whether it could lead.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -30,11 +31,11 @@ const REVALIDATE: Duration = Duration::from_secs(30);
 /// How long the node has to call off a stop that a hook refused.
 const REFUSED_STOP: Duration = Duration::from_secs(1);
 
-/// How long pods may take to end, if what runs has to end at once. Mode Quorum: somebody else's payload starts when the
-/// stop grace is over, whatever became of this one. A stop that an earlier process had begun may have been for that
-/// reason, and a leader that was superseded has lost its lease without having noticed.
-pub(crate) fn pods_grace(reason: ResignReason, quorum: bool, stop_grace: Duration) -> Option<PodGrace> {
-    let at_once = match reason {
+/// Whether what runs has to end at once. Mode Quorum: somebody else's payload starts when the stop grace is over,
+/// whatever became of this one. A stop that an earlier process had begun may have been for that reason, and a leader that
+/// was superseded has lost its lease without having noticed.
+pub(crate) fn ends_at_once(reason: ResignReason, quorum: bool) -> bool {
+    match reason {
         ResignReason::LeaseLost => true,
         ResignReason::Unfinished | ResignReason::Superseded => quorum,
         ResignReason::Handover
@@ -43,15 +44,7 @@ pub(crate) fn pods_grace(reason: ResignReason, quorum: bool, stop_grace: Duratio
         | ResignReason::NotCandidate
         | ResignReason::Removal
         | ResignReason::Operator => false,
-    };
-    at_once.then(|| PodGrace::within(stop_grace))
-}
-
-/// How much of the stop grace is left for a payload whose lease nobody renews any more: `kept` ago a node of this process
-/// led, which it does under a lease only. `None`: an earlier process may have led, and nobody knows how long ago it renewed
-/// the lease; nothing may be left.
-pub(crate) fn grace_left(stop_grace: Duration, kept: Option<Duration>) -> Duration {
-    kept.map_or(Duration::ZERO, |ago| stop_grace.saturating_sub(ago))
+    }
 }
 
 impl PayloadWorker {
@@ -67,6 +60,7 @@ impl PayloadWorker {
             // Said already; the node decides what comes next.
             return Next::Rest(Duration::MAX);
         }
+        let pods = self.pods_grace(term, reason);
         let may_stop = tokio::select! {
             biased;
             // Another stop, which may not be able to wait.
@@ -79,8 +73,6 @@ impl PayloadWorker {
         }
         let began = Instant::now();
         let before = self.tracker.borrow().inventory.len();
-        let snapshot = self.node.snapshot();
-        let pods = pods_grace(reason, snapshot.quorum, self.stop_grace_left(snapshot.stop_grace));
         let gate = self.gate(overtaken).stopping(term).hurried(pods.is_some());
         match self.delete(&gate, target, pods).await {
             Ok(()) => {
@@ -114,9 +106,21 @@ impl PayloadWorker {
         }
     }
 
-    /// A lead that this process found and never had confirmed was renewed by the one before it, nobody knows when.
-    pub(crate) fn stop_grace_left(&self, stop_grace: Duration) -> Duration {
-        grace_left(stop_grace, self.ran.load(Ordering::Relaxed).then_some(Duration::ZERO))
+    /// How long pods may take to end, if what runs has to end at once. However often that is tried, it counts from the
+    /// first time that this term's payload had to: somebody else's does not start later because an API server was mute.
+    pub(crate) fn pods_grace(&self, term: Term, reason: ResignReason) -> Option<PodGrace> {
+        let snapshot = self.node.snapshot();
+        if !ends_at_once(reason, snapshot.quorum) {
+            return None;
+        }
+        let mut hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *hurried {
+            Some((of, since)) if of == term => since,
+            Some(_) | None => hurried.insert((term, Instant::now())).1,
+        };
+        // A lead that this process found and never had confirmed was renewed by the one before it, nobody knows when.
+        let since = self.ran.load(Ordering::Relaxed).then_some(since);
+        Some(PodGrace::within(snapshot.stop_grace, since))
     }
 
     /// Makes sure that nothing of the payload is here, neither known nor arrived since; then tries whether it could be.
@@ -255,27 +259,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_left_of_a_stop_grace_that_began_nobody_knows_when() {
-        let stop_grace = Duration::from_secs(10);
-        assert_eq!(grace_left(stop_grace, Some(Duration::from_secs(3))), Duration::from_secs(7));
-        assert_eq!(grace_left(stop_grace, Some(Duration::from_secs(30))), Duration::ZERO);
-        assert_eq!(grace_left(stop_grace, None), Duration::ZERO);
-    }
-
-    #[test]
     fn only_a_lost_lease_hurries() {
-        let stop_grace = Duration::from_secs(20);
-        let hurried = Some(PodGrace::within(stop_grace));
         for (reason, in_quorum, in_availability) in [
-            (ResignReason::LeaseLost, hurried, hurried),
-            (ResignReason::Unfinished, hurried, None),
-            (ResignReason::Superseded, hurried, None),
-            (ResignReason::Handover, None, None),
-            (ResignReason::Removal, None, None),
-            (ResignReason::Operator, None, None),
+            (ResignReason::LeaseLost, true, true),
+            (ResignReason::Unfinished, true, false),
+            (ResignReason::Superseded, true, false),
+            (ResignReason::Handover, false, false),
+            (ResignReason::Removal, false, false),
+            (ResignReason::Operator, false, false),
         ] {
-            assert_eq!(pods_grace(reason, true, stop_grace), in_quorum, "{reason:?}");
-            assert_eq!(pods_grace(reason, false, stop_grace), in_availability, "{reason:?}");
+            assert_eq!(ends_at_once(reason, true), in_quorum, "{reason:?}");
+            assert_eq!(ends_at_once(reason, false), in_availability, "{reason:?}");
         }
     }
 }

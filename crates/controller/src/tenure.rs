@@ -202,10 +202,10 @@ impl Tenure {
     }
 
     /// Starts the node and the payload worker. On failure: how long to wait before the next try.
-    async fn join(&mut self, ready: Ready) -> Result<Member, Duration> {
-        let Ready { object, settings, start, inventory, found } = ready;
+    pub(crate) async fn join(&mut self, ready: Ready) -> Result<Member, Duration> {
+        let Ready { object, settings, start, record, inventory, found } = ready;
         let status = self.open_status().await.map_err(|_| self.retry)?;
-        let mut machine = machine_config(&settings, self.member(), start.epoch, &start.status, found);
+        let mut machine = machine_config(&settings, self.member(), &start, record, found);
         machine.votes_until = Some(self.lease.votes_until());
         let store = status.store(&settings.callsign);
         let (listen, port) = (settings.listen.clone(), settings.port);
@@ -289,7 +289,7 @@ impl Tenure {
         self.follow(outcome, member).await
     }
 
-    async fn follow(&mut self, outcome: Outcome, member: Member) -> Option<End> {
+    pub(crate) async fn follow(&mut self, outcome: Outcome, member: Member) -> Option<End> {
         let callsign = member.settings.callsign.clone();
         let outcome = match outcome {
             // Nothing is started again. That the daemon ends was noticed before, and is not told twice.
@@ -480,3 +480,6 @@ impl Tenure {
 #[cfg(test)]
 #[path = "tenure_tests.rs"]
 pub(crate) mod tests;
+#[cfg(test)]
+#[path = "votes_tests.rs"]
+mod votes_tests;

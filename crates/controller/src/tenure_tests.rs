@@ -105,7 +105,9 @@ fn bench_of(client: kube::Client, status: &MultiClusterStatus) -> Bench {
 
     let settings = object(9990, 1).spec.settings().unwrap();
     let epoch = Epoch(flagship_node::wall_ms());
-    let machine = machine_config(&settings, tenure.member(), epoch, status, None);
+    let record = crate::memory::restore(status, &settings.callsign).unwrap();
+    let start = Start { epoch, status: status.clone() };
+    let machine = machine_config(&settings, tenure.member(), &start, record, None);
     let (links, link_events) = mpsc::channel(8);
     let (node, events, ended) =
         flagship_node::spawn(machine, Arc::new(NoLinks), Arc::new(unsigned), link_events, Arc::new(NoStore));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus};
 use flagship_payload::{Inventory, PodGrace};
-use flagship_types::{Mode, Term, format_duration, parse_duration};
+use flagship_types::quorum::self_stop_after;
+use flagship_types::{FleetConfig, Mode, Term, format_duration, parse_duration};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -20,7 +21,6 @@ use crate::lease::LeaseWatch;
 use crate::memory;
 use crate::payload_worker::CLEAR_TIMEOUT;
 use crate::status_writer::WriteError;
-use crate::stopping::grace_left;
 use crate::tenure::{RETRY, Tenure};
 use crate::worker::End;
 
@@ -37,20 +37,35 @@ pub(crate) struct Promised {
 }
 
 impl Promised {
-    /// `None`: not in mode Quorum, nor about to leave it.
+    /// `None`: not in mode Quorum, nor about to leave it. A field that cannot be read does not make a payload that nobody
+    /// renews the lease for one that needs none.
     pub(crate) fn of(status: &MultiClusterStatus) -> Option<Self> {
-        let stored = [&status.configuration, &status.replaced_configuration];
-        let mut stored = stored.into_iter().flatten().filter_map(ConfigurationStatus::to_config);
-        let config = stored.find(|config| config.mode == Mode::Quorum)?;
-        let told = status.vote.as_ref().and_then(|vote| vote.stop_grace.as_deref());
+        let mut stored = [&status.configuration, &status.replaced_configuration].into_iter().flatten();
+        let quorum = stored.find(|stored| stored.mode == Mode::Quorum.as_str());
+        let needs_none = |stored: &ConfigurationStatus| stored.mode == Mode::Availability.as_str();
+        let is_known = status.configuration.as_ref().is_some_and(needs_none);
+        // Only in Quorum a vote is a promise.
+        let vote = status.vote.as_ref().filter(|vote| quorum.is_some() || vote.lease_duration.is_some());
+        if quorum.is_none() && (is_known || vote.is_none()) {
+            return None;
+        }
+        let lasting = |text: &Option<String>| {
+            let time = text.as_deref().and_then(|text| parse_duration(text).ok());
+            time.map(|time| time.min(FleetConfig::LONGEST))
+        };
+        let default = FleetConfig::default();
+        let stop_grace = quorum.and_then(|stored| lasting(&stored.stop_grace)).unwrap_or(default.stop_grace);
         // As long as voters know an older one, the shorter counts.
-        let told = told.and_then(|text| parse_duration(text).ok()).unwrap_or(config.stop_grace);
-        Some(Self { lease: config.lease, stop_grace: config.stop_grace.min(told) })
+        let told = vote.and_then(|vote| lasting(&vote.stop_grace));
+        Some(Self {
+            lease: quorum.and_then(|stored| lasting(&stored.lease_duration)).unwrap_or(default.lease),
+            stop_grace: told.map_or(stop_grace, |told| stop_grace.min(told)),
+        })
     }
 
     /// How long a leader that started anew has to be confirmed: 0.8 D, as a node would count.
     fn patience(self) -> Duration {
-        self.lease * 4 / 5
+        self_stop_after(self.lease)
     }
 }
 
@@ -201,11 +216,11 @@ impl Tenure {
         Ok(())
     }
 
-    /// What the pods of a payload get that no node of this process renews the lease for. Asked again later it is less, and
-    /// ends at the same time.
+    /// What the pods of a payload get that no node of this process renews the lease for. A node leads under a lease only, so
+    /// it counts from the end of the one that led last. If none did, an earlier process may have, and nobody knows how long
+    /// ago it renewed the lease.
     pub(crate) fn pods_left(&self, stop_grace: Duration) -> PodGrace {
-        let kept = self.led_until.map(|until| until.elapsed());
-        PodGrace::within(grace_left(stop_grace, kept))
+        PodGrace::within(stop_grace, self.led_until)
     }
 
     /// From now on another Lease is this process's: the one before was given up.
@@ -216,4 +231,4 @@ impl Tenure {
 
 #[cfg(test)]
 #[path = "unleased_tests.rs"]
-mod tests;
+pub(crate) mod tests;

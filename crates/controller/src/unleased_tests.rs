@@ -13,8 +13,8 @@ use crate::tenure::tests::{Bench, bench_over};
 
 /// A MultiCluster and ConfigMaps, and what was asked of them.
 #[derive(Clone, Default)]
-struct Server {
-    status: Arc<Mutex<Value>>,
+pub(crate) struct Server {
+    pub(crate) status: Arc<Mutex<Value>>,
     maps: Maps,
     /// Deletions, and the term that the status said was being stopped at that moment.
     deleted: Arc<Mutex<Vec<(String, Value)>>>,
@@ -40,7 +40,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 
 impl Server {
     /// newyork held term 7 when its last process ended, and its ConfigMap `one` is there.
-    fn after_a_lead(mode: &str) -> Self {
+    pub(crate) fn after_a_lead(mode: &str) -> Self {
         let entry = json!({"group": "", "version": "v1", "kind": "ConfigMap", "namespace": "default", "name": "one",
             "uid": "uid of one", "generation": 0, "state": "Ready"});
         let configuration = json!({"version": 1797, "mode": mode, "voters": ["denver", "newyork", "sheffield"],
@@ -103,7 +103,7 @@ impl Server {
         (200, object.clone())
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let server = self.clone();
         api_server(move |method, path, body| server.answer(method, path, body))
     }
@@ -112,7 +112,7 @@ impl Server {
         *self.refuses.lock().unwrap() = what;
     }
 
-    fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let refused = match *self.refuses.lock().unwrap() {
             Some(Refuses::All) => true,
             Some(Refuses::Lists) => method == "GET" && path.ends_with("/configmaps"),
@@ -145,13 +145,17 @@ impl Server {
         answer(&self.maps, method, path, false, body)
     }
 
-    fn runs(&self) -> bool {
+    pub(crate) fn deletions(&self) -> usize {
+        self.deleted.lock().unwrap().iter().filter(|(path, _)| path.contains("/configmaps/")).count()
+    }
+
+    pub(crate) fn runs(&self) -> bool {
         !self.maps.lock().unwrap().is_empty()
     }
 }
 
 /// A member that holds its local Lease and whose status is open, as before each try to join.
-async fn bench(server: &Server) -> Bench {
+pub(crate) async fn bench(server: &Server) -> Bench {
     let mut bench = bench_over(server.client());
     // Held for longer than any of this takes, on the real clock.
     let renewed = watch::Sender::new(Some(flagship_node::boot_now() + Duration::from_secs(3600)));
@@ -297,7 +301,7 @@ async fn nothing_is_deleted_without_the_local_lease() {
 fn the_shorter_stop_grace_counts() {
     let mut status = MultiClusterStatus::default();
     assert_eq!(Promised::of(&status), None, "no configuration");
-    let mut config = flagship_types::FleetConfig { mode: Mode::Quorum, ..Default::default() };
+    let mut config = FleetConfig { mode: Mode::Quorum, ..Default::default() };
     config.stop_grace = Duration::from_secs(30);
     status.configuration = Some(ConfigurationStatus::from(&config));
     let promised = Promised::of(&status).unwrap();
@@ -306,4 +310,28 @@ fn the_shorter_stop_grace_counts() {
     status.vote = Some(serde_json::from_value(vote).unwrap());
     assert_eq!(Promised::of(&status).unwrap().stop_grace, Duration::from_secs(10));
     assert_eq!(memory::held(&status), None::<Term>);
+}
+
+#[test]
+fn a_lease_that_cannot_be_read_is_one() {
+    let promised = |status: Value| Promised::of(&serde_json::from_value(status).unwrap());
+    let config = |mode: &str, lease: &str| {
+        json!({"version": 1, "mode": mode, "leaseDuration": lease, "stopGrace": "4s", "failback": "?",
+            "failbackDelay": "", "restartGrace": ""})
+    };
+    let vote = json!({"term": 7, "candidate": "newyork", "leaseDuration": "3s", "stopGrace": "10s"});
+    let grace = |seconds| Some(Duration::from_secs(seconds));
+    let of = |status| promised(status).map(|promised| promised.stop_grace);
+    assert_eq!(of(json!({"configuration": config("Quorum", "?")})), grace(4));
+    assert_eq!(of(json!({"configuration": config("Quorum", "99999999h"), "vote": vote})), grace(4));
+    assert_eq!(of(json!({"configuration": config("quorum", "3s"), "vote": vote})), grace(10), "by the vote");
+    assert_eq!(of(json!({"vote": vote})), grace(10), "the configuration was lost");
+    assert_eq!(of(json!({"configuration": config("quorum", "3s")})), None, "nothing says that there is one");
+    assert_eq!(of(json!({"configuration": config("Availability", "3s"), "vote": vote})), None);
+    let replaced = config("Availability", "3s");
+    let leaves =
+        json!({"configuration": config("quorum", "3s"), "replacedConfiguration": replaced, "vote": vote});
+    assert_eq!(of(leaves), grace(10), "what it was does not say what it is");
+    let long = promised(json!({"configuration": config("Quorum", "9999999999h")})).unwrap();
+    assert!(long.patience() <= FleetConfig::LONGEST);
 }

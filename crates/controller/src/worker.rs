@@ -179,7 +179,7 @@ impl Worker {
 
     /// The daemon ends and the Lease is free. Mode Quorum: what still runs here is stopped, unless another replica takes
     /// the member over; one that acts would have it too late.
-    async fn leave(&self, tenure: &mut Tenure, caller: &Caller) {
+    pub(crate) async fn leave(&self, tenure: &mut Tenure, caller: &Caller) {
         let asked = tokio::time::timeout(RELIEF, tenure.may_have_unleased()).await;
         match asked {
             Ok(true) => {}
@@ -208,9 +208,13 @@ impl Worker {
                 tokio::time::sleep(RETRY).await;
             }
         };
-        tokio::select! {
-            () = stopping => {}
-            () = lost(&mut lost_to) => info!("another replica took over meanwhile"),
+        let is_stopped = tokio::select! {
+            () = stopping => true,
+            () = lost(&mut lost_to) => false,
+        };
+        match is_stopped {
+            true => tenure.release_lead(lost_to).await,
+            false => info!("another replica took over meanwhile"),
         }
         stop.cancel();
         if let Ok(lease) = keeper.await {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flagship_k8s_api::{Settings, WorstCaseStatus};
 use flagship_node::{MemberSnapshot, Snapshot, State};
+use flagship_types::quorum::{has_majority, successor_wait};
 use flagship_types::{FleetConfig, MemberName, Mode, Role};
 
 use crate::tenure::AWAY_GRACE;
@@ -24,6 +25,8 @@ const ELECTION: Duration = Duration::from_secs(1);
 struct Conditions {
     beat_interval: Duration,
     silence_floor: Duration,
+    /// Longer than the configuration says while splits recur, as the floor is.
+    restart_grace: Duration,
     /// Only one member watches the leader.
     one_observer: bool,
     rtt: Duration,
@@ -36,12 +39,14 @@ pub(crate) fn of(snapshot: &Snapshot, settings: &Settings) -> Option<WorstCaseSt
         .filter(|member| member.name != *leader && matches!(member.state, State::Alive | State::Suspect))
         .collect();
     others.iter().find(|member| member.role != Some(Role::Witness))?;
-    if snapshot.config.mode == Mode::Quorum && !is_majority(&snapshot.config.voters, &others) {
+    let is_left = |voter: &MemberName| others.iter().any(|other| other.name == *voter);
+    if snapshot.config.mode == Mode::Quorum && !has_majority(&snapshot.config.voters, is_left) {
         return None;
     }
     let conditions = Conditions {
         beat_interval: settings.beat_interval,
-        silence_floor: settings.silence_floor,
+        silence_floor: snapshot.silence_floor.max(settings.silence_floor),
+        restart_grace: snapshot.restart_grace,
         one_observer: others.len() == 1,
         rtt: snapshot.members.iter().filter_map(|member| member.rtt).max().unwrap_or(RTT_STEP),
     };
@@ -49,21 +54,16 @@ pub(crate) fn of(snapshot: &Snapshot, settings: &Settings) -> Option<WorstCaseSt
     Some(WorstCaseStatus { crash: seconds(crash), announced_restart: seconds(crash + AWAY_GRACE) })
 }
 
-fn is_majority(voters: &[MemberName], others: &[&MemberSnapshot]) -> bool {
-    let left = voters.iter().filter(|voter| others.iter().any(|other| other.name == **voter)).count();
-    left > voters.len() / 2
-}
-
 /// From the leader's last beat to a new leader that may start its payload.
 fn crash(conditions: Conditions, config: &FleetConfig) -> Duration {
-    let Conditions { beat_interval, silence_floor, one_observer, rtt } = conditions;
+    let Conditions { beat_interval, silence_floor, restart_grace, one_observer, rtt } = conditions;
     let late = if one_observer { SLACK_CAP.max(silence_floor) } else { SLACK_CAP };
     let steps = rtt.as_millis().div_ceil(RTT_STEP.as_millis()).max(1);
     let query = RTT_STEP * 2 * u32::try_from(steps).unwrap_or(u32::MAX) + QUERY_EXTRA;
-    let elected = beat_interval + late + query + WINDOW_CAP + config.restart_grace + ELECTION;
+    let elected = beat_interval + late + query + WINDOW_CAP + restart_grace + ELECTION;
     match config.mode {
         Mode::Availability => elected,
-        Mode::Quorum => elected.max(config.lease) + config.stop_grace * 21 / 20,
+        Mode::Quorum => elected.max(config.lease) + successor_wait(config.stop_grace),
     }
 }
 
@@ -84,6 +84,7 @@ mod tests {
     const DEFAULTS: Conditions = Conditions {
         beat_interval: Duration::from_secs(1),
         silence_floor: Duration::from_secs(3),
+        restart_grace: Duration::from_secs(3),
         one_observer: false,
         rtt: Duration::from_millis(20),
     };
@@ -102,9 +103,13 @@ mod tests {
         let alone = Conditions { one_observer: true, ..DEFAULTS };
         assert_eq!(crash(alone, &available), ms(10_250));
         // 0.5 + 2 + 0.25 + 2 + 0 + 1, the floor being below the slack.
-        let quick = Conditions { beat_interval: ms(500), silence_floor: ms(100), ..alone };
-        let at_once = FleetConfig { restart_grace: Duration::ZERO, ..available.clone() };
-        assert_eq!(crash(quick, &at_once), ms(5_750));
+        let quick = Conditions {
+            beat_interval: ms(500),
+            silence_floor: ms(100),
+            restart_grace: Duration::ZERO,
+            ..alone
+        };
+        assert_eq!(crash(quick, &available), ms(5_750));
         // Two round trips of 230 ms, taken for 300 ms, and 50 ms.
         assert_eq!(crash(Conditions { rtt: ms(230), ..DEFAULTS }, &available), ms(9_650));
         // max(9.25, 3) + 10.5.
@@ -126,6 +131,9 @@ mod tests {
         assert_eq!(says(&fleet), Some((10, 40)));
         fleet.members[2].state = State::Down;
         assert_eq!(says(&fleet), Some((11, 41)));
+        // After a split the next failure is waited for longer: 1 + 6 + 0.25 + 2 + 6 + 1.
+        (fleet.silence_floor, fleet.restart_grace) = (ms(6_000), ms(6_000));
+        assert_eq!(says(&fleet), Some((17, 47)));
         fleet.leader = None;
         assert_eq!(says(&fleet), None, "nobody to fail");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use flagship_types::quorum::has_majority;
 use flagship_types::{ConfigVersion, Instant, MemberName, Role, Term};
 
 use crate::core::{Election, FOUNDING_WAIT};
@@ -11,8 +12,7 @@ use crate::io::{Claim, Event, Message, Presence, Promise, Refusal, ResignReason,
 use crate::outlook::{Outlook, Vacancy};
 use crate::peer::{Ask, Paced, Peer};
 use crate::planted::PlantedBug;
-use crate::quorum::has_majority;
-use crate::stage::{Campaign, Lead, Phase, Stage};
+use crate::stage::{Campaign, Phase, Stage};
 
 /// How much longer each candidate waits than the next better one, which campaigns at once.
 pub const FALLBACK_DELAY: Duration = Duration::from_secs(1);
@@ -118,12 +118,6 @@ impl Election {
     fn release_rested_on(&self) -> Option<Term> {
         let term = self.leader_term;
         self.peers.values().any(|p| p.released == term && term > Term::NONE).then_some(term)
-    }
-
-    /// The living member that released the lead which a campaign rests on.
-    fn releaser(&self, released: Option<Term>) -> Option<MemberName> {
-        let term = released?;
-        self.peers.values().find(|p| p.released == term && p.is_present()).map(|p| p.name().clone())
     }
 
     pub(crate) fn begin_campaign(
@@ -359,86 +353,6 @@ impl Election {
         self.record.term = campaign.term;
         let after = self.persist();
         self.next_phase(Campaign { phase: Phase::Claim { after }, ..campaign });
-    }
-
-    pub(crate) fn win(&mut self, campaign: Campaign) {
-        self.stats.elected += 1;
-        let handed_over_by = self.releaser(campaign.released);
-        let ascent = self.note_ascent(&campaign, handed_over_by.as_ref());
-        let waits_until = self.lease_from_grants(&campaign);
-        if waits_until.is_none() {
-            self.record.held = Some(campaign.term);
-        }
-        self.follow_self(campaign.term);
-        // A fresh term stands above whatever happened before it.
-        for peer in self.peers.values_mut() {
-            peer.unconfirmed = false;
-        }
-        let after = self.persist();
-        let took = self.now.since(campaign.vacant_since);
-        let resumed = campaign.found.is_some();
-        let lead = Lead {
-            term: campaign.term,
-            after,
-            resumed,
-            since: self.now,
-            hold: None,
-            raise: None,
-            raised_at: None,
-            outgrown_at: None,
-            begun: false,
-            waits_until,
-        };
-        self.become_leader(lead);
-        self.event(match campaign.found {
-            Some(_) => Event::Resumed { term: campaign.term },
-            None => Event::Elected {
-                term: campaign.term,
-                took,
-                failover: campaign.failover,
-                handed_over_by,
-                ascent,
-            },
-        });
-    }
-
-    /// Quorum: the grants are promises. Returns when the payloads of those before are gone, by the word of a majority.
-    fn lease_from_grants(&mut self, campaign: &Campaign) -> Option<Instant> {
-        let config = self.quorum()?;
-        let promise = Promise { lease: config.lease, stop_grace: config.stop_grace };
-        let voters = config.voters.clone();
-        self.lease.begin(self.now);
-        let own = if self.is_voter() { self.owed() } else { Duration::ZERO };
-        let mut waits_until = self.now + own;
-        for voter in voters {
-            let ask = self.peers.get(&voter).map(|p| p.ask).filter(|ask| ask.round == campaign.round);
-            let Some(ask) = ask.filter(|ask| ask.granted) else { continue };
-            waits_until = waits_until.max(ask.owed_until.unwrap_or(self.now));
-            self.lease.granted(voter, ask.since.unwrap_or(campaign.phase_since), promise, campaign.term);
-        }
-        Some(waits_until)
-    }
-
-    /// Notes that this member itself leads now.
-    pub(crate) fn follow_self(&mut self, term: Term) {
-        let me = self.me.clone();
-        self.record.leader = Some(me.clone());
-        self.leader = Some(me.clone());
-        self.former = Some(me);
-        self.leader_term = term;
-        self.ceded_to = None;
-        self.leader_met = true;
-        self.forget_vacancy();
-    }
-
-    /// The lead is taken: what was remembered while it was free is over.
-    pub(crate) fn forget_vacancy(&mut self) {
-        self.vacancy = None;
-        self.reservation = None;
-        self.yielding = None;
-        self.released = None;
-        self.steady_since = None;
-        self.handover_refused = None;
     }
 
     pub(crate) fn on_grant(

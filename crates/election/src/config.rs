@@ -1,13 +1,14 @@
 //! The fleet configuration: the leader adopts its own object's, everybody stores it.
 
+use flagship_types::quorum::has_majority;
 use flagship_types::{ConfigVersion, FleetConfig, MemberName, Mode, Role, Term};
 
 use crate::core::{Election, Gated};
-use crate::heal::is_rival;
+use crate::heal::{MEETING_PATIENCE, says_it_leads};
 use crate::io::{Event, Message, Presence};
 use crate::peer::Peer;
 use crate::planted::PlantedBug;
-use crate::quorum::{Change, has_majority, next_change};
+use crate::quorum::{Change, next_change};
 use crate::stage::Stage;
 
 /// The largest step of a version that is believed: beyond it a peer is mistaken or hostile, and would freeze the
@@ -29,6 +30,8 @@ impl Election {
         let was_bound = self.quorum().is_some();
         self.record.config = config.clone();
         self.record.replaced = None;
+        let is_free = matches!(self.stage, Stage::Leader(_)) && self.quorum().is_none();
+        self.told_config_at = is_free.then_some(self.now);
         if self.stage.has_payload() && !was_bound {
             // Another leader's: the voters have to say soon that this one leads.
             self.doubt_lease_since(self.now);
@@ -78,12 +81,16 @@ impl Election {
         let Stage::Leader(lead) = &self.stage else {
             return;
         };
-        // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays.
-        let knows_newer = self.peers.values().any(|p| is_newer(p) || is_rival(p));
+        // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays. It
+        // may come through others before the leader that wrote it is met.
+        let knows_newer = self.peers.values().any(|p| is_newer(p) || says_it_leads(p));
         if !lead.begun || lead.hold.is_some() || knows_newer {
             return;
         }
         let term = lead.term;
+        if let Some(until) = self.told_config_at.map(|at| at + MEETING_PATIENCE).filter(|at| *at > self.now) {
+            return self.wake(until);
+        }
         if self.record.replaced.as_deref().is_some_and(|old| self.is_committed(old)) {
             self.record.replaced = None;
             self.persist_if_voter();

@@ -21,6 +21,9 @@ const RAISE_EVERY: Duration = Duration::from_millis(500);
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// How long an announcement is believed that the announcer's own metadata do not bear out.
 const UNPROVEN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a leader is waited for that others follow, or that comes back itself: who lives dials at least every 5 s, and
+/// announces itself within a second.
+pub(crate) const MEETING_PATIENCE: Duration = Duration::from_secs(6);
 /// Splits further apart than this have nothing to do with each other.
 const RECURRENCE_WINDOW: Duration = Duration::from_secs(600);
 /// One split is counted once, though it may take several steps to heal.
@@ -83,8 +86,12 @@ fn contender(peer: &Peer) -> Option<Contender<'_>> {
 
 /// For a leader: somebody else who leads, too.
 pub(crate) fn is_rival(peer: &Peer) -> bool {
-    let leads = peer.metadata().is_some_and(|m| m.role == Role::Leader);
-    peer.is_linked() && peer.announced.is_some() && leads
+    peer.is_linked() && peer.announced.is_some() && says_it_leads(peer)
+}
+
+/// By its metadata; it may be linked to others only.
+pub(crate) fn says_it_leads(peer: &Peer) -> bool {
+    peer.is_present() && peer.metadata().is_some_and(|m| m.role == Role::Leader)
 }
 
 impl Election {
@@ -216,27 +223,36 @@ impl Election {
         if any(&Peer::says_it_holds) {
             return;
         }
-        // Somebody announced itself without metadata that bear it out, or is known by who follows it: it may be on its way.
-        // After a partition so may be the news that they live: raised at once, the older lead would pass for the newer one.
-        let comes_back = |p: &Peer| p.view.linked && p.view.presence == Presence::Down;
-        let announced = |p: &Peer| p.announced.as_ref().is_some_and(|(term, _)| *term > p.released);
-        let follows = |p: &Peer| {
-            let newer = p.metadata().filter(|metadata| metadata.term > lead.term);
-            newer.is_some_and(|metadata| metadata.leader.as_ref().is_some_and(|leader| *leader != self.me))
-        };
-        let speaks_of_it = |p: &Peer| match p.is_present() {
-            true => p.holds_lead(None) || follows(p),
-            false => comes_back(p) && (announced(p) || p.says_it_holds() || follows(p)),
-        };
-        let is_met = self.peers.values().any(speaks_of_it);
         let since = lead.outgrown_at.unwrap_or(self.now);
-        if is_met && self.now < since + UNPROVEN_PATIENCE {
+        if let Some(patience) = self.patience_with_unmet(lead.term).filter(|time| self.now < since + *time) {
             if lead.outgrown_at.is_none() {
                 self.stage = Stage::Leader(Lead { outgrown_at: Some(since), ..lead });
             }
-            return self.wake(since + UNPROVEN_PATIENCE);
+            return self.wake(since + patience);
         }
         self.raise(lead, REFRESH_EVERY);
+    }
+
+    /// Somebody may lead under a higher term than this leader's: how long he is waited for. Raised at once, the older lead
+    /// would pass for the newer one.
+    fn patience_with_unmet(&self, own: Term) -> Option<Duration> {
+        let follows = |p: &Peer| {
+            let newer = p.metadata().filter(|metadata| metadata.term > own);
+            newer.is_some_and(|metadata| metadata.leader.as_ref().is_some_and(|leader| *leader != self.me))
+        };
+        let announced = |p: &Peer| p.announced.as_ref().is_some_and(|(term, _)| *term > p.released);
+        // After a partition what a member says may arrive before the news that it lives, and through others first.
+        let is_heard_of = |p: &Peer| match p.view.presence {
+            Presence::Present => follows(p),
+            Presence::Down => follows(p) || (p.view.linked && (announced(p) || p.says_it_holds())),
+            Presence::Away | Presence::Left => false,
+        };
+        // Its metadata that bear an announcement out may be on their way.
+        let is_unproven = |p: &Peer| p.is_present() && p.holds_lead(None);
+        if self.peers.values().any(is_heard_of) {
+            return Some(MEETING_PATIENCE);
+        }
+        self.peers.values().any(is_unproven).then_some(UNPROVEN_PATIENCE)
     }
 
     fn meet(&mut self, lead: Lead, rival: &MemberName) -> bool {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use flagship_types::quorum::{held_for, reached, self_stop_after};
 use flagship_types::{FleetConfig, Instant, MemberName, Mode, Term};
 
 use crate::core::Election;
@@ -12,13 +13,8 @@ use crate::io::{Message, Promise, ResignReason};
 use crate::peer::Peer;
 use crate::planted::PlantedBug;
 use crate::pledge::Renewal;
-use crate::quorum::reached;
 use crate::stage::{Lead, Stage};
 
-/// The holder's lease, of the time that a voter promises.
-const HELD: f64 = 0.9;
-/// The part of that time after which a leader that is not renewed stops.
-const STOPS_AFTER: f64 = 0.8;
 /// How often the lease is renewed, unless it is too short for that.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// Of a lease so many renewals can be lost before it is.
@@ -77,8 +73,8 @@ impl Election {
     /// Until when this leader may write; `None`: it has no lease now. In Availability there is none to have.
     pub fn lease_until(&self) -> Option<Instant> {
         let fresh = |ack: &Acknowledged| self.lease.fresh_from.is_none_or(|from| ack.sent >= from);
-        let part = if self.has(PlantedBug::LeaseOverstayed) { 5.0 } else { HELD };
-        self.majority_reached(part, fresh).filter(|until| *until > self.now)
+        let lasts = if self.has(PlantedBug::LeaseOverstayed) { overstayed } else { held_for };
+        self.majority_reached(lasts, fresh).filter(|until| *until > self.now)
     }
 
     /// Quorum: within this time after it lost its lease the payload has to be gone here, as that is how long a successor
@@ -95,8 +91,8 @@ impl Election {
 
     /// When this leader has to stop unless it is renewed before.
     fn stops_at(&self) -> Option<Instant> {
-        let part = if self.has(PlantedBug::LeaseOverstayed) { 5.0 } else { STOPS_AFTER };
-        let by_lease = self.majority_reached(part, |_| true);
+        let lasts = if self.has(PlantedBug::LeaseOverstayed) { overstayed } else { self_stop_after };
+        let by_lease = self.majority_reached(lasts, |_| true);
         let doubt = self.lease.doubt.map(|since| since + self.doubt_lasts());
         match (by_lease, doubt) {
             (Some(by_lease), Some(doubt)) => Some(by_lease.min(doubt)),
@@ -106,17 +102,22 @@ impl Election {
 
     fn doubt_lasts(&self) -> Duration {
         match self.stage {
-            Stage::Joining(_) | Stage::Stopping(_) => self.fleet_config().lease.mul_f64(STOPS_AFTER),
+            Stage::Joining(_) | Stage::Stopping(_) => self_stop_after(self.fleet_config().lease),
             _ => self.fleet_config().lease / AFTER_PAUSE,
         }
     }
 
-    fn majority_reached(&self, part: f64, counts: impl Fn(&Acknowledged) -> bool) -> Option<Instant> {
+    /// Until when a majority of the voters has promised, of each promise what `lasts` leaves of it.
+    fn majority_reached(
+        &self,
+        lasts: fn(Duration) -> Duration,
+        counts: impl Fn(&Acknowledged) -> bool,
+    ) -> Option<Instant> {
         let config = self.quorum()?;
         let own = |voter: &MemberName| *voter == self.me;
         let promised = |voter: &MemberName| {
             let ack = self.lease.promised.get(voter).filter(|ack| counts(ack))?;
-            Some(ack.sent + ack.lease.mul_f64(part))
+            Some(ack.sent + lasts(ack.lease))
         };
         // The own promise to itself never runs out while it leads.
         let never = self.now + config.lease;
@@ -128,7 +129,7 @@ impl Election {
     /// Whether a majority of the voters has promised the lead under this very term.
     pub(crate) fn is_promised(&self, term: Term) -> bool {
         let counts = |ack: &Acknowledged| ack.term >= term;
-        self.majority_reached(HELD, counts).is_some_and(|until| until > self.now)
+        self.majority_reached(held_for, counts).is_some_and(|until| until > self.now)
     }
 
     /// Whether that voter, this one included, has promised lately and can be asked again.
@@ -220,8 +221,9 @@ impl Election {
         }
         // Of two pauses the later one counts for what is fresh, and the earlier one for when this has to be known.
         self.lease.doubt.get_or_insert(since);
-        if self.lease.fresh_from.is_none_or(|from| from < since) {
-            self.lease.fresh_from = Some(since);
+        let is_news = self.lease.fresh_from.is_none_or(|from| from < since);
+        if is_news || self.has(PlantedBug::RenewsAtEveryStep) {
+            self.lease.fresh_from = self.lease.fresh_from.max(Some(since));
             self.lease.next = None;
         }
     }
@@ -229,7 +231,7 @@ impl Election {
     /// A payload was found here, and this process has had the time of a lease to be granted the lead for it.
     pub(crate) fn is_unleased_too_long(&mut self) -> bool {
         let Some(config) = self.quorum() else { return false };
-        let until = self.started + config.lease.mul_f64(STOPS_AFTER);
+        let until = self.started + self_stop_after(config.lease);
         self.wake(until);
         self.now >= until
     }
@@ -242,6 +244,11 @@ impl Election {
             false => self.abandon(),
         }
     }
+}
+
+/// What a leader with the planted bug takes its lease for.
+fn overstayed(lease: Duration) -> Duration {
+    lease * 5
 }
 
 impl Renewal {

@@ -4,6 +4,7 @@
 //! Every input ends in one evaluation of the whole state (`Election::evaluate`), which also collects the next
 //! deadline. So nothing depends on the order in which news arrive, and a lost message is asked for again.
 
+mod accession;
 mod ascent;
 mod campaign;
 mod config;
@@ -22,6 +23,7 @@ mod planted;
 mod pledge;
 mod quorum;
 mod restart;
+mod roster;
 mod stage;
 mod standing;
 mod switchover;

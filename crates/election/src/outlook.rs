@@ -101,7 +101,7 @@ impl Election {
     }
 
     /// The restart grace in force: longer while splits recur.
-    pub(crate) fn restart_grace(&self) -> Duration {
+    pub fn restart_grace(&self) -> Duration {
         let grace = self.fleet_config().restart_grace;
         grace.saturating_mul(self.caution()).min(MAX_GRACE.max(grace))
     }

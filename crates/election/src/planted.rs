@@ -54,6 +54,8 @@ pub enum PlantedBug {
     ReservedForEver,
     /// A leader whose process ended is waited for for ever.
     GraceNeverEnds,
+    /// Quorum: a leader that restarted asks for a renewal at every step.
+    RenewsAtEveryStep,
 }
 
 impl crate::Election {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use flagship_types::quorum::successor_wait;
 use flagship_types::{ConfigVersion, FleetConfig, Instant, MemberName, Mode, Term};
 
 use crate::core::{Election, Gated};
@@ -12,9 +13,6 @@ use crate::stage::Stage;
 
 /// When a voter that cannot promise now is worth asking again.
 const RETRY: Duration = Duration::from_millis(150);
-
-/// By how much a successor waits longer than the stop grace: clocks may run 5 % apart.
-const STOP_MARGIN: f64 = 1.05;
 
 /// What this voter's durable promise means in time. All of it is about the holder of `record.vote`.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +46,7 @@ impl Pledge {
 
 /// Somebody may have edited the status that it comes from: no number there makes this overflow.
 fn stretched(grace: Duration) -> Duration {
-    grace.min(Promise::LONGEST).mul_f64(STOP_MARGIN)
+    successor_wait(grace.min(Promise::LONGEST))
 }
 
 /// A renewal.

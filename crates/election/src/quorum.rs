@@ -1,28 +1,11 @@
-//! The arithmetic of majorities: who has one, since when a lease runs, and which voters may be changed. Nothing else.
+//! Which voters may be changed. Nothing else; the arithmetic of majorities is [`flagship_types::quorum`]'s.
 //!
 //! Two sets that differ by one voter have no disjoint majorities (Ongaro, "Consensus: Bridging Theory and Practice",
 //! 2014, section 4.1); hence voters are changed one at a time, and a change is built on one that is stored by majorities
 //! of both sets.
 
 use flagship_types::MemberName;
-
-/// How many of so many voters are a majority.
-pub(crate) fn majority(voters: usize) -> usize {
-    voters / 2 + 1
-}
-
-/// Whether those that `says` picks are a majority of the voters. Nobody is no majority of nobody.
-pub(crate) fn has_majority(voters: &[MemberName], says: impl Fn(&MemberName) -> bool) -> bool {
-    voters.iter().filter(|voter| says(voter)).count() >= majority(voters.len())
-}
-
-/// The latest value that a majority of the voters has reached: with each voter's own value, the one that so many as a
-/// majority have at least. `None`: fewer have any.
-pub(crate) fn reached<T: Ord + Copy>(values: &[Option<T>]) -> Option<T> {
-    let mut given: Vec<T> = values.iter().copied().flatten().collect();
-    given.sort_by(|a, b| b.cmp(a));
-    given.get(majority(values.len()) - 1).copied()
-}
+use flagship_types::quorum::has_majority;
 
 /// One step from a set of voters to another: who is added, or who is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +47,8 @@ pub(crate) fn next_change<'a>(
 
 #[cfg(test)]
 mod tests {
+    use flagship_types::quorum::majority;
+
     use super::*;
 
     fn set(bits: usize) -> Vec<MemberName> {
@@ -72,30 +57,6 @@ mod tests {
 
     fn contains(bits: usize, name: &MemberName) -> bool {
         set(bits).contains(name)
-    }
-
-    #[test]
-    fn a_majority_is_more_than_half() {
-        for voters in 0..512usize {
-            for yes in [0, 1, 3, 5, 21, 170, 341, 511, voters] {
-                let count = (voters & yes).count_ones();
-                let naive = 2 * count > voters.count_ones();
-                assert_eq!(has_majority(&set(voters), |v| contains(yes, v)), naive, "{voters:b} {yes:b}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_value_is_reached_if_a_majority_has_at_least_that() {
-        for code in 0..5u32.pow(5) {
-            for length in 1..=5u32 {
-                let values: Vec<Option<u32>> =
-                    (0..length).map(|i| (code / 5u32.pow(i) % 5).checked_sub(1)).collect();
-                let at_least = |wanted: u32| values.iter().flatten().filter(|v| **v >= wanted).count();
-                let naive = (0..4).rev().find(|wanted| 2 * at_least(*wanted) > values.len());
-                assert_eq!(reached(&values), naive, "{values:?}");
-            }
-        }
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Election {
             }
             Stage::Candidate(_) if self.quorum().is_some() => {
                 let voters = self.fleet_config().voters.len();
-                let needed = crate::quorum::majority(voters);
+                let needed = flagship_types::quorum::majority(voters);
                 Some(format!(
                     "asking for the lead: {needed} of {voters} voters must grant it, and {names} did not yet"
                 ))

@@ -2,6 +2,8 @@
 //! to no API server and decides nothing; what an object asks for is turned into checked settings here and obeyed elsewhere.
 
 pub mod conditions;
+#[allow(unreachable_pub, reason = "as below")]
+mod configuration;
 mod crd;
 #[allow(unreachable_pub, reason = "as below")]
 mod health;
@@ -22,6 +24,7 @@ mod spec;
 mod status;
 
 pub use conditions::ConditionType;
+pub use configuration::{ConfigurationStatus, PauseStatus};
 pub use crd::{crd, crd_yaml};
 pub use health::{GateKey, GateRef, HealthSettings, HealthSpec, MAX_GATES};
 pub use hooks::{FailurePolicy, Hook, HookPoint, HookSettings, HookSpec, HooksSpec};
@@ -41,6 +44,6 @@ pub use spec::{
     MultiClusterSpec, PayloadFrom, ServiceRef,
 };
 pub use status::{
-    ConfigurationStatus, FailedLead, HistoryEntry, InventoryEntry, LeadPhases, MemberCounts, MemberStatus,
-    MultiClusterStatus, ObjectState, PauseStatus, VoteStatus, WorstCaseStatus, exact_duration,
+    FailedLead, HistoryEntry, InventoryEntry, LeadPhases, MemberCounts, MemberStatus, MultiClusterStatus,
+    ObjectState, VoteStatus, WorstCaseStatus, exact_duration,
 };

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use flagship_types::quorum::{
+    SELF_STOP_PERCENT, STOP_MARGIN, SUCCESSOR_WAIT_PERCENT, pods_time, self_stop_after, successor_wait,
+};
+
 use crate::settings::FieldError;
 use crate::status::exact_duration;
 
@@ -9,31 +13,32 @@ use crate::status::exact_duration;
 pub const LOCAL_LEASE: Duration = Duration::from_secs(2);
 /// How often a replica renews its Lease, or looks whether it may take that of another.
 pub const LOCAL_LEASE_POLL: Duration = Duration::from_millis(500);
-/// Of the stop grace, what is not the pods' own time to end.
-const MARGIN: Duration = Duration::from_secs(2);
 
 /// Refuses a lease and a stop grace with which a second replica comes too late. The voters may have renewed the lease
 /// right before the active replica died: then the other one takes the local Lease over, learns of nothing but that the
 /// lease is not renewed either, and the payload's pods have to end, all before a successor may start.
 pub(crate) fn check(lease: Duration, stop_grace: Duration) -> Result<(), FieldError> {
     let take_over = LOCAL_LEASE + LOCAL_LEASE_POLL;
-    let notice = lease * 4 / 5;
-    let pods = stop_grace.saturating_sub(MARGIN);
-    let (needed, allowed) = (take_over + notice + pods, lease + stop_grace * 21 / 20);
+    let (notice, pods) = (self_stop_after(lease), pods_time(stop_grace));
+    let (needed, allowed) = (take_over + notice + pods, lease + successor_wait(stop_grace));
     if needed <= allowed {
         return Ok(());
     }
-    // Each second of the lease gives 0.2 s, each of the stop grace 0.05 s.
     let missing = needed - allowed;
+    // Of a second more of the lease, what is above the self-stop's share is won; of one more of the stop grace, what the
+    // successor waits beyond it.
+    let longer_lease = lease + missing * 100 / (100 - SELF_STOP_PERCENT);
+    let longer_grace = stop_grace + missing * 100 / (SUCCESSOR_WAIT_PERCENT - 100);
     let [take_over, notice, pods, needed, allowed, longer_lease, longer_grace] =
-        [take_over, notice, pods, needed, allowed, lease + missing * 5, stop_grace + missing * 20]
+        [take_over, notice, pods, needed, allowed, longer_lease, longer_grace]
             .map(|time| exact_duration(rounded_up(time)));
     let [lease, stop_grace] = [lease, stop_grace].map(exact_duration);
     let message = format!(
         "with {lease} and spec.election.stopGrace {stop_grace} a second replica cannot stop the payload in time when the \
-         first one dies: {take_over} to take the local Lease over + {notice} to notice (80 % of leaseDuration) + {pods} \
-         for the pods to end (stopGrace - 2s) = {needed}, and another cluster starts after {allowed} (leaseDuration + \
-         105 % of stopGrace): raise leaseDuration to {longer_lease} or stopGrace to {longer_grace}"
+         first one dies: {take_over} to take the local Lease over + {notice} to notice ({SELF_STOP_PERCENT} % of \
+         leaseDuration) + {pods} for the pods to end (stopGrace - {}) = {needed}, and another cluster starts after \
+         {allowed} (leaseDuration + {SUCCESSOR_WAIT_PERCENT} % of stopGrace): raise leaseDuration to {longer_lease} or stopGrace to {longer_grace}",
+        exact_duration(STOP_MARGIN)
     );
     Err(FieldError::new("spec.election.leaseDuration", message))
 }

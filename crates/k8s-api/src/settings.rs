@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flagship_types::quorum::tolerated;
 use flagship_types::{Callsign, FleetConfig, MemberName, PeerAddress, Rank, parse_duration};
 
 use crate::health::HealthSettings;
@@ -122,6 +123,27 @@ const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 const DEFAULT_BEAT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_SILENCE_FLOOR: Duration = Duration::from_secs(3);
 const DEFAULT_APPLY_TIMEOUT: Duration = Duration::from_secs(300);
+
+impl Settings {
+    /// What to say of an even number of voters: one of them is no more than one more to lose. It is allowed, and passed
+    /// through whenever voters are changed one at a time; so this is about what the object asks for.
+    pub fn warns_of_even_voters(&self) -> Option<String> {
+        let FleetConfig { mode, voters, .. } = &self.proposal;
+        let count = voters.len();
+        if *mode != flagship_types::Mode::Quorum || count == 0 || count % 2 == 1 {
+            return None;
+        }
+        let lost = match tolerated(count) {
+            0 => "none".to_owned(),
+            lost => lost.to_string(),
+        };
+        Some(format!(
+            "spec.election.voters has {count} names: the fleet stands the loss of {lost} of them, no more than with {}. Add \
+             another vote, for example a witness (docs/witness.md)",
+            count - 1
+        ))
+    }
+}
 
 impl MultiCluster {
     /// [`MultiClusterSpec::settings`] as its daemon uses them: with the address that it found at `spec.serviceRef`, as
@@ -248,11 +270,10 @@ impl MultiClusterSpec {
             Some(Failback::Manual) => flagship_types::Failback::Manual,
         };
         let ten_minutes = Duration::from_secs(600);
-        let week = Duration::from_secs(7 * 86_400);
         let grace_path = "spec.election.restartGrace";
         let delay_path = "spec.election.failbackDelay";
         let grace = (&election.restart_grace, default.restart_grace, Duration::ZERO..=ten_minutes);
-        let delay = (&election.failback_delay, default.failback_delay, Duration::ZERO..=week);
+        let delay = (&election.failback_delay, default.failback_delay, Duration::ZERO..=FleetConfig::LONGEST);
         let lease = (&election.lease_duration, default.lease, Duration::from_secs(1)..=ten_minutes);
         let stop =
             (&election.stop_grace, default.stop_grace, Duration::from_secs(3)..=Duration::from_secs(3600));

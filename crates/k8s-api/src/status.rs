@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use flagship_types::{FleetConfig, MemberName, Pause};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conditions;
+use crate::configuration::ConfigurationStatus;
 use crate::orders::OrderAnswer;
 
 /// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `chosen`, `stopping`, `holder`,
@@ -327,115 +327,6 @@ pub struct VoteStatus {
     /// Mode Quorum: how long the leader's payload may run after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<String>,
-}
-
-/// The fleet configuration stored here. The highest version in the fleet is in force.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigurationStatus {
-    /// Its version.
-    pub version: i64,
-    /// Availability or Quorum.
-    pub mode: String,
-    /// Mode Quorum: whose majority grants the lead.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub voters: Vec<String>,
-    /// Mode Quorum: for how long a voter promises the lead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_duration: Option<String>,
-    /// Mode Quorum: how long a leader's cluster may take to stop the payload once the lease is lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop_grace: Option<String>,
-    /// An operator stopped everything that moves the lead by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<PauseStatus>,
-    /// Automatic or Manual.
-    pub failback: String,
-    /// How long a better member must have been healthy before it takes the lead back.
-    pub failback_delay: String,
-    /// How long a leader whose daemon ended may take to restart.
-    pub restart_grace: String,
-}
-
-/// An operator stopped everything that moves the lead by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PauseStatus {
-    /// Since when, in milliseconds since 1970.
-    pub since_ms: i64,
-    /// Why.
-    #[serde(default)]
-    pub reason: String,
-}
-
-impl From<&FleetConfig> for ConfigurationStatus {
-    fn from(config: &FleetConfig) -> Self {
-        let quorum = config.mode == flagship_types::Mode::Quorum;
-        let failback = match config.failback {
-            flagship_types::Failback::Automatic => "Automatic",
-            flagship_types::Failback::Manual => "Manual",
-        };
-        Self {
-            version: i64::try_from(config.version.0).unwrap_or(i64::MAX),
-            mode: config.mode.as_str().into(),
-            voters: config.voters.iter().map(|name| name.as_str().into()).collect(),
-            lease_duration: quorum.then(|| exact_duration(config.lease)),
-            stop_grace: quorum.then(|| exact_duration(config.stop_grace)),
-            pause: config.pause.as_ref().map(|pause| PauseStatus {
-                since_ms: i64::try_from(pause.since_ms).unwrap_or(i64::MAX),
-                reason: pause.reason.clone(),
-            }),
-            failback: failback.into(),
-            failback_delay: exact_duration(config.failback_delay),
-            restart_grace: exact_duration(config.restart_grace),
-        }
-    }
-}
-
-impl ConfigurationStatus {
-    /// The stored configuration, or `None` if it is not one that this version knows.
-    pub fn to_config(&self) -> Option<FleetConfig> {
-        let mode = match self.mode.as_str() {
-            "Availability" => flagship_types::Mode::Availability,
-            "Quorum" => flagship_types::Mode::Quorum,
-            _ => return None,
-        };
-        let failback = match self.failback.as_str() {
-            "Automatic" => flagship_types::Failback::Automatic,
-            "Manual" => flagship_types::Failback::Manual,
-            _ => return None,
-        };
-        let default = FleetConfig::default();
-        let mut voters =
-            self.voters.iter().map(|name| MemberName::new(name).ok()).collect::<Option<Vec<_>>>()?;
-        voters.sort();
-        voters.dedup();
-        if voters.len() > FleetConfig::MAX_VOTERS {
-            return None;
-        }
-        Some(FleetConfig {
-            version: flagship_types::ConfigVersion(u64::try_from(self.version).ok()?),
-            mode,
-            voters,
-            lease: lasting(self.lease_duration.as_ref(), default.lease)?,
-            stop_grace: lasting(self.stop_grace.as_ref(), default.stop_grace)?,
-            pause: self.pause.as_ref().and_then(PauseStatus::to_pause),
-            failback,
-            failback_delay: flagship_types::parse_duration(&self.failback_delay).ok()?,
-            restart_grace: flagship_types::parse_duration(&self.restart_grace).ok()?,
-        })
-    }
-}
-
-impl PauseStatus {
-    fn to_pause(&self) -> Option<Pause> {
-        let most = self.reason.floor_char_boundary(Pause::MAX_REASON);
-        Some(Pause { since_ms: u64::try_from(self.since_ms).ok()?, reason: self.reason[..most].into() })
-    }
-}
-
-fn lasting(text: Option<&String>, default: Duration) -> Option<Duration> {
-    text.map_or(Some(default), |text| flagship_types::parse_duration(text).ok())
 }
 
 /// To the millisecond and readable again: two members must store the same configuration.

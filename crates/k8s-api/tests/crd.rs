@@ -232,7 +232,40 @@ fn the_configuration_survives_the_status() {
         failback: flagship_types::Failback::Manual,
         ..Default::default()
     };
-    assert_eq!(ConfigurationStatus::from(&config).to_config(), Some(config.clone()));
-    let unknown = ConfigurationStatus { mode: "Anarchy".into(), ..ConfigurationStatus::from(&config) };
-    assert_eq!(unknown.to_config(), None);
+    assert_eq!(ConfigurationStatus::from(&config).parse("status.configuration"), Ok(config));
+}
+
+#[test]
+fn a_configuration_that_no_daemon_wrote_is_refused_by_field() {
+    use flagship_k8s_api::{ConfigurationStatus, PauseStatus};
+    let config = flagship_types::FleetConfig {
+        mode: flagship_types::Mode::Quorum,
+        voters: vec!["newyork".parse().unwrap()],
+        ..Default::default()
+    };
+    let damaged = |damage: fn(&mut ConfigurationStatus)| {
+        let mut stored = ConfigurationStatus::from(&config);
+        damage(&mut stored);
+        stored.parse("status.configuration").unwrap_err().to_string()
+    };
+    type Damage = fn(&mut ConfigurationStatus);
+    let table: [(&str, Damage); 11] = [
+        ("version: is -1", |stored| stored.version = -1),
+        ("mode: \"Anarchy\" is no mode: Availability or Quorum", |stored| stored.mode = "Anarchy".into()),
+        ("voters: has 0 names: in mode Quorum 1 to 9", |stored| stored.voters.clear()),
+        ("voters: has 10 names", |stored| stored.voters = (0..10).map(|n| format!("v{n}")).collect()),
+        ("voters[0]: ", |stored| stored.voters[0] = "New York".into()),
+        ("leaseDuration: \"3 s\" is not a duration", |stored| stored.lease_duration = Some("3 s".into())),
+        ("leaseDuration: \"169h\" is too long", |stored| stored.lease_duration = Some("169h".into())),
+        ("stopGrace: ", |stored| stored.stop_grace = Some(String::new())),
+        ("pause.sinceMs: is -5", |stored| {
+            stored.pause = Some(PauseStatus { since_ms: -5, reason: String::new() });
+        }),
+        ("failback: \"never\" is unknown: Automatic or Manual", |stored| stored.failback = "never".into()),
+        ("restartGrace: ", |stored| stored.restart_grace = "soon".into()),
+    ];
+    for (expected, damage) in table {
+        let error = damaged(damage);
+        assert!(error.starts_with(&format!("status.configuration.{expected}")), "{error}");
+    }
 }

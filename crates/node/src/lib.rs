@@ -13,8 +13,8 @@ mod snapshot;
 pub use clock::{PauseDetector, boot_now, wall_ms};
 pub use driver::spawn;
 pub use flagship_election::{
-    Ascent, AscentReason, Directive, Event as ElectionEvent, Lapse, Phases, Promise,
-    Record as ElectionRecord, Refusal, ResignReason, Restored, Spec as ElectionSpec, Vote,
+    Ascent, AscentReason, Directive, Event as ElectionEvent, Lapse, Message as ElectionMessage, Phases,
+    Promise, Record as ElectionRecord, Refusal, ResignReason, Restored, Spec as ElectionSpec, Vote,
 };
 pub use flagship_membership::Stats as MembershipStats;
 pub use flagship_membership::{

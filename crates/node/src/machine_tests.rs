@@ -1,6 +1,7 @@
-use flagship_membership::Statement;
+use flagship_membership::{Evidence, MemberView, Statement};
 use flagship_types::{ConfigVersion, FleetConfig, Mode, Rank};
 
+use super::routing::{TELLING_TIME, peer_view};
 use super::*;
 
 /// A member that may found its fleet alone, fit to lead.

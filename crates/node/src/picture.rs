@@ -37,6 +37,8 @@ impl Machine {
             config: self.election.config().clone(),
             quorum: self.election.is_bound_by_quorum(),
             stop_grace: self.election.stop_grace(),
+            restart_grace: self.election.restart_grace(),
+            silence_floor: self.silence_floor_in_force(),
             config_conflict: self
                 .election
                 .config_conflict()

@@ -40,6 +40,10 @@ pub struct Snapshot {
     /// Mode Quorum: within this time after it lost its lease the payload has to be gone here. Shorter than the
     /// configuration says as long as the voters know an older one.
     pub stop_grace: Duration,
+    /// How long a leader whose process ended is waited for here: longer than the configuration says while splits recur.
+    pub restart_grace: Duration,
+    /// How long a member is silent before this one suspects it alone: longer than its setting while splits recur.
+    pub silence_floor: Duration,
     /// Whose settings are in force and which, if this member's own object says otherwise.
     pub config_conflict: Option<String>,
     /// Why the voters that this leader's object asks for do not become those of the fleet, as a clause.

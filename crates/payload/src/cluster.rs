@@ -3,10 +3,10 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use flagship_k8s_api::{FIELD_MANAGER, PayloadSource, SourceKind};
+use flagship_k8s_api::FIELD_MANAGER;
 use flagship_types::Term;
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use futures::stream::FuturesUnordered;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::discovery::Discovery;
@@ -21,6 +21,7 @@ use crate::object::{Manifest, ObjectId};
 use crate::observer::{Observer, Verb};
 use crate::parse::{SourceText, parse};
 use crate::plan::{Objection, Objections, Owner, Plan, PlannedObject, Reach, owns_the_unknown};
+use crate::sources::SourceError;
 
 /// How long one request may take unless told otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,8 +30,6 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const LATE_WRITE: Duration = Duration::from_secs(2);
 /// Requests under way at once: an API server's fair queue gives one client about as many seats, more would only wait.
 const CONCURRENCY: usize = 16;
-/// The most bytes of payload from all sources together: far above any payload of [`crate::MAX_OBJECTS`] people wrote.
-const MAX_TOTAL_BYTES: usize = 8 << 20;
 
 /// How far the work is: the inventory, and what is being waited for. Kept current while apply and delete run, so that
 /// it can be written to the status meanwhile.
@@ -74,54 +73,6 @@ impl PlanError {
     }
 }
 
-/// Why a source of the payload could not be read. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SourceError {
-    /// The object is not there.
-    #[error("{path}: {what} does not exist: create it, or correct the name")]
-    Missing {
-        /// The field that asks for it.
-        path: String,
-        /// Which object.
-        what: String,
-    },
-    /// It has no such key.
-    #[error("{path}: {what} has no key {key:?} (it has: {known}): add it, or correct the key")]
-    NoKey {
-        /// The field that asks for it.
-        path: String,
-        /// Which object.
-        what: String,
-        /// The key asked for.
-        key: String,
-        /// The keys it has.
-        known: String,
-    },
-    /// The value is no text.
-    #[error("{path}: the value of {key:?} in {what} is not UTF-8 text")]
-    NotText {
-        /// The field that asks for it.
-        path: String,
-        /// Which object.
-        what: String,
-        /// The key.
-        key: String,
-    },
-    /// All sources together are too long.
-    #[error(
-        "the payload's sources have more than {MAX_TOTAL_BYTES} bytes together: split the payload over several MultiClusters"
-    )]
-    TooLong,
-    /// The API server could not be asked, or refused.
-    #[error("{path}: {error}")]
-    Api {
-        /// The field that asks for it.
-        path: String,
-        /// Why.
-        error: ApiError,
-    },
-}
-
 /// A connection to one API server. Its client's own retries must be off and its read timeout set.
 #[derive(Clone)]
 pub struct Cluster {
@@ -129,17 +80,20 @@ pub struct Cluster {
     call_timeout: Duration,
     observer: Arc<dyn Observer>,
     catalog: Arc<RwLock<Option<Arc<Catalog>>>>,
+    /// How often what only reads is asked again while it is not answered.
+    ask_again: Option<Duration>,
 }
 
 impl Cluster {
     /// Over a client; nothing is asked yet.
     pub fn new(client: kube::Client, call_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
-        Self { client, call_timeout, observer, catalog: Arc::default() }
+        Self { client, call_timeout, observer, catalog: Arc::default(), ask_again: None }
     }
 
-    /// The same, with calls that give up sooner.
-    pub(crate) fn within(&self, call_timeout: Duration) -> Self {
-        Self { call_timeout: call_timeout.min(self.call_timeout), ..self.clone() }
+    /// The same, with calls that give up sooner, of which those that only read are asked again meanwhile.
+    pub(crate) fn hurried(&self, call_timeout: Duration, ask_again: Duration) -> Self {
+        let call_timeout = call_timeout.min(self.call_timeout);
+        Self { call_timeout, ask_again: Some(ask_again), ..self.clone() }
     }
 
     pub(crate) fn observer(&self) -> &dyn Observer {
@@ -154,6 +108,37 @@ impl Cluster {
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiError> {
         self.call_within(self.call_timeout, verb, what, request).await
+    }
+
+    /// As [`call`](Self::call), for what only reads. In a hurry it is asked again and again while it is not answered, and
+    /// the first answer counts: what an API server took while it was mute it may never answer.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        verb: Verb,
+        what: impl std::fmt::Display,
+        request: impl Fn() -> F,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let first_answer = async {
+            let mut asked = FuturesUnordered::from_iter([request()]);
+            loop {
+                let again = async {
+                    match self.ask_again {
+                        Some(time) => tokio::time::sleep(time).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                // As many as fit into the call's timeout.
+                tokio::select! {
+                    biased;
+                    Some(answer) = asked.next() => return answer,
+                    () = again => asked.push(request()),
+                }
+            }
+        };
+        self.call(verb, what, first_answer).await
     }
 
     async fn call_within<T>(
@@ -177,15 +162,27 @@ impl Cluster {
 
     /// As [`call`](Self::call), for a request about one object that may not be there. A kind that is not served has no
     /// objects: that is a 404 of another form, which the client library does not take for an absent object.
-    pub(crate) async fn find<T>(
+    pub(crate) async fn find<T, F>(
         &self,
         what: impl std::fmt::Display,
-        request: impl Future<Output = kube::Result<Option<T>>>,
-    ) -> Result<Option<T>, ApiError> {
-        match self.call(Verb::Get, what, request).await {
+        request: impl Fn() -> F,
+    ) -> Result<Option<T>, ApiError>
+    where
+        F: Future<Output = kube::Result<Option<T>>>,
+    {
+        match self.ask(Verb::Get, what, request).await {
             Err(error) if error.code() == 404 => Ok(None),
             other => other,
         }
+    }
+
+    /// For a kind that is known at compile time.
+    pub(crate) fn typed<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     pub(crate) fn api(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
@@ -206,8 +203,8 @@ impl Cluster {
 
     /// Asks again which kinds the cluster serves.
     pub async fn refresh_catalog(&self) -> Result<Arc<Catalog>, ApiError> {
-        let discovery = Discovery::new(self.client.clone()).run_aggregated();
-        let discovery = self.call(Verb::Discover, "the served kinds", discovery).await?;
+        let discovery = || Discovery::new(self.client.clone()).run_aggregated();
+        let discovery = self.ask(Verb::Discover, "the served kinds", discovery).await?;
         let catalog = Arc::new(Catalog::from_discovery(&discovery));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some(catalog.clone());
         Ok(catalog)
@@ -215,82 +212,6 @@ impl Cluster {
 
     pub(crate) fn forget_catalog(&self) {
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Reads the sources of a payload, in order.
-    pub async fn read_sources(
-        &self,
-        namespace: &str,
-        sources: &[PayloadSource],
-    ) -> Result<Vec<SourceText>, SourceError> {
-        let mut texts = Vec::new();
-        let mut total = 0;
-        for source in sources {
-            let text = match source {
-                PayloadSource::Inline(text) => {
-                    SourceText { origin: "spec.payload".into(), text: text.clone() }
-                }
-                PayloadSource::Key { kind, key, path } => {
-                    let what = format!("{} {namespace}/{}", source_kind(*kind), key.name);
-                    let data = self.read_keys(*kind, namespace, &key.name, &what, path).await?;
-                    let known = data.keys().cloned().collect::<Vec<_>>().join(", ");
-                    let (path, key) = (path.clone(), key.key.clone());
-                    let Some(value) = data.get(&key) else {
-                        return Err(SourceError::NoKey { path, what, key, known });
-                    };
-                    let origin = format!("{path} ({what}, key {key})");
-                    let text = String::from_utf8(value.clone()).map_err(|_| SourceError::NotText {
-                        path,
-                        what,
-                        key,
-                    })?;
-                    SourceText { origin, text }
-                }
-            };
-            total += text.text.len();
-            if total > MAX_TOTAL_BYTES {
-                return Err(SourceError::TooLong);
-            }
-            texts.push(text);
-        }
-        Ok(texts)
-    }
-
-    async fn read_keys(
-        &self,
-        kind: SourceKind,
-        namespace: &str,
-        name: &str,
-        what: &str,
-        path: &str,
-    ) -> Result<std::collections::BTreeMap<String, Vec<u8>>, SourceError> {
-        let failed = |error| SourceError::Api { path: path.into(), error };
-        let missing = || SourceError::Missing { path: path.into(), what: what.into() };
-        let data: Vec<(String, Vec<u8>)> = match kind {
-            SourceKind::Secret => {
-                let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-                let secret = self
-                    .call(Verb::Get, what, api.get_opt(name))
-                    .await
-                    .map_err(failed)?
-                    .ok_or_else(missing)?;
-                secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
-            }
-            SourceKind::ConfigMap => {
-                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-                let map = self
-                    .call(Verb::Get, what, api.get_opt(name))
-                    .await
-                    .map_err(failed)?
-                    .ok_or_else(missing)?;
-                let texts =
-                    map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
-                texts
-                    .chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)))
-                    .collect()
-            }
-        };
-        Ok(data.into_iter().collect())
     }
 
     /// Reads and plans. Kinds that are not known are asked for once more.
@@ -310,7 +231,7 @@ impl Cluster {
 
     pub(crate) async fn read(&self, object: &PlannedObject) -> Result<Option<DynamicObject>, ApiError> {
         let api = self.api(&object.resource, &object.id.namespace);
-        self.find(&object.id, api.get_opt(&object.id.name)).await
+        self.find(&object.id, || api.get_opt(&object.id.name)).await
     }
 
     pub(crate) async fn dry_run(
@@ -389,7 +310,7 @@ impl Cluster {
             namespace => format!("{} in {namespace}", resource.plural),
         };
         let api = self.api(resource, namespace);
-        Ok(self.call(Verb::List, what, api.list_metadata(&params)).await?.items)
+        Ok(self.ask(Verb::List, what, || api.list_metadata(&params)).await?.items)
     }
 }
 
@@ -413,13 +334,6 @@ fn delete_params(id: &ObjectId, uid: &str) -> DeleteParams {
     params.preconditions(Preconditions { uid: Some(uid.into()), resource_version: None })
 }
 
-fn source_kind(kind: SourceKind) -> &'static str {
-    match kind {
-        SourceKind::Secret => "Secret",
-        SourceKind::ConfigMap => "ConfigMap",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,7 +354,7 @@ mod tests {
         send(cluster.prune(plan, gate, CALL_TIMEOUT, tracker));
         send(cluster.observe(tracker));
         send(cluster.delete_all(plan.owner(), gate, CALL_TIMEOUT, tracker));
-        send(cluster.halt(plan.owner(), gate, crate::PodGrace::within(CALL_TIMEOUT), tracker));
+        send(cluster.halt(plan.owner(), gate, crate::PodGrace::within(CALL_TIMEOUT, None), tracker));
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Deletion<'_> {
         let Some(entry) = self.tracker.borrow().inventory.get(id).cloned() else { return Ok(Look::Gone) };
         let catalog = self.cluster.catalog().await?;
         let api = self.cluster.api(&resource_of(&catalog, id, &entry.version), &id.namespace);
-        let live = self.cluster.find(id, api.get_metadata_opt(&id.name)).await?;
+        let live = self.cluster.find(id, || api.get_metadata_opt(&id.name)).await?;
         let Some(metadata) = live.map(|live| live.metadata) else { return Ok(Look::Gone) };
         let uid = metadata.uid.clone().unwrap_or_default();
         // By uid it is the very object that was applied. Else our mark on it counts: it was applied again meanwhile.

@@ -80,7 +80,7 @@ impl Cluster {
             )));
         }
         let api = self.api(&kind.resource, &id.namespace);
-        let Some(live) = self.find(&id, api.get_opt(&id.name)).await? else {
+        let Some(live) = self.find(&id, || api.get_opt(&id.name)).await? else {
             return Ok(Some(format!("{id} does not exist")));
         };
         let group_kind = GroupKind { group: gate.group.clone(), kind: gate.kind.clone() };

@@ -1,12 +1,15 @@
 //! Ending what runs at once: the lease is lost, and after its stop grace another cluster starts the payload, whatever
 //! became of it here.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use flagship_types::FleetConfig;
+use flagship_types::quorum::pods_time;
 use futures::future::join;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
+use tokio::time::Instant;
 
 use crate::chain::Chain;
 use crate::cluster::{Cluster, Tracker, side_by_side};
@@ -17,37 +20,56 @@ use crate::object::ObjectId;
 use crate::observe::resource_of;
 use crate::plan::{Owner, Stage, owns_the_unknown};
 
-/// What is left of the stop grace for noticing, asking and the kubelet's word, once the pods have had their time.
-const MARGIN: Duration = Duration::from_secs(2);
 /// A request takes no longer than this: of what little time there is, one that was lost must not take the most. Whatever
 /// took longer is tried again with more, as the API server may be slow and there all the same.
 const CALL_TIMEOUTS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// What only reads is asked again this much later, while the first is still waited for: an API server that was mute for a
+/// moment is asked soon after, and one that is slow still answers the first.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// What the API server gives a pod that says nothing.
 const DEFAULT_GRACE: i64 = 30;
 /// A kubelet says that a pod has ended well within this time after it should have.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(2);
 
-/// The most seconds a pod may take to end. Never 0: with that the API server forgets a pod without a word from its node,
-/// and it may run on where nobody sees it.
+/// How long pods may take to end: until some time before another cluster starts the payload, so less the later they are
+/// asked. Never 0 seconds: with that the API server forgets a pod without a word from its node, and it may run on where
+/// nobody sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PodGrace(u32);
+pub struct PodGrace {
+    /// What a pod gets that is asked at once, in seconds.
+    most: u32,
+    until: Instant,
+}
 
 impl PodGrace {
-    /// So that pods have ended within this stop grace: 2 s less than that.
-    pub fn within(stop_grace: Duration) -> Self {
-        let seconds = stop_grace.saturating_sub(MARGIN).as_secs();
-        Self(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
+    /// So that pods have ended 2 s before the end of a stop grace that began `since`. `None`: nobody knows when it began,
+    /// and nothing of it may be left.
+    pub fn within(stop_grace: Duration, since: Option<Instant>) -> Self {
+        let (time, now) = (pods_time(stop_grace.min(FleetConfig::LONGEST)), Instant::now());
+        match since {
+            Some(since) => Self { most: seconds(time), until: since + time },
+            None => Self { most: seconds(Duration::ZERO), until: now },
+        }
     }
 
-    /// For one pod: its own, if that is less.
+    /// For one pod that is asked now: its own, if that is less.
     pub(crate) fn of(self, pod: &Pod) -> u32 {
-        u32::try_from(pod.grace.max(1)).unwrap_or(u32::MAX).min(self.0)
+        // To the nearest second: a request takes a few milliseconds of the first.
+        let left = self.until.saturating_duration_since(Instant::now()) + Duration::from_millis(500);
+        pod.grace().min(self.most).min(seconds(left))
     }
 
-    /// Whether a pod that is being deleted was given more. Asking again would forget one at once that was given nothing.
+    /// Whether a pod that is being deleted was given more than it gets here. Asking again would forget one at once that
+    /// was given nothing; and one that was asked here before, with more time left, ends in time.
     pub(crate) fn is_exceeded_by(self, pod: &Pod, live: &ObjectMeta) -> bool {
-        live.deletion_grace_period_seconds.is_some_and(|given| given > i64::from(self.of(pod)))
+        let most = pod.grace().min(self.most);
+        live.deletion_grace_period_seconds.is_some_and(|given| given > i64::from(most))
     }
+}
+
+/// Whole ones, and one at least.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
 /// A pod that has to end.
@@ -66,6 +88,11 @@ impl Pod {
             grace: spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(DEFAULT_GRACE),
             node: spec["nodeName"].as_str().unwrap_or_default().to_owned(),
         }
+    }
+
+    /// How long it may take to end if it is asked for no less, in seconds.
+    fn grace(&self) -> u32 {
+        u32::try_from(self.grace.max(1)).unwrap_or(u32::MAX)
     }
 
     /// Whether its node should have said by now that it has ended.
@@ -98,7 +125,7 @@ impl Cluster {
     ) -> Result<usize, DeleteError> {
         let mut halted = Ok(0);
         for timeout in CALL_TIMEOUTS {
-            halted = self.within(timeout).try_halt(owner, gate, pods, tracker).await;
+            halted = self.hurried(timeout, ASK_AGAIN).try_halt(owner, gate, pods, tracker).await;
             if !matches!(halted, Err(DeleteError::Api(ApiError::Timeout { .. }))) {
                 break;
             }
@@ -115,7 +142,7 @@ impl Cluster {
         tracker: &Tracker,
     ) -> Result<usize, DeleteError> {
         let cluster = self;
-        let (begin, purpose) = (Instant::now(), Purpose::Delete);
+        let (begin, purpose) = (std::time::Instant::now(), Purpose::Delete);
         let deletion = Deletion { cluster, gate, purpose, tracker, begin, timeout: None, pods: Some(pods) };
         let ids = tracker.borrow().inventory.ids();
         let (workloads, others): (Vec<_>, Vec<_>) =
@@ -149,7 +176,7 @@ impl Deletion<'_> {
     pub(crate) async fn pod(&self, id: &ObjectId, uid: &str) -> Result<Option<Pod>, ApiError> {
         let catalog = self.cluster.catalog().await?;
         let api = self.cluster.api(&resource_of(&catalog, id, "v1"), &id.namespace);
-        let pod = self.cluster.find(id, api.get_opt(&id.name)).await?;
+        let pod = self.cluster.find(id, || api.get_opt(&id.name)).await?;
         Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)).as_ref().map(Pod::of))
     }
 }

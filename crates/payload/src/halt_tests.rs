@@ -212,14 +212,17 @@ fn id(group: &str, kind: &str, name: &str) -> ObjectId {
 
 impl Bench {
     async fn halt(&self, stop_grace: u64) -> Result<usize, DeleteError> {
+        self.halt_within(PodGrace::within(Duration::from_secs(stop_grace), Some(Instant::now()))).await
+    }
+
+    async fn halt_within(&self, pods: PodGrace) -> Result<usize, DeleteError> {
         let owner = Owner { namespace: "default".into(), name: "newyork".into() };
-        let pods = PodGrace::within(Duration::from_secs(stop_grace));
         self.cluster.halt(&owner, &self.gate, pods, &self.tracker).await
     }
 
     /// Until the API server is as wanted, however long that takes.
     async fn until(&self, is_so: impl Fn(&Server) -> bool) {
-        let begin = tokio::time::Instant::now();
+        let begin = Instant::now();
         while !is_so(&self.server.lock().unwrap()) {
             let deleted = || self.server.lock().unwrap().deleted.clone();
             assert!(begin.elapsed() < Duration::from_secs(60), "not in time; deleted: {:?}", deleted());
@@ -232,7 +235,7 @@ impl Bench {
 fn two_seconds_less_than_the_stop_grace_and_never_none() {
     let given = |stop_grace, own| {
         let pod = Pod { grace: own, node: String::new() };
-        PodGrace::within(Duration::from_millis(stop_grace)).of(&pod)
+        PodGrace::within(Duration::from_millis(stop_grace), Some(Instant::now())).of(&pod)
     };
     assert_eq!(given(10_000, 30), 8);
     assert_eq!(given(10_000, 3), 3, "its own, if that is less");
@@ -240,7 +243,23 @@ fn two_seconds_less_than_the_stop_grace_and_never_none() {
     assert_eq!(given(3_000, 30), 1);
     assert_eq!(given(10_000, 0), 1, "0 is by force");
     assert_eq!(given(0, 30), 1, "0 is by force");
-    assert_eq!(given(u64::MAX, i64::MAX), u32::MAX);
+    assert_eq!(given(u64::MAX, i64::MAX), 7 * 86_400 - 2, "nonsense does not overflow");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_late_gets_what_is_left() {
+    let pod = |grace| Pod { grace, node: String::new() };
+    let live = |given| ObjectMeta { deletion_grace_period_seconds: Some(given), ..Default::default() };
+    let (begin, stop_grace) = (Instant::now(), Duration::from_secs(10));
+    for (after, given) in [(0, 8), (400, 8), (600, 7), (3_000, 5), (7_000, 1), (60_000, 1)] {
+        tokio::time::sleep_until(begin + Duration::from_millis(after)).await;
+        // Also in a later attempt of the same stop.
+        let pods = PodGrace::within(stop_grace, Some(begin));
+        assert_eq!((pods.of(&pod(30)), pods.of(&pod(1))), (given, 1), "after {after} ms");
+        assert!(!pods.is_exceeded_by(&pod(30), &live(8)), "as when it was asked at once");
+        assert!(pods.is_exceeded_by(&pod(30), &live(9)), "by somebody else");
+    }
+    assert_eq!(PodGrace::within(stop_grace, None).of(&pod(30)), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,11 +358,11 @@ async fn pods_of_a_node_that_does_not_answer_are_named_and_not_forced() {
 #[tokio::test(start_paused = true)]
 async fn a_mute_api_server_costs_a_second_at_first() {
     let bench = bench(&["web"], |server| server.mute = true);
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let error = bench.halt(10).await.unwrap_err();
     assert!(matches!(error, DeleteError::Api(ApiError::Timeout { .. })), "{error}");
     assert_eq!(begin.elapsed(), CALL_TIMEOUTS.iter().sum::<Duration>());
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let answers_again = async {
         tokio::time::sleep(Duration::from_millis(900)).await;
         bench.server.lock().unwrap().mute = false;
@@ -354,15 +373,55 @@ async fn a_mute_api_server_costs_a_second_at_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_server_that_was_mute_is_asked_soon_after() {
+    for mute in [900, 1_100, 2_900, 3_100, 5_500, 6_900] {
+        let bench = bench(&["web"], |server| {
+            server.mute = true;
+            server.pod("web-a", "web-1", 30, "n1");
+        });
+        let begin = Instant::now();
+        let mute = Duration::from_millis(mute);
+        let answers_again = async {
+            tokio::time::sleep(mute).await;
+            bench.server.lock().unwrap().mute = false;
+            bench.until(|server| !server.graces("web-a").is_empty()).await;
+            let asked = begin.elapsed();
+            assert!(
+                asked < mute + ASK_AGAIN + Duration::from_millis(100),
+                "{mute:?} mute, asked at {asked:?}"
+            );
+            // The pod ends in time all the same.
+            let given = bench.server.lock().unwrap().graces("web-a")[0].unwrap();
+            let given = Duration::from_secs(given.try_into().unwrap());
+            assert!(asked + given <= Duration::from_millis(8_600), "{given:?} from {asked:?}");
+            bench.server.lock().unwrap().confirm("web-a");
+        };
+        // As the controller does.
+        let pods = PodGrace::within(Duration::from_secs(10), Some(begin));
+        let halted = async {
+            while let Err(error) = bench.halt_within(pods).await {
+                assert!(matches!(error, DeleteError::Api(ApiError::Timeout { .. })), "{error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::join!(halted, answers_again);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_api_server_still_gets_the_deletions() {
     let bench = bench(&["web"], |server| {
         server.slow = Duration::from_millis(1200);
         server.pod("web-a", "web-1", 30, "n1");
     });
+    let begin = Instant::now();
     let halted = async { bench.halt(10).await.unwrap() };
     let asked = async {
         bench.until(|server| !server.graces("web-a").is_empty()).await;
-        assert_eq!(bench.server.lock().unwrap().graces("web-a"), [Some(8)]);
+        let took = begin.elapsed().as_secs();
+        let left = 8_i64.saturating_sub(i64::try_from(took).unwrap()).max(1);
+        let given = bench.server.lock().unwrap().graces("web-a")[0].unwrap();
+        assert!((left - 1..=left).contains(&given) && given > 0, "{given} s after {took} s");
         bench.server.lock().unwrap().confirm("web-a");
     };
     tokio::join!(halted, asked);

@@ -19,11 +19,12 @@ mod observer;
 mod parse;
 mod plan;
 mod readiness;
+mod sources;
 
 pub use apply::{Applied, ApplyOptions};
 pub use catalog::{Catalog, Kind};
 pub use check::{Action, Checked};
-pub use cluster::{CALL_TIMEOUT, Cluster, PlanError, Progress, SourceError, Tracker};
+pub use cluster::{CALL_TIMEOUT, Cluster, PlanError, Progress, Tracker};
 pub use error::{ApiError, ApplyError, DeleteError, Failure, Failures, ObjectError, Stuck};
 pub use gate::{Denied, Gate, Permit, Purpose};
 pub use gates::ClosedGate;
@@ -35,3 +36,4 @@ pub use observer::{Observer, Outcome, Verb};
 pub use parse::{MAX_OBJECTS, ParseError, SourceText, parse};
 pub use plan::{Objection, Objections, Owner, Plan, PlannedObject, Reach, Stage};
 pub use readiness::{Readiness, assess};
+pub use sources::SourceError;

@@ -98,7 +98,7 @@ impl Cluster {
         entry: &'a Entry,
     ) -> Result<(&'a ObjectId, &'a Entry, Option<DynamicObject>), ApiError> {
         let api = self.api(&resource_of(catalog, id, &entry.version), &id.namespace);
-        Ok((id, entry, self.find(id, api.get_opt(&id.name)).await?))
+        Ok((id, entry, self.find(id, || api.get_opt(&id.name)).await?))
     }
 
     /// Finds what this MultiCluster applied, by label and field manager, among the given kinds (those of the payload

@@ -63,6 +63,8 @@ fn snapshot(role: Role) -> Snapshot {
         directive: Directive::Run { term: Term(7), resumed: false },
         config: FleetConfig::default(),
         stop_grace: FleetConfig::default().stop_grace,
+        restart_grace: FleetConfig::default().restart_grace,
+        silence_floor: Duration::from_secs(3),
         ascent: None,
         successor: None,
         lapse: None,

@@ -7,6 +7,7 @@ mod identity;
 mod metadata;
 mod name;
 mod number;
+pub mod quorum;
 mod time;
 mod verified;
 

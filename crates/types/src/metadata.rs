@@ -173,6 +173,8 @@ impl Default for FleetConfig {
 impl FleetConfig {
     /// The most voters: more make every renewal slower and no fleet safer.
     pub const MAX_VOTERS: usize = 9;
+    /// No time in it is longer: so no number that a person wrote into a status makes a sum overflow.
+    pub const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
     /// Whether both say the same, versions and pauses aside: a pause is an operator's word, not an object's.
     pub fn same_settings(&self, other: &Self) -> bool {

@@ -47,7 +47,7 @@ pub(crate) fn millis_up(duration: Duration) -> u64 {
 }
 
 /// The longest duration a peer may name. Longer ones are mistakes, and sums of them could overflow.
-const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
+const MAX_DURATION: Duration = flagship_types::FleetConfig::LONGEST;
 
 #[inline]
 pub(crate) fn from_micros(field: &'static str, us: u64) -> Result<Duration, DecodeError> {

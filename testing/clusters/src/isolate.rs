@@ -62,15 +62,15 @@ pub async fn reexec_in_namespaces() -> Result<Isolation> {
     }
 }
 
-/// The body of a test that needs networks which can be cut. `path` is the test's own full name, as `cargo test` prints
-/// it; the test is run again inside of namespaces, and only there `body` runs.
+/// The body of a test that needs networks which can be cut. `name` is that of the test's function; the test is run again
+/// inside of namespaces, and only there `body` runs.
 ///
 /// # Panics
 /// If `body` fails, and, with a sentence, if the machine refuses namespaces: such a test is never skipped.
-pub fn test<F: Future<Output = Result<()>>>(path: &str, body: impl FnOnce() -> F) {
+pub fn test<F: Future<Output = Result<()>>>(name: &str, body: impl FnOnce() -> F) {
     match std::env::var(MARKER) {
         Ok(inside) => {
-            assert_eq!(inside, path, "a test that was started for another one");
+            assert_eq!(inside, name, "a test that was started for another one");
             die_with_standard_input();
             let runtime = tokio::runtime::Runtime::new().expect("a tokio runtime can be made");
             if let Err(error) = runtime.block_on(body()) {
@@ -78,14 +78,14 @@ pub fn test<F: Future<Output = Result<()>>>(path: &str, body: impl FnOnce() -> F
             }
         }
         Err(_) => {
-            if let Err(error) = run_test_inside(path) {
+            if let Err(error) = run_test_inside(name) {
                 panic!("{error:?}");
             }
         }
     }
 }
 
-fn run_test_inside(path: &str) -> Result<()> {
+fn run_test_inside(name: &str) -> Result<()> {
     let flags = usable_flags().map_err(|reason| {
         anyhow::anyhow!(
             "this test cuts network paths and needs user and network namespaces, which this machine refuses: {reason}. \
@@ -95,8 +95,9 @@ fn run_test_inside(path: &str) -> Result<()> {
     })?;
     let daemon = prepare()?;
     let _turn = take_turn()?;
-    let mut command = inner(flags, &daemon, path)?;
-    command.args(["--exact", path, "--nocapture", "--include-ignored", "--test-threads=1"]);
+    let path = path_of(name)?;
+    let mut command = inner(flags, &daemon, name)?;
+    command.args(["--exact", &path, "--nocapture", "--include-ignored", "--test-threads=1"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("start unshare")?;
     let (mut out, mut err) =
@@ -117,6 +118,20 @@ fn run_test_inside(path: &str) -> Result<()> {
     // What it measured, for who asks with --nocapture.
     eprint!("{errors}");
     Ok(())
+}
+
+/// The full name by which this program knows a test: its function's, after those of the modules.
+fn path_of(name: &str) -> Result<String> {
+    let own = std::env::current_exe().context("find this program")?;
+    let listed =
+        Command::new(own).args(["--list", "--format", "terse"]).output().context("list the tests")?;
+    let listed = String::from_utf8(listed.stdout).context("the list of the tests")?;
+    let paths = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    let found: Vec<_> = paths.filter(|path| path.rsplit("::").next() == Some(name)).collect();
+    match found.as_slice() {
+        [path] => Ok((*path).to_owned()),
+        found => bail!("{name} has to be the name of one test function, and is that of {}", found.len()),
+    }
 }
 
 /// Waits for one of the machine's places for such tests, over all processes of this user: each runs whole control

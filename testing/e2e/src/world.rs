@@ -53,32 +53,32 @@ pub enum Expect {
     Either(&'static str),
 }
 
-/// Runs a test on a fleet of these members, inside of namespaces. `path` is the test's name. A failure shows the end
+/// Runs a test on a fleet of these members, inside of namespaces. `name` is the test's name. A failure shows the end
 /// of each daemon's log.
-pub fn e2e(path: &str, plans: Result<impl Into<Layout>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
-    run(path, Flagship::find, plans.map(Into::into), body);
+pub fn e2e(name: &str, plans: Result<impl Into<Layout>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+    run(name, Flagship::find, plans.map(Into::into), body);
 }
 
 /// As [`e2e`], on a fleet of the previous build's daemons in clusters with the previous build's manifests.
 ///
 /// # Panics
 /// If there is no previous build and none can be made: such a test is never skipped.
-pub fn e2e_from_previous(path: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
+pub fn e2e_from_previous(name: &str, plans: Result<Vec<Plan>>, body: impl AsyncFnOnce(&World) -> Result<()>) {
     // Outside of the namespaces, where there is a network, this builds it; inside, it is there.
     let previous = Flagship::previous();
     if let Err(error) = &previous {
         panic!("{error:?}");
     }
-    run(path, || previous, plans.map(Into::into), body);
+    run(name, || previous, plans.map(Into::into), body);
 }
 
 fn run(
-    path: &str,
+    name: &str,
     flagship: impl FnOnce() -> Result<Flagship>,
     layout: Result<Layout>,
     body: impl AsyncFnOnce(&World) -> Result<()>,
 ) {
-    clusters::isolate::test(path, async move || {
+    clusters::isolate::test(name, async move || {
         let world = World::start(&flagship()?, layout?).await?;
         let result = body(&world).await.and_then(|()| world.judge());
         let result = result.with_context(|| world.fleet.log_tails(LOG_TAIL_LINES));

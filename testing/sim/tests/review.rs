@@ -260,10 +260,11 @@ fn different_heal_rules() -> Vec<Case> {
         ];
         case(hosts, faults, shows)
     };
-    let older_stops = &["failback: Manual", "SplitSeen", "b directive Stop .. Superseded"];
-    let two = |host| manual(fleet(&[4, 5]), vec![A], host, older_stops);
-    // With others between, the older leader may hear of the term before it meets the leader, and takes a fresh one.
-    let four = |host| manual(fleet(&[4, 3, 5, 2]), vec![A, B], host, &older_stops[..2]);
+    let two_stop = &["failback: Manual", "SplitSeen", "b directive Stop .. Superseded"];
+    let two = |host| manual(fleet(&[4, 5]), vec![A], host, two_stop);
+    // With others between, each hears of the other's term and settings before it meets the other.
+    let four_stop = &["failback: Manual", "SplitSeen", "c directive Stop .. Superseded"];
+    let four = |host| manual(fleet(&[4, 3, 5, 2]), vec![A, B], host, four_stop);
     vec![two(A), two(B), four(A), four(C)]
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flagship_election::{FALLBACK_DELAY, ResignReason};
 use flagship_types::{Role, Term};
 use sim::{Act, HostSpec, PayloadState, World, secs};
 
@@ -297,6 +298,19 @@ fn a_run_is_a_pure_function_of_its_seed() {
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
+}
+
+#[test]
+fn nobody_waits_for_a_leader_that_gives_the_lead_away_for_good() {
+    for seed in 0..20 {
+        let mut world = settled(seed);
+        world.with_machine(SHEFFIELD, |machine, now| machine.retire(ResignReason::Operator, now));
+        world.run_until("sheffield stops", SETTLE, |w| w.holders().is_empty());
+        // It stays a member for now, and of the better rank: who else comes second waits a second for the best.
+        let took = world.run_until("newyork leads", SETTLE, |w| w.leaders() == [NEWYORK]);
+        assert!(took < FALLBACK_DELAY, "seed {seed}: {took:?}\n{}", world.report());
+        fine(&world);
+    }
 }
 
 #[test]

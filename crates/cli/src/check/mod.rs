@@ -8,6 +8,7 @@ mod report;
 mod rights;
 #[cfg(test)]
 mod tests;
+mod voters;
 
 use std::collections::BTreeSet;
 
@@ -70,6 +71,7 @@ async fn findings(args: &CheckArgs) -> Vec<Finding> {
         }
     }
     findings.extend(objects::check(&objects));
+    findings.extend(voters::check(&objects));
     findings.extend(certificates_and_links(args, &reachable, &objects).await);
     findings.extend(measure_clocks(&reachable).await);
     let rights = reachable.iter().map(|cluster| {

@@ -71,6 +71,7 @@ pub(crate) fn check(objects: &[Located]) -> Vec<Finding> {
         findings.extend(names(callsign, members));
         findings.extend(meeting(callsign, members));
         findings.extend(settings(callsign, members));
+        findings.extend(voters(callsign, members));
         findings.extend(payloads(callsign, members));
         findings.extend(leaders(callsign, members, objects));
         findings.extend(heirs(callsign, members, objects));
@@ -250,6 +251,16 @@ fn settings(callsign: &str, members: &Members<'_>) -> Vec<Finding> {
         different.join(", ")
     );
     vec![Finding::warn(Topic::Objects, message, format!("make them equal: {}", edit(first)))]
+}
+
+/// An even number of voters, once for a fleet.
+fn voters(callsign: &str, members: &Members<'_>) -> Option<Finding> {
+    let mut warned = members
+        .iter()
+        .filter_map(|(object, settings)| settings.warns_of_even_voters().map(|warning| (object, warning)));
+    let (object, warning) = warned.next()?;
+    let hint = format!("in every object of the fleet: {}", edit(object));
+    Some(Finding::warn(Topic::Objects, format!("{callsign}: {}: {warning}", object.name), hint))
 }
 
 fn payloads(callsign: &str, members: &Members<'_>) -> Vec<Finding> {

@@ -31,6 +31,8 @@ pub(crate) enum Topic {
     Certificates,
     /// Whether members reach each other.
     Links,
+    /// Whether a majority is there.
+    Voters,
     /// How far clocks are apart.
     Clocks,
     /// Whether the daemon may do what the payload needs.
@@ -44,6 +46,7 @@ impl Topic {
             Self::Objects => "objects",
             Self::Certificates => "certificates",
             Self::Links => "links",
+            Self::Voters => "voters",
             Self::Clocks => "clocks",
             Self::Rights => "rights",
         }

@@ -1,11 +1,13 @@
 //! What the checks say of fleets that have something wrong with them, and that every failure comes with a hint.
 
-use flagship_k8s_api::{ElectionSpec, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus};
+use flagship_k8s_api::{
+    ConfigurationStatus, ElectionSpec, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus,
+};
 use flagship_payload::{SourceText, parse};
 
 use super::objects::{self, Located};
 use super::report::{Finding, Level, Report, Topic};
-use super::{certificates, links};
+use super::{certificates, links, voters};
 use crate::exit::Exit;
 use crate::liveness::Renewal;
 use crate::style::Style;
@@ -94,6 +96,58 @@ fn a_witness_needs_no_object_but_has_to_be_heard() {
 }
 
 #[test]
+fn in_quorum_it_is_said_how_many_voters_may_be_lost() {
+    let with = |voters: &[&str], change: fn(&mut MultiClusterStatus)| {
+        let mut fleet = fleet();
+        for object in &mut fleet {
+            let status = object.object.status.as_mut().unwrap();
+            let configuration = ConfigurationStatus {
+                version: if status.leading { 2 } else { 1 },
+                mode: "Quorum".into(),
+                voters: voters.iter().map(|voter| (*voter).to_owned()).collect(),
+                ..ConfigurationStatus::from(&flagship_types::FleetConfig::default())
+            };
+            status.configuration = Some(configuration);
+            if status.leading {
+                change(status);
+            }
+        }
+        voters::check(&fleet)
+    };
+    let heard = |status: &mut MultiClusterStatus| {
+        let witness =
+            MemberStatus { name: "witness".into(), state: "Alive".into(), ..MemberStatus::default() };
+        status.members.push(witness);
+    };
+    let three = ["newyork", "sheffield", "witness"];
+    let sound = with(&three, heard);
+    assert_eq!(worst(&sound), []);
+    assert_eq!(sound[0].message, "federation: all 3 voters answer; 1 may be lost");
+    let less = "federation: 2 of 3 voters answer sheffield (missing: witness): with one less nobody can lead";
+    assert_eq!(worst(&with(&three, |_| {})), [(Level::Warn, less)]);
+    let none =
+        "federation: 1 of 3 voters answer sheffield (missing: newyork, witness): nobody can lead without 2";
+    assert_eq!(worst(&with(&three, |status| status.members.clear())), [(Level::Fail, none)]);
+    let five = ["newyork", "sheffield", "witness", "leeds", "denver"];
+    let spare =
+        "federation: 3 of 5 voters answer sheffield (missing: leeds, denver): with one less nobody can lead";
+    assert_eq!(worst(&with(&five, heard)), [(Level::Warn, spare)]);
+    let unstored = with(&three, |status| {
+        status.members.push(MemberStatus {
+            name: "witness".into(),
+            state: "Alive".into(),
+            ..MemberStatus::default()
+        });
+        status.configuration_missing = vec!["newyork".into()];
+    });
+    let said = "federation: newyork did not store the configuration in force yet";
+    assert_eq!(worst(&unstored), [(Level::Warn, said)]);
+    let mut availability = fleet();
+    availability[1].object.status.as_mut().unwrap().configuration = None;
+    assert_eq!(voters::check(&availability), []);
+}
+
+#[test]
 fn a_sound_fleet_is_sound() {
     let mut findings = objects::check(&fleet());
     findings.extend(links::by_status(&fleet()));
@@ -110,7 +164,7 @@ fn a_sound_fleet_is_sound() {
 #[test]
 fn what_objects_disagree_about_is_found() {
     type Change = fn(&mut Vec<Located>);
-    let table: [(Change, Level, &str); 12] = [
+    let table: [(Change, Level, &str); 13] = [
         (|f| f.truncate(1), Level::Warn, "there is nothing to fail over to"),
         (|f| f[1].name = "newyork".into(), Level::Fail, "two members are called newyork"),
         (|f| f[1].object.spec.fleet.clear(), Level::Fail, "they never meet"),
@@ -132,6 +186,19 @@ fn what_objects_disagree_about_is_found() {
             },
             Level::Warn,
             "differ in spec.election",
+        ),
+        (
+            |f| {
+                f.iter_mut().for_each(|m| {
+                    m.object.spec.election = ElectionSpec {
+                        mode: Some(flagship_k8s_api::Mode::Quorum),
+                        voters: vec!["newyork".into(), "sheffield".into()],
+                        ..ElectionSpec::default()
+                    }
+                });
+            },
+            Level::Warn,
+            "federation: newyork: spec.election.voters has 2 names",
         ),
         (
             |f| {

@@ -57,7 +57,9 @@ fn why(one: &Found, leader: Option<&Found>) -> String {
     let config = conditions::get(&status.conditions, ConditionType::ConfigInForce);
     because.extend(
         config
-            .filter(|config| config.status == "False" || config.reason == "NotStoredByAll")
+            .filter(|config| {
+                config.status == "False" || ["NotStoredByAll", "EvenVoters"].contains(&config.reason.as_str())
+            })
             .map(|config| config.message.clone()),
     );
     if one.spec.candidate == Some(false) {
@@ -199,7 +201,9 @@ mod tests {
             last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
             observed_generation: None,
         };
-        for (status, reason) in [("False", "VotersRefused"), ("True", "NotStoredByAll")] {
+        for (status, reason) in
+            [("False", "VotersRefused"), ("True", "NotStoredByAll"), ("True", "EvenVoters")]
+        {
             one.status.conditions = vec![condition(status, reason, "the witness")];
             assert!(why(&one, None).contains("the witness"), "{reason}");
         }

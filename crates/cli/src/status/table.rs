@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::view::{ConditionView, FleetView, HistoryView, LedLastView, MemberView, SUSPENDED, StatusView};
+use super::view::{ConditionView, FleetView, HistoryView, LedLastView, MILD, MemberView, StatusView};
 use crate::liveness::age;
 use crate::style::{Cell, Style, Tone, counted, printable, table, wrap};
 
@@ -70,7 +70,7 @@ fn conditions<'a>(out: &mut String, member: &'a MemberView, said: &mut BTreeSet<
         let names: Vec<String> = alike.iter().map(|one| format!("{}={}", one.kind, one.status)).collect();
         let mut reasons: Vec<&str> = alike.iter().map(|one| one.reason.as_str()).collect();
         reasons.dedup();
-        let milder = alike.iter().any(|one| one.kind == "Reconciling" || one.reason == SUSPENDED);
+        let milder = alike.iter().any(|one| one.kind == "Reconciling" || MILD.contains(&one.reason.as_str()));
         let tone = if milder { Tone::Warning } else { Tone::Bad };
         let what = printable(&format!("{} {} {}", member.member, names.join(" "), reasons.join(" ")));
         let message = match said.insert(&condition.message) {

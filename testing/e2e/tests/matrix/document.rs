@@ -77,7 +77,10 @@ fn drift(text: &str, section: &str, rows: &[Row]) -> Vec<String> {
         }
     }
     if !drift.is_empty() {
-        drift.push("if that is meant: UPDATE_MATRIX=1 cargo test -p flagship-e2e --test matrix".to_owned());
+        drift.push(
+            "if that is meant: UPDATE_MATRIX=1 cargo test -p flagship-e2e --features matrix --test matrix"
+                .to_owned(),
+        );
     }
     drift
 }

@@ -11,7 +11,7 @@
 //! | `ResumesStopping` | a process that finds an unfinished stop leads on | 6 | delete |
 //! | `LeaderIgnored` | the lead is taken for free though its holder is there | 11 | restart |
 //! | `LoserGoesOn` | the loser of two leaders that meet goes on | 9 | partition |
-//! | `WorseCopyWins` | of two leaders that meet the worse payload wins | 8 | partition |
+//! | `WorseCopyWins` | of two leaders that meet the worse payload wins | 8 | flap |
 //! | `CandidacySupersedes` | a candidacy that came to nothing supersedes a leader that asks | 14 | api |
 //! | `DownMustGrant` | who is Down has to grant as well | 7, 9 | parts |
 //! | `TermForgotten` | terms that were seen are not stored | 13 | restart |
@@ -21,6 +21,7 @@
 //! | `GraceNotWaited` | Quorum: a successor does not wait until its predecessor has stopped | 4 | freeze |
 //! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | promise |
 //! | `VotersAllAtOnce` | Quorum: all voters are changed at once | 10 | voters |
+//! | `RenewsAtEveryStep` | Quorum: a leader that restarted asks for a renewal at every step | 16 | rolling |
 //!
 //! Others are there for one schedule of the protocol review each (`tests/review.rs`), which catches them: `GrantsForgotten`,
 //! `RecordNotAwaited`, `PromiseShortened`, `ModeAtOnce`, `OwnHealRule`, `ReservedForEver`, `GraceNeverEnds`, and in the
@@ -66,13 +67,13 @@ mod planted {
     }
 
     /// All of them.
-    pub const PLANTED: [Planted; 16] = [
+    pub const PLANTED: [Planted; 17] = [
         bug(PlantedBug::GrantsTwice, &[1], "claims"),
         bug(PlantedBug::RunsUnrecorded, &[5], "api"),
         bug(PlantedBug::ResumesStopping, &[6], "delete"),
         bug(PlantedBug::LeaderIgnored, &[11], "restart"),
         bug(PlantedBug::LoserGoesOn, &[9], "partition"),
-        bug(PlantedBug::WorseCopyWins, &[8], "partition"),
+        bug(PlantedBug::WorseCopyWins, &[8], "flap"),
         bug(PlantedBug::CandidacySupersedes, &[14], "api"),
         bug(PlantedBug::DownMustGrant, &[7, 9], "parts"),
         bug(PlantedBug::TermForgotten, &[13], "restart"),
@@ -83,13 +84,14 @@ mod planted {
         bug(PlantedBug::GraceNotWaited, &[4], "freeze"),
         bug(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
         bug(PlantedBug::VotersAllAtOnce, &[10], "voters"),
+        bug(PlantedBug::RenewsAtEveryStep, &[16], "rolling"),
     ];
 
     /// Which plans bring a bug out within so many seeds: plan, invariant, seeds it took.
     pub fn survey(planted: &Planted, seeds: u64) -> Vec<String> {
         let mut found = Vec::new();
         for kind in plans::KINDS {
-            let all = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15];
+            let all = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16];
             let any = Planted { invariants: all, plan: kind.name, ..*planted };
             if let Some(caught) = catch(&any, 0..seeds) {
                 found.push(format!("{} ({}) {}", kind.name, caught.invariant, caught.seeds));

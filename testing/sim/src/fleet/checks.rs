@@ -19,6 +19,7 @@
 //! | 13 | stored numbers never go back |
 //! | 14 | a payload is only deleted for a reason: a higher grant exists, or it is given up on purpose |
 //! | 15 | the core makes no illegal move |
+//! | 16 | traffic is bounded: messages, records and turns a second ([`super::traffic`]) |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,7 @@ use flagship_node::{Directive, DurableRecord, ResignReason};
 use flagship_types::{FleetConfig, MemberName, Mode, Role, Term};
 
 use super::host::HostSpec;
+use super::traffic::Load;
 use super::world::World;
 use crate::clock::{Nanos, ms, nanos};
 use crate::model::Violation;
@@ -110,6 +112,15 @@ impl World {
     fn violated(&mut self, invariant: u8, text: String) {
         self.log(format_args!("VIOLATED {invariant}: {text}"));
         self.checks.add(invariant, self.now, text);
+    }
+
+    /// A process does one more of what is bounded. The run ends with the first violation.
+    pub(crate) fn check_traffic(&mut self, id: Host, load: Load) {
+        let number = self.hosts[id].number;
+        if let Some(told) = self.traffic.count(id, number, load, self.now) {
+            let name = self.hosts[id].spec.name;
+            self.violated(16, format!("{name} {told}"));
+        }
     }
 
     /// Nothing was done to the host, or to its API server, for so long, and its process ran all the time.

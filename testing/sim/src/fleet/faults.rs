@@ -11,6 +11,9 @@ use crate::paths::{Effect, Host, Hosts};
 /// The wall clock of a host whose clock was set back, in milliseconds: far less than the day within which epochs are believed.
 const BEHIND_MS: i64 = -3_600_000;
 
+/// How long a daemon that announced a pause takes to end.
+pub(super) const LEAVING: u64 = ms(300);
+
 /// Something that a scenario does at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
@@ -26,6 +29,8 @@ pub enum Act {
     Cut(Host, Host),
     /// Ends that.
     Heal(Host, Host),
+    /// All replicas get a SIGTERM at once, in mode Quorum.
+    EndReplicas(Host),
     /// The API server stops answering.
     ApiDown(Host),
     /// It answers again.
@@ -52,6 +57,7 @@ impl World {
                 let fault = u32::try_from(cut(self, from, to)).unwrap_or(u32::MAX);
                 self.paths.end(fault, self.now);
             }
+            Act::EndReplicas(host) => self.end_replicas(host),
             Act::ApiDown(host) => self.set_api(host, false),
             Act::ApiUp(host) => self.set_api(host, true),
         }
@@ -195,7 +201,7 @@ impl World {
                     return;
                 }
                 self.with_machine(host, |machine, now| machine.away(grace, now));
-                let (at, process) = (self.now + ms(300), self.hosts[host].number);
+                let (at, process) = (self.now + LEAVING, self.hosts[host].number);
                 self.push(at, Event::Exit { host, process });
             }
             Fault::Pause => {
@@ -227,7 +233,7 @@ impl World {
     }
 
     /// The process ends as soon as it has no lead.
-    fn leave_soon(&mut self, host: Host, after: u64) {
+    pub(super) fn leave_soon(&mut self, host: Host, after: u64) {
         let process = self.hosts[host].number;
         if let Some(process) = &mut self.hosts[host].process {
             process.leaving = true;

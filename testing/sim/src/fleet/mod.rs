@@ -9,9 +9,13 @@ mod host;
 mod model;
 mod payload;
 pub mod plans;
+mod process;
+mod records;
+mod replicas;
 pub mod run;
 mod shrink;
 mod streams;
+mod traffic;
 mod world;
 
 pub use faults::Act;

@@ -27,14 +27,14 @@ pub fn run(plan: &Plan, seed: u64, record: Record) -> Outcome {
         world.begin_plan();
         let ends = world.now + nanos(plan.length()) + ms(1);
         // What a planted bug breaks first may not be what is looked for.
-        while world.now < ends && (world.violations().is_empty() || record.goes_on()) {
+        while world.now < ends && goes_on(&world, record) {
             let next = ends.min(world.now + ms(500));
             world.run_until_nanos(next);
         }
         if world.violations().is_empty() {
             quiet(&mut world);
         }
-    } else {
+    } else if world.violations().is_empty() {
         found.push(harness(&world, format!("the fleet did not come up: {}", world.standing().join("; "))));
     }
     found.extend(world.violations().iter().cloned());
@@ -69,6 +69,11 @@ pub fn run_twice(plan: &Plan, seed: u64, record: Record) -> Option<Violation> {
             first.digest, first.happenings, second.digest, second.happenings
         ),
     })
+}
+
+/// A storm of traffic ends every run.
+fn goes_on(world: &World, record: Record) -> bool {
+    !world.traffic.is_exceeded() && (world.violations().is_empty() || record.goes_on())
 }
 
 fn harness(world: &World, text: String) -> Violation {

@@ -1,23 +1,21 @@
 //! The world: hosts, network and time, moved on event by event. A run is a pure function of its plan and seed.
 
 use std::hash::Hasher as _;
-use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_membership::KnownMember;
-use flagship_node::{
-    DurableRecord, Machine, MachineConfig, MachineOutput, NodeEvent, PauseDetector, Proof, Statement,
-};
-use flagship_types::{Callsign, Epoch, Health, Instant, MemberName, Role};
-use rand::{Rng, RngExt, SeedableRng};
+use flagship_node::{DurableRecord, Machine, MachineOutput, NodeEvent};
+use flagship_types::{Health, Instant, Role};
+use flagship_wire::PeerMessage;
+use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use siphasher::sip::SipHasher24;
 
 use super::checks::Checks;
 use super::fault::Plan;
-use super::host::{Host as Cluster, HostSpec, Process};
+use super::host::{Host as Cluster, HostSpec};
 use super::payload::{PayloadState, Write};
 use super::streams::Streams;
+use super::traffic::{Load, Traffic};
 use crate::clock::{Clock, Nanos, ms, nanos};
 use crate::paths::{Host, Network, Paths};
 use crate::queue::Queue;
@@ -69,6 +67,7 @@ pub(crate) enum Event {
     Look { host: Host },
     Exit { host: Host, process: u64 },
     Edited { host: Host, process: u64 },
+    Unleased { host: Host, process: u64 },
     Begin(usize),
     End(usize),
 }
@@ -84,6 +83,7 @@ pub struct World {
     pub(crate) paths: Paths,
     pub(crate) streams: Streams,
     pub(crate) checks: Checks,
+    pub(crate) traffic: Traffic,
     /// A fault that stops this host waits for its next write.
     pub(crate) freeze_after_write: Vec<Option<usize>>,
     /// Faults of the plan that last.
@@ -97,7 +97,7 @@ pub struct World {
     digest: Option<SipHasher24>,
     seed: u64,
     #[cfg(feature = "planted-bugs")]
-    record: Record,
+    pub(super) record: Record,
 }
 
 impl World {
@@ -128,6 +128,7 @@ impl World {
             paths,
             streams: Streams::default(),
             checks: Checks::new(&plan.hosts),
+            traffic: Traffic::of(count),
             freeze_after_write: vec![None; count],
             active: Vec::new(),
             quorum: plan.is_quorum(),
@@ -196,13 +197,17 @@ impl World {
         self.run_until_nanos(self.now + nanos(duration));
     }
 
+    /// Ends early, and for good, at a storm of traffic.
     pub(crate) fn run_until_nanos(&mut self, end: Nanos) {
-        while let Some((at, event)) = self.queue.pop(end) {
+        while !self.traffic.is_exceeded() {
+            let Some((at, event)) = self.queue.pop(end) else { break };
             self.now = at;
             self.happenings += 1;
             self.happen(event);
         }
-        self.now = end;
+        if !self.traffic.is_exceeded() {
+            self.now = end;
+        }
     }
 
     /// Runs until the condition holds; panics with the timeline if it does not within `limit`.
@@ -210,7 +215,8 @@ impl World {
         let start = self.now;
         while !condition(self) {
             let took = Duration::from_nanos(self.now - start);
-            assert!(took < limit, "not within {limit:?}: {what}\n{}", self.report());
+            let goes_on = took < limit && !self.traffic.is_exceeded();
+            assert!(goes_on, "not within {limit:?}: {what}\n{}", self.report());
             self.run(Duration::from_millis(10));
         }
         Duration::from_nanos(self.now - start)
@@ -283,126 +289,10 @@ impl World {
         self.hosts.iter().position(|host| host.spec.name == name)
     }
 
-    fn wall_ms(&self, id: Host) -> u64 {
+    pub(super) fn wall_ms(&self, id: Host) -> u64 {
         let host = &self.hosts[id];
         let boot_ms = host.clock.read(self.now).as_nanos() / 1_000_000;
         (WALL_START_MS + boot_ms).saturating_add_signed(host.wall_ahead_ms)
-    }
-
-    /// Starts the process of a host that has none.
-    pub fn start(&mut self, id: Host) {
-        self.hosts[id].silent = false;
-        if self.hosts[id].process.is_some() {
-            return;
-        }
-        let (now, wall_ms, seed) = (self.now, self.wall_ms(id), self.rng.random());
-        let known: Vec<_> = self.hosts[id].known.iter().map(|name| self.known_member(name)).collect();
-        let host = &mut self.hosts[id];
-        let local = host.clock.read(now);
-        host.number += 1;
-        host.frozen = false;
-        host.disturbed = now;
-        let epoch = host.next_epoch(wall_ms);
-        if let Some(record) = &mut host.durable {
-            record.epoch = epoch;
-        }
-        let config = MachineConfig {
-            callsign: Callsign::new("federation").expect("valid"),
-            member: host.spec.member(),
-            epoch,
-            wall_ms,
-            spec: host.spec.node_spec(),
-            restored: host.restored(),
-            known,
-            beat_interval: Duration::from_secs(1),
-            silence_floor: Duration::from_secs(3),
-            seed,
-            votes_until: None,
-        };
-        let found_stopping = host.durable.as_ref().and_then(|record| record.election.stopping);
-        let signer = Arc::new(|_: &Statement| Some(Proof::default()));
-        #[cfg(not(feature = "planted-bugs"))]
-        let machine = Machine::new(config, signer, local);
-        #[cfg(feature = "planted-bugs")]
-        let mut machine = Machine::with_bug(config, signer, local, self.record.planted);
-        #[cfg(feature = "planted-bugs")]
-        if let Some(bug) = self.record.planted_in_membership {
-            machine.plant(bug);
-        }
-        let directive = machine.directive().clone();
-        host.process = Some(Process {
-            machine,
-            pauses: PauseDetector::new(local, wall_ms),
-            due: local,
-            directive,
-            step: 0,
-            began: false,
-            deleting_since: None,
-            writing_until: 0,
-            unsaved: None,
-            saving: false,
-            started: now,
-            found_stopping,
-            leaving: false,
-        });
-        let name = host.spec.name;
-        self.log(format_args!("{name} starts, epoch {}", epoch.0));
-        self.checks.started(id);
-        self.report_health(id);
-        self.perform(id);
-        self.follow_directive(id);
-    }
-
-    fn known_member(&self, name: &MemberName) -> KnownMember {
-        let host = self.hosts.iter().find(|host| host.spec.member() == *name);
-        let epoch = host.and_then(|host| host.durable.as_ref()).map_or(Epoch(0), |record| record.epoch);
-        KnownMember { name: name.clone(), epoch, address: host.map(|host| host.spec.address()), record: None }
-    }
-
-    /// Ends the process. With `reset` its address refuses from now on, else nothing answers there.
-    pub fn kill(&mut self, id: Host, reset: bool) {
-        let Some(process) = &self.hosts[id].process else {
-            self.hosts[id].silent |= !reset;
-            return;
-        };
-        let lands = process.saving && self.hosts[id].api_up && self.rng.random_range(0..2) == 0;
-        if lands && let Some(record) = process.unsaved.clone() {
-            // What was on its way to the API server may arrive.
-            self.make_durable(id, record);
-        }
-        let host = &mut self.hosts[id];
-        host.silent = !reset;
-        host.disturbed = self.now;
-        host.frozen = false;
-        host.waiting.clear();
-        let name = host.spec.name;
-        self.log(format_args!("{name} ends"));
-        if reset {
-            self.reset_streams(id);
-        }
-        self.hosts[id].process = None;
-    }
-
-    /// SIGSTOP.
-    pub fn freeze(&mut self, id: Host) {
-        self.hosts[id].frozen = true;
-        self.hosts[id].disturbed = self.now;
-    }
-
-    /// SIGCONT: what waited comes at once, in order.
-    pub fn thaw(&mut self, id: Host) {
-        self.hosts[id].frozen = false;
-        self.hosts[id].disturbed = self.now;
-        if let Some(process) = &self.hosts[id].process
-            && self.hosts[id].clock.read(self.now) > process.due
-        {
-            self.missed(id);
-        }
-        let waiting = std::mem::take(&mut self.hosts[id].waiting);
-        self.wake(id);
-        for event in waiting {
-            self.push(self.now, event);
-        }
     }
 
     /// The API server stops answering, or answers again.
@@ -461,11 +351,12 @@ impl World {
     }
 
     pub(crate) fn wake(&mut self, id: Host) {
-        let wall_ms = self.wall_ms(id);
-        let host = &mut self.hosts[id];
-        if host.frozen {
+        if !self.hosts[id].runs() {
             return;
         }
+        self.check_traffic(id, Load::Turn);
+        let wall_ms = self.wall_ms(id);
+        let host = &mut self.hosts[id];
         let now = host.clock.read(self.now);
         let Some(process) = &mut host.process else { return };
         let tolerated = process.machine.election().pause_tolerance();
@@ -505,6 +396,7 @@ impl World {
             }
             Event::Look { host } => self.report_health(host),
             Event::Exit { host, process } => self.exit(host, process),
+            Event::Unleased { host, process } => self.unleased(host, process),
             Event::Edited { host, process } => {
                 if self.hosts[host].number == process {
                     self.edit(host, |_| {});
@@ -520,12 +412,18 @@ impl World {
         while let Some(output) = self.hosts[id].process.as_mut().and_then(|p| p.machine.poll_output()) {
             match output {
                 MachineOutput::Connect(address) => self.connect(id, &address),
-                MachineOutput::Send(link, message) => self.send(id, link, message),
+                MachineOutput::Send(link, message) => {
+                    if matches!(message, PeerMessage::Election(_)) {
+                        self.check_traffic(id, Load::Message);
+                    }
+                    self.send(id, link, message);
+                }
                 MachineOutput::Close(link, code) => {
                     self.log(format_args!("{name} closes link {}: {}", link.0, code.as_str()));
                     self.close(id, link, code);
                 }
                 MachineOutput::Persist(record) => {
+                    self.check_traffic(id, Load::Record);
                     if let Some(process) = &mut self.hosts[id].process {
                         process.unsaved = Some(record);
                     }
@@ -562,76 +460,5 @@ impl World {
         process.due = due;
         let (number, at) = (host.number, host.clock.when(due).max(self.now));
         self.push(at, Event::Wake { host: id, process: number });
-    }
-
-    /// Writes the newest record, one write after the other.
-    pub(crate) fn save(&mut self, id: Host) {
-        // Now and then it takes longer: a conflict, a busy server.
-        let most = if self.rng.random_range(0..8) == 0 { 600 } else { 18 };
-        let takes = ms(2) + self.rng.random_range(0..ms(most));
-        let host = &mut self.hosts[id];
-        let Some(process) = &mut host.process else { return };
-        if process.saving || process.unsaved.is_none() {
-            return;
-        }
-        process.saving = true;
-        let number = host.number;
-        self.push(self.now + takes, Event::Stored { host: id, process: number });
-    }
-
-    /// A write of the record reaches the API server.
-    fn stored(&mut self, id: Host, number: u64) {
-        if self.hosts[id].number != number {
-            return;
-        }
-        let api_up = self.hosts[id].api_up;
-        let Some(process) = &mut self.hosts[id].process else { return };
-        process.saving = false;
-        if !api_up {
-            self.refused_write(id);
-            return self.push(self.now + ms(500), Event::StoreAgain { host: id, process: number });
-        }
-        let Some(record) = process.unsaved.take() else { return };
-        let version = record.election.version;
-        self.make_durable(id, record);
-        if let Some(fault) = self.freeze_after_write[id].take() {
-            self.hold(id, fault);
-        }
-        self.answered(id, number, version);
-    }
-
-    /// The process learns that it is stored; a stopped one when it goes on.
-    fn answered(&mut self, id: Host, number: u64, version: u64) {
-        if self.hosts[id].number != number || self.hosts[id].process.is_none() {
-            return;
-        }
-        if self.hosts[id].frozen {
-            self.hosts[id].waiting.push_back(Event::Answered { host: id, process: number, version });
-            return self.missed(id);
-        }
-        self.wake(id);
-        self.with_machine(id, |machine, now| machine.persisted(version, now));
-        self.save(id);
-    }
-
-    fn make_durable(&mut self, id: Host, record: DurableRecord) {
-        let now = self.now;
-        self.checks.stored(id, &record, now);
-        self.hosts[id].durable = Some(record);
-        self.check_stored();
-    }
-
-    /// A process ends; one that gives its lead away once it has none.
-    fn exit(&mut self, id: Host, number: u64) {
-        if self.hosts[id].number != number {
-            return;
-        }
-        let Some(process) = &self.hosts[id].process else { return };
-        let leads =
-            process.leaving && matches!(self.role(id), Some(Role::Leader | Role::Stopping | Role::Candidate));
-        if leads || self.hosts[id].frozen {
-            return self.push(self.now + ms(200), Event::Exit { host: id, process: number });
-        }
-        self.kill(id, true);
     }
 }

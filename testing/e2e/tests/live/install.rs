@@ -116,7 +116,7 @@ fn lines(status: &SubjectRulesReviewStatus) -> BTreeSet<String> {
     verbs.into_iter().map(line).collect()
 }
 
-/// `UPDATE=1 cargo test -p flagship-e2e --test install` writes the file anew.
+/// `UPDATE=1 cargo test -p flagship-e2e --test live install` writes the file anew.
 #[test]
 fn the_daemon_may_do_this_and_no_more() {
     e2e("the_daemon_may_do_this_and_no_more", one(), async |world| {
@@ -129,7 +129,7 @@ fn the_daemon_may_do_this_and_no_more() {
             writeln!(text, "\n# More in {namespace}")?;
             rights(&client, namespace).await?.difference(&everywhere).for_each(|l| text.extend([l, "\n"]));
         }
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rights.txt");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/golden/rights.txt");
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, &text)?;
         }
