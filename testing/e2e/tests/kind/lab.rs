@@ -61,7 +61,11 @@ impl Lab {
         load_payload_image(&sites.map(|(name, _)| name)).await?;
         let [newyork, sheffield] = sites;
         let witness = match promise {
-            Promise::Availability => None,
+            Promise::Availability => {
+                // That of a series in Quorum before would still be a member.
+                witness::remove().await?;
+                None
+            }
             Promise::Quorum => {
                 let pki = kind::certificates_in(&state_dir());
                 Some(Witness::make(&state_dir(), &pki, &sites.map(|(_, address)| address)).await?)
