@@ -118,6 +118,8 @@ impl Lab {
                     && content(state, "sheffield")
             })
             .await?;
+        let leads = async || Ok(sheffield.leads().await.then_some(()));
+        until("sheffield's daemon says that it leads", SETTLE, leads).await?;
         holds("sheffield's payload answers", SETTLE, || self.clients.answers_now(sheffield.address)).await?;
         sheffield.facts()
     }

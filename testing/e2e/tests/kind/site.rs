@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clusters::fleet::Plan;
+use clusters::fleet::{CALLSIGN, Plan};
 use clusters::kind;
 use clusters::watch::{Payload, Watch};
 use k8s_openapi::api::core::v1::Service;
@@ -201,6 +201,14 @@ impl Site {
         let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "-o", pods]).await?;
         let found = pods.lines().find_map(|line| line.strip_prefix(holder.trim()));
         Ok(found.with_context(|| format!("no pod with uid {holder:?} among: {pods}"))?.trim().to_owned())
+    }
+
+    /// Whether the daemon that serves the member says itself that it leads. The status may still be that of the one before,
+    /// while the new one waits for the others' word.
+    pub(crate) async fn leads(&self) -> bool {
+        let Ok(pod) = self.active_pod().await else { return false };
+        let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:8081/proxy/leader/{CALLSIGN}");
+        self.kubectl(&["get", "--raw", &path]).await.is_ok()
     }
 
     /// Name of the pod whose daemon serves the member, and the daemon's process on the node.
