@@ -66,7 +66,7 @@ impl WithSheffield {
 }
 
 /// A daemon that ends in mode Quorum, whose Lease nobody took.
-async fn farewell(server: &Server, stop: bool) -> WithSheffield {
+async fn farewell(server: &Server, stop: bool) -> (WithSheffield, Result<(), RunsAgain>) {
     let joiner = WithSheffield::default();
     let mut bench = bench(server).await;
     bench.tenure.context = Arc::new(context(server.client(), Arc::new(joiner.clone())));
@@ -75,14 +75,14 @@ async fn farewell(server: &Server, stop: bool) -> WithSheffield {
         bench.tenure.stop_unleased("the test says so").await.unwrap();
     }
     let lost = watch::Sender::new(None);
-    bench.tenure.release_lead(lost.subscribe()).await;
-    joiner
+    let released = bench.tenure.release_lead(lost.subscribe()).await;
+    (joiner, released)
 }
 
 #[tokio::test]
 async fn the_lead_of_a_payload_that_was_stopped_without_a_node_is_released() {
     let server = Server::after_a_lead("Quorum");
-    let joiner = farewell(&server, true).await;
+    let (joiner, _) = farewell(&server, true).await;
     let released = joiner.released();
     assert!(!released.is_empty() && released.iter().all(|term| *term == Term(7)), "{released:?}");
     let status = server.status.lock().unwrap().clone();
@@ -96,13 +96,14 @@ async fn the_lead_of_a_payload_that_was_stopped_without_a_node_is_released() {
 #[tokio::test]
 async fn nothing_is_released_while_the_payload_is_there_or_without_a_lead() {
     let server = Server::after_a_lead("Quorum");
-    let joiner = farewell(&server, false).await;
+    let (joiner, released) = farewell(&server, false).await;
+    assert_eq!(released, Err(RunsAgain), "it has to be stopped again");
     assert!(server.runs() && joiner.links.lock().unwrap().is_empty(), "a node would have to lead it");
     assert_eq!(server.status.lock().unwrap()["heldTerm"], json!(7));
 
     let server = Server::after_a_lead("Quorum");
     server.status.lock().unwrap()["heldTerm"] = Value::Null;
-    let joiner = farewell(&server, true).await;
+    let (joiner, _) = farewell(&server, true).await;
     assert!(joiner.links.lock().unwrap().is_empty(), "there is nothing to say");
 }
 

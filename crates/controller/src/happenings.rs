@@ -297,7 +297,7 @@ pub(crate) fn stopping(term: Term, reason: ResignReason) -> Happening {
         ResignReason::Unhealthy => "it was not ready in time, and another member is healthy",
         ResignReason::NotCandidate => "its spec.candidate is false, and another member is fit",
         ResignReason::Removal => "this MultiCluster is being deleted or leaves the fleet",
-        ResignReason::Operator => "an operator asked for it",
+        ResignReason::Operator => "the daemon is to end, and nobody else here goes on",
         ResignReason::Unfinished => "an earlier process had begun to",
         ResignReason::LeaseLost => "a majority of the voters did not renew its lease in time",
     };

@@ -45,6 +45,7 @@ pub(crate) fn restore(
     let term = stored_term("status.term", status.term)?;
     let held = stored_term("status.heldTerm", status.held_term)?;
     let stopping = stored_term("status.stopping", status.stopping)?;
+    let released = stored_term("status.releasedTerm", status.released_term)?;
     let vote = status.vote.as_ref();
     let Some(configuration) = &status.configuration else {
         if term.or(held).or(stopping).is_none() && vote.is_none() && status.replaced_configuration.is_none() {
@@ -61,6 +62,7 @@ pub(crate) fn restore(
         promise: vote.map(stored_promise).transpose()?.flatten(),
         held,
         stopping,
+        released,
         term: term.unwrap_or(Term::NONE),
         // For people, too; who reads nonsense knows of no leader and asks.
         leader: status.leader.as_ref().and_then(name),
@@ -130,6 +132,7 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
         promise,
         held,
         stopping,
+        released,
         term,
         leader: _,
         config,
@@ -149,6 +152,7 @@ pub(crate) fn store(status: &mut MultiClusterStatus, record: &DurableRecord, cal
     });
     status.held_term = held.map(|term| signed(term.0));
     status.stopping = stopping.map(|term| signed(term.0));
+    status.released_term = released.map(|term| signed(term.0));
     status.term = Some(signed(term.0));
     status.configuration = Some(ConfigurationStatus::from(config));
     status.replaced_configuration = replaced.as_deref().map(ConfigurationStatus::from);
@@ -181,6 +185,7 @@ pub(crate) fn copy(from: &MultiClusterStatus, to: &mut MultiClusterStatus) {
     to.held_term = from.held_term;
     to.chosen = from.chosen;
     to.stopping = from.stopping;
+    to.released_term = from.released_term;
     to.term = from.term;
     to.holder.clone_from(&from.holder);
     to.configuration.clone_from(&from.configuration);
@@ -213,6 +218,7 @@ mod tests {
             }),
             held: Some(Term(7)),
             stopping: Some(Term(7)),
+            released: Some(Term(5)),
             term: Term(8),
             leader: Some(member("newyork")),
             replaced: Some(Box::new(FleetConfig {
@@ -257,10 +263,11 @@ mod tests {
             restore(&status, &fleet("federation")).unwrap_err().path
         };
         type Damage = fn(&mut MultiClusterStatus);
-        let table: [(&str, Damage); 11] = [
+        let table: [(&str, Damage); 12] = [
             ("term", |status| status.term = Some(-1)),
             ("heldTerm", |status| status.held_term = Some(-7)),
             ("stopping", |status| status.stopping = Some(i64::MIN)),
+            ("releasedTerm", |status| status.released_term = Some(-1)),
             ("configuration", |status| status.configuration = None),
             ("configuration.mode", |status| status.configuration.as_mut().unwrap().mode = "quorum".into()),
             ("replacedConfiguration.failback", |status| {

@@ -200,6 +200,7 @@ async fn node(leads: bool) -> (mpsc::Sender<flagship_node::LinkEvent>, NodeHandl
         vote: Some(Vote { term: Term(3), candidate: name }),
         held: None,
         stopping: None,
+        released: None,
         term: Term(3),
         leader: None,
         config: Default::default(),

@@ -89,7 +89,7 @@ fn record_remedy(namespace: &str, name: &str) -> String {
 }
 
 /// Everything that is read as one record.
-const FORGET_RECORD: &str = r#"{"status":{"configuration":null,"replacedConfiguration":null,"vote":null,"term":null,"heldTerm":null,"stopping":null}}"#;
+const FORGET_RECORD: &str = r#"{"status":{"configuration":null,"replacedConfiguration":null,"vote":null,"term":null,"heldTerm":null,"stopping":null,"releasedTerm":null}}"#;
 
 /// How the daemon gets what it needs for payloads in a namespace.
 fn payload_rights(namespace: &str, refusal: &str) -> String {

@@ -25,7 +25,7 @@ fn only_a_majority_with_a_second_replica_protects() {
     scene.second = Second::Beside { here: Some("n1".into()) };
     let (protected, reason, message) = says(&scene);
     assert_eq!((protected, reason.as_str()), (false, "OneNode"), "it would be lost with the node");
-    assert!(message.contains("the same node, n1") && message.contains("on another node"), "{message}");
+    assert!(message.contains("both are on node n1") && message.contains("another node"), "{message}");
     assert!(!message.contains("only replica") && !message.contains("--replicas"), "there are two: {message}");
     scene.second = Second::Beside { here: None };
     let (protected, reason, message) = says(&scene);

@@ -86,6 +86,7 @@ fn record(term: u64) -> DurableRecord {
         vote: Some(Vote { term: Term(term), candidate: "newyork".parse().unwrap() }),
         held: Some(Term(term)),
         stopping: None,
+        released: None,
         term: Term(term),
         leader: None,
         config: FleetConfig::default(),

@@ -174,6 +174,8 @@ impl Tenure {
         let status = self.open_status().await.map_err(|error| error.to_string())?;
         let term = memory::held(&stored).unwrap_or(Term::NONE);
         let (count, began) = (inventory.len(), Instant::now());
+        // A start that was not used yet knows nothing of this stop: whoever started from it would lead on.
+        self.unused = None;
         if stored.stopping.is_none() {
             // Nobody who comes later may go on with what is half gone, but for who gets the lead again.
             match tokio::time::timeout(HURRIED_RECORD, status.begin_stop()).await {

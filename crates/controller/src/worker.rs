@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use crate::events::Publisher;
+use crate::farewell::RunsAgain;
 use crate::lease::LocalLease;
 use crate::ports::{Joiner, Observer, Probe, Waiting};
 use crate::request::Caller;
@@ -135,7 +136,8 @@ impl Worker {
             let waiting = tokio::select! {
                 biased;
                 () = self.gone.cancelled() => return second::forget(self.second_lease(&caller)).await,
-                () = self.context.shutdown.cancelled() => return,
+                // The next one that waits is seen at once.
+                () = self.context.shutdown.cancelled() => return second::make_room(self.second_lease(&caller)).await,
                 waiting = self.acquire(&mut lease, &caller) => waiting,
             };
             let held = lease.watch();
@@ -200,21 +202,27 @@ impl Worker {
         let (lost_out, mut lost_to) = watch::channel(None);
         let stop = CancellationToken::new();
         let keeper = tokio::spawn(lease.keep(lost_out, stop.clone()).in_current_span());
-        let stopping = async {
-            while let Err(error) =
-                tenure.stop_unleased("the daemon ends and no other replica takes over").await
-            {
-                warn!(error, "the payload is not stopped yet; it is tried again");
-                tokio::time::sleep(RETRY).await;
+        loop {
+            let stopping = async {
+                while let Err(error) =
+                    tenure.stop_unleased("the daemon ends and no other replica takes over").await
+                {
+                    warn!(error, "the payload is not stopped yet; it is tried again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            };
+            let is_stopped = tokio::select! {
+                () = stopping => true,
+                () = lost(&mut lost_to) => false,
+            };
+            if !is_stopped {
+                info!("another replica took over meanwhile");
+                break;
             }
-        };
-        let is_stopped = tokio::select! {
-            () = stopping => true,
-            () = lost(&mut lost_to) => false,
-        };
-        match is_stopped {
-            true => tenure.release_lead(lost_to).await,
-            false => info!("another replica took over meanwhile"),
+            match tenure.release_lead(lost_to.clone()).await {
+                Ok(()) => break,
+                Err(RunsAgain) => warn!("something of the payload is here again; it is stopped again"),
+            }
         }
         stop.cancel();
         if let Ok(lease) = keeper.await {

@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -78,6 +79,8 @@ struct Bench {
     joiner: FakeJoiner,
     edit: watch::Sender<Arc<MultiCluster>>,
     lease: Arc<Mutex<Value>>,
+    /// How often somebody looked at the place of the one that waits.
+    places: Arc<AtomicUsize>,
     gone: CancellationToken,
     worker: Worker,
 }
@@ -94,7 +97,8 @@ fn bench(holder: &str) -> Bench {
         "metadata": {"name": "l", "namespace": "default", "resourceVersion": "1"},
         "spec": {"holderIdentity": holder, "leaseDurationSeconds": 2},
     })));
-    let stored = Arc::clone(&lease);
+    let (stored, places) = (Arc::clone(&lease), Arc::new(AtomicUsize::new(0)));
+    let looks = Arc::clone(&places);
     let client = api_server(move |method, path, body| {
         let mut lease = stored.lock().unwrap();
         match method {
@@ -102,7 +106,10 @@ fn bench(holder: &str) -> Bench {
             _ if path == "/api" => (200, json!({"kind": "APIVersions", "versions": []})),
             _ if path == "/apis" => (200, json!({"kind": "APIGroupList", "groups": []})),
             // The place of the one that waits is never to be had.
-            _ if path.ends_with(&second_lease_name("default", "newyork")) => refusal(403, "Forbidden"),
+            _ if path.ends_with(&second_lease_name("default", "newyork")) => {
+                looks.fetch_add(1, Ordering::Relaxed);
+                refusal(403, "Forbidden")
+            }
             "GET" if path.contains("/leases/") => {
                 if lease["spec"]["holderIdentity"] != json!("pod-1") {
                     // Another holder renews it all the time.
@@ -127,7 +134,7 @@ fn bench(holder: &str) -> Bench {
     let identity = Identity::of(&seen.borrow()).unwrap();
     let gone = CancellationToken::new();
     let worker = Worker { context: Arc::new(context), identity, object: seen, gone: gone.clone() };
-    Bench { joiner, edit, lease, gone, worker }
+    Bench { joiner, edit, lease, places, gone, worker }
 }
 
 async fn until(joiner: &FakeJoiner, wanted: impl Fn(&Asked) -> bool) {
@@ -141,7 +148,7 @@ async fn until(joiner: &FakeJoiner, wanted: impl Fn(&Asked) -> bool) {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_answers_while_it_waits_and_until_it_has_joined() {
-    let Bench { joiner, edit, lease, gone, worker } = bench("pod-2");
+    let Bench { joiner, edit, lease, gone, worker, .. } = bench("pod-2");
     let running = tokio::spawn(worker.run());
     until(&joiner, |asked| asked.answering == Some(9990)).await;
     // What the other one writes into the status is no reason to do anything.
@@ -169,7 +176,7 @@ async fn a_replica_answers_while_it_waits_and_until_it_has_joined() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_finds_the_lease_free_does_not_answer_first() {
-    let Bench { joiner, edit: _edit, lease: _lease, gone, worker } = bench("");
+    let Bench { joiner, edit: _edit, lease: _lease, gone, worker, .. } = bench("");
     let running = tokio::spawn(worker.run());
     until(&joiner, |asked| !asked.joined.is_empty()).await;
     let seen = {
@@ -186,7 +193,7 @@ async fn a_replica_that_finds_the_lease_free_does_not_answer_first() {
 
 #[tokio::test(start_paused = true)]
 async fn certificates_are_looked_for_again_and_a_taken_port_is_left_alone() {
-    let Bench { joiner, edit: _edit, lease: _lease, gone, worker } = bench("pod-2");
+    let Bench { joiner, edit: _edit, lease: _lease, gone, worker, .. } = bench("pod-2");
     joiner.0.lock().unwrap().refuses = Some(JoinError::NoCertificate("none".into()));
     let running = tokio::spawn(worker.run());
     until(&joiner, |asked| asked.waited.len() == 3).await;
@@ -195,11 +202,26 @@ async fn certificates_are_looked_for_again_and_a_taken_port_is_left_alone() {
     gone.cancel();
     running.await.unwrap();
 
-    let Bench { joiner, edit: _edit, lease: _lease, gone, worker } = bench("pod-2");
+    let Bench { joiner, edit: _edit, lease: _lease, gone, worker, .. } = bench("pod-2");
     joiner.0.lock().unwrap().refuses = Some(JoinError::Listen("taken".into()));
     let running = tokio::spawn(worker.run());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(joiner.0.lock().unwrap().waited.len(), 1);
     gone.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_replica_that_ends_looks_whether_it_has_a_place_to_leave() {
+    let Bench { joiner, edit: _edit, lease: _lease, places, worker, .. } = bench("pod-2");
+    let shutdown = worker.context.shutdown.clone();
+    let running = tokio::spawn(worker.run());
+    until(&joiner, |asked| asked.answering.is_some()).await;
+    let before = places.load(Ordering::Relaxed);
+    shutdown.cancel();
+    running.await.unwrap();
+    assert!(
+        places.load(Ordering::Relaxed) > before,
+        "the next one that waits would not be seen until it runs out"
+    );
 }

@@ -85,6 +85,7 @@ impl Election {
         self.reservation = None;
         self.yielding = None;
         self.released = None;
+        self.record.released = None;
         self.steady_since = None;
         self.handover_refused = None;
     }

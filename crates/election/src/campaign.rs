@@ -145,6 +145,8 @@ impl Election {
     }
 
     pub(crate) fn step_campaign(&mut self, campaign: Campaign) {
+        // Whoever has not heard of the release grants for after the payload's time only.
+        self.repeat_release();
         if let Some(reason) = self.retired {
             return match campaign.found {
                 Some(term) => self.stop_payload(term, reason, None),

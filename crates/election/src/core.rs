@@ -9,7 +9,7 @@ use rand_pcg::Pcg32;
 
 use crate::io::{
     Ascent, Config, Directive, Event, Input, Message, Output, Record, ResignReason, Restored, Spec, Standing,
-    Stats,
+    Stats, Vote,
 };
 use crate::leader_gate::LeaderGate;
 use crate::lease::Lease;
@@ -153,6 +153,14 @@ impl Election {
         // Only who leads replaces one.
         record.replaced = record.replaced.filter(|_| record.held.is_some());
         record.forgotten.truncate(MAX_FORGOTTEN);
+        let is_vacant = record.held.or(record.stopping).is_none()
+            && record.leader.as_ref().is_none_or(|leader| *leader == config.name);
+        record.released = record.released.filter(|term| is_vacant && *term <= record.term);
+        let own = |vote: &Vote| vote.candidate == config.name && Some(vote.term) == record.released;
+        if record.vote.as_ref().is_some_and(own) {
+            // What it promised itself ended with that lead.
+            record.promise = None;
+        }
         // A payload that runs may be the last copy, whatever the record lacks: only the others can tell. What a
         // user wrote into an annotation is believed no more than a peer.
         let found = found_running.map(|t| if record.term.may_jump_to(t) { t } else { Term::NONE });
@@ -166,6 +174,7 @@ impl Election {
             // No leader wrote it: it is this object's proposal, which may have changed.
             record.config = FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() };
         }
+        let released = record.released.map(|term| (term, None));
         let pledge = Pledge::restored(record.promise, now);
         let stored_config = record.config.clone();
         let operator = Operator::restored(&stored_config);
@@ -208,7 +217,7 @@ impl Election {
             yielding: None,
             campaign_not_before: None,
             round: 0,
-            released: None,
+            released,
             steady_since: None,
             handover_refused: None,
             handover_not_before: None,
@@ -481,6 +490,7 @@ fn empty_record(spec: &Spec) -> Record {
         promise: None,
         held: None,
         stopping: None,
+        released: None,
         term: Term::NONE,
         leader: None,
         config: FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() },

@@ -263,6 +263,7 @@ impl Election {
         stopping.stopped = true;
         self.record.held = None;
         self.record.stopping = None;
+        self.record.released = (!self.has_other_lead(term) && term > Term::NONE).then_some(term);
         if self.record.leader.as_ref() == Some(&self.me) {
             self.record.leader = None;
         }

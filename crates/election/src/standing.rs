@@ -6,7 +6,7 @@ use flagship_types::{FleetConfig, Instant, MemberName, Role, Term, format_durati
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::handover::RESERVATION;
-use crate::io::{Ascent, Directive, Permit, Presence, Record, Standing};
+use crate::io::{Ascent, Directive, Permit, Presence, Record, ResignReason, Standing};
 use crate::outlook::Outlook;
 use crate::stage::{Campaign, Phase, Stage};
 
@@ -56,6 +56,11 @@ impl Election {
     /// The fleet configuration in force here.
     pub fn config(&self) -> &FleetConfig {
         self.fleet_config()
+    }
+
+    /// Why this member gives its lead away for good, if it does.
+    pub fn retired(&self) -> Option<ResignReason> {
+        self.retired
     }
 
     /// Whether this member still may lead: its object says so, and it was not retired.

@@ -4,7 +4,7 @@
 
 mod fleet;
 
-use flagship_election::{Input, Spec};
+use flagship_election::{Input, ResignReason, Spec};
 use flagship_types::{FleetConfig, Mode, Term};
 use fleet::quorum::{config, run_alone, three};
 use fleet::{Fleet, ms, name, secs};
@@ -154,6 +154,7 @@ fn a_leader_that_restarts_and_is_not_answered_asks_once_a_second() {
         promise: None,
         held: Some(Term(1)),
         stopping: None,
+        released: None,
         term: Term(1),
         leader: Some(name("a")),
         config: config.clone(),
@@ -181,4 +182,31 @@ fn a_leader_that_restarts_and_is_not_answered_asks_once_a_second() {
         }
     }
     assert!((1..=3).contains(&renewals), "{renewals} renewals within a second");
+}
+
+#[test]
+fn a_release_that_nobody_heard_is_said_again_after_a_restart() {
+    for seed in 0..20 {
+        let mut f = three(seed, &config(&["a", "b", "c"]));
+        // All are asked to end at once, and who leads ends last.
+        f.crash("b");
+        f.crash("c");
+        f.input(&name("a"), Input::Retire(ResignReason::Operator));
+        f.until(secs(2), "a stops", |f| f.running().is_empty());
+        f.until(secs(2), "that is on record", |f| {
+            f.nodes[&name("a")].durable.as_ref().is_some_and(|record| record.held.is_none())
+        });
+        let stored = f.nodes[&name("a")].durable.clone().unwrap();
+        assert_eq!(stored.released.map(|term| term >= Term(1)), Some(true), "{stored:?}");
+        f.crash("a");
+        for n in ["a", "b", "c"] {
+            f.start(n);
+        }
+        // The voters had promised D and 1.05 S: 13.5 s. They are silent for D after their start.
+        f.until(secs(9), "somebody leads", |f| f.running().len() == 1);
+        run_alone(&mut f, secs(20));
+        let leader = name(f.running()[0]);
+        let stored = f.nodes[&leader].durable.clone().unwrap();
+        assert_eq!(stored.released, None, "a newer lead is known");
+    }
 }

@@ -67,6 +67,7 @@ fn a_witness_says_that_it_is_one_and_proposes_nothing() {
         promise: None,
         held: None,
         stopping: None,
+        released: None,
         term: Term(3),
         leader: Some(name("newyork")),
         // Written by a leader: before that a member's own proposal stands for it.

@@ -11,8 +11,9 @@ use crate::conditions;
 use crate::configuration::ConfigurationStatus;
 use crate::orders::OrderAnswer;
 
-/// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `chosen`, `stopping`, `holder`,
-/// `callsign`, `forgotten` and `configuration` are its memory across restarts; all else is for people.
+/// What the daemon of this cluster knows and did. `term`, `epoch`, `vote`, `heldTerm`, `chosen`, `stopping`,
+/// `releasedTerm`, `holder`, `callsign`, `forgotten` and `configuration` are its memory across restarts; all else is for
+/// people.
 ///
 /// Words that a later version may add to (roles, states) are strings here, so that an older daemon can still read them.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub struct MultiClusterStatus {
     /// The term whose payload is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopping: Option<i64>,
+    /// The term of the lead that this member gave up, until a newer one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released_term: Option<i64>,
     /// An operator's switchover gave this member the lead that it holds: rank does not move it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub chosen: bool,

@@ -81,8 +81,6 @@ pub struct Machine {
     told: std::collections::BTreeMap<MemberName, State>,
     silence_floor: Duration,
     caution: u32,
-    /// Gives the lead away for good.
-    retired: bool,
     pub(crate) name_in_use: bool,
     pub(crate) interrupted: bool,
     /// Whether anything worth showing changed since it was last asked.
@@ -169,7 +167,6 @@ impl Machine {
             told: std::collections::BTreeMap::new(),
             silence_floor: config.silence_floor,
             caution: 1,
-            retired: false,
             name_in_use: false,
             interrupted: false,
             dirty: true,
@@ -231,7 +228,7 @@ impl Machine {
         self.membership.handle(membership::Input::SetSeeds(spec.seeds), now);
         self.metadata.address = spec.address;
         self.metadata.rank = spec.election.rank;
-        self.metadata.candidate = spec.election.may_lead() && !self.retired;
+        self.metadata.candidate = spec.election.may_lead() && self.election.retired().is_none();
         self.publish(now);
         self.outputs.push_back(MachineOutput::Hello(self.hello()));
         self.tell_election(election::Input::Spec(spec.election), now);
@@ -266,6 +263,12 @@ impl Machine {
     /// Deleting is stuck.
     pub fn stop_stuck(&mut self, term: Term, object: String, now: Instant) {
         self.tell_election(election::Input::StopStuck { term, object }, now);
+        // A lead that could not be given away is kept.
+        if self.metadata.candidate != self.election.candidate() {
+            self.metadata.candidate = self.election.candidate();
+            self.publish(now);
+            self.settle(now);
+        }
     }
 
     /// A hook objects to the stop.
@@ -286,7 +289,6 @@ impl Machine {
 
     /// Gives the lead away for good. The others are told at once that nobody has to wait for this member to ask for it.
     pub fn retire(&mut self, reason: ResignReason, now: Instant) {
-        self.retired = true;
         self.metadata.candidate = false;
         self.publish(now);
         self.tell_election(election::Input::Retire(reason), now);

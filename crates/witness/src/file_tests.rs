@@ -40,6 +40,7 @@ fn granted(term: u64, candidate: &str) -> ElectionRecord {
         promise: None,
         held: None,
         stopping: None,
+        released: None,
         term: Term(term),
         leader: None,
         config: FleetConfig::default(),

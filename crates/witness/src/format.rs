@@ -241,6 +241,8 @@ impl From<&ElectionRecord> for ElectionText {
             promise,
             held,
             stopping,
+            // A witness never leads.
+            released: _,
             term,
             leader,
             config,
@@ -281,6 +283,7 @@ impl ElectionText {
             }),
             held: self.held.map(Term),
             stopping: self.stopping.map(Term),
+            released: None,
             term: Term(self.term),
             leader: self.leader.as_deref().map(parse).transpose()?,
             config: self.configuration.read()?,

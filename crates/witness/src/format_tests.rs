@@ -25,6 +25,7 @@ fn memory() -> Memory {
         promise: Some(Promise { lease: Duration::from_secs(5), stop_grace: Duration::from_millis(12_345) }),
         held: Some(Term(5)),
         stopping: Some(Term(6)),
+        released: None,
         term: Term(8),
         leader: Some(name("sheffield")),
         config,

@@ -114,6 +114,7 @@ async fn an_operator_vouches_for_one_record_only() {
         promise: None,
         held: None,
         stopping: None,
+        released: None,
         term: flagship_types::Term(1),
         leader: None,
         config: FleetConfig::default(),

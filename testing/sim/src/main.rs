@@ -148,8 +148,8 @@ fn main() -> ExitCode {
         },
         #[cfg(feature = "planted-bugs")]
         Command::Bugs(args) => match args.model {
-            Which::Membership => bugs(&args),
-            Which::Fleet => fleet_bugs(&args),
+            Which::Membership => bugs(&Cores, &args),
+            Which::Fleet => bugs(&Fleet, &args),
         },
     }
 }
@@ -194,44 +194,19 @@ fn measure(args: &ReportArgs) -> ExitCode {
 }
 
 #[cfg(feature = "planted-bugs")]
-fn bugs(args: &BugsArgs) -> ExitCode {
-    use sim::membership::bugs::{PLANTED, catch, survey};
+fn bugs<M: sim::bugs::Buggy>(model: &M, args: &BugsArgs) -> ExitCode {
+    use sim::bugs::{catch, survey};
 
-    println!("{:<26} {:>9} {:<10} {:>6}  found", "bug", "invariant", "plan", "seeds");
-    let mut all = true;
     if args.all_plans {
-        for planted in &PLANTED {
-            println!("{:?}: {}", planted.bug, survey(planted, args.seeds).join(", "));
+        for planted in M::PLANTED {
+            println!("{:?}: {}", planted.bug, survey(model, planted.bug, args.seeds).join(", "));
         }
         return ExitCode::SUCCESS;
     }
-    for planted in &PLANTED {
-        let caught = catch(planted, 0..args.seeds);
-        all &= caught.is_some();
-        let (name, plan) = (format!("{:?}", planted.bug), planted.plan);
-        match caught {
-            Some(caught) => {
-                let (invariant, seeds) = (caught.invariant, caught.seeds);
-                println!("{name:<26} {invariant:>9} {plan:<10} {seeds:>6}  {}", caught.text);
-            }
-            None => println!("{name:<26} {:>9} {plan:<10} {:>6}", "not caught", format!(">{}", args.seeds)),
-        }
-    }
-    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-#[cfg(feature = "planted-bugs")]
-fn fleet_bugs(args: &BugsArgs) -> ExitCode {
-    use sim::fleet::bugs::{PLANTED, catch, survey};
-
     println!("{:<26} {:>9} {:<10} {:>6}  found", "bug", "invariant", "plan", "seeds");
     let mut all = true;
-    for planted in &PLANTED {
-        if args.all_plans {
-            println!("{:?}: {}", planted.bug, survey(planted, args.seeds).join(", "));
-            continue;
-        }
-        let caught = catch(planted, 0..args.seeds);
+    for planted in M::PLANTED {
+        let caught = catch(model, planted, 0..args.seeds);
         all &= caught.is_some();
         let (name, plan) = (format!("{:?}", planted.bug), planted.plan);
         match caught {

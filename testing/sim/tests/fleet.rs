@@ -50,8 +50,10 @@ fn what_was_found_stays_fixed() {
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn planted_bugs_are_caught() {
-    use sim::fleet::bugs::{PLANTED, catch};
+    use sim::bugs::{Buggy, catch};
+    use sim::fleet::Fleet;
 
-    let missed: Vec<_> = PLANTED.iter().filter(|planted| catch(planted, 0..600).is_none()).collect();
+    let missed: Vec<_> =
+        Fleet::PLANTED.iter().filter(|planted| catch(&Fleet, planted, 0..600).is_none()).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }

@@ -66,8 +66,10 @@ fn ours_detects_within_the_targets() {
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn planted_bugs_are_caught() {
-    use sim::membership::bugs::{PLANTED, catch};
+    use sim::bugs::{Buggy, catch};
+    use sim::membership::Cores;
 
-    let missed: Vec<_> = PLANTED.iter().filter(|planted| catch(planted, 0..100).is_none()).collect();
+    let missed: Vec<_> =
+        Cores::PLANTED.iter().filter(|planted| catch(&Cores, planted, 0..100).is_none()).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }

@@ -18,6 +18,9 @@ pub struct Record {
     pub held: Option<Term>,
     /// The term whose payload is being deleted: a process that finds it only completes the stop.
     pub stopping: Option<Term>,
+    /// The own lead that was released, until a newer one is known: a process that restarts meanwhile says so again. What
+    /// nobody heard would else be waited for as if the payload still ran.
+    pub released: Option<Term>,
     /// The highest term this member has seen.
     pub term: Term,
     /// The leader it follows, for the status.

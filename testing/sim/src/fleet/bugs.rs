@@ -27,101 +27,43 @@
 //! `RecordNotAwaited`, `PromiseShortened`, `ModeAtOnce`, `OwnHealRule`, `ReservedForEver`, `GraceNeverEnds`, and in the
 //! membership core `NewcomerTakesName` and `EpochNotRaised`.
 
-#[cfg(feature = "planted-bugs")]
-pub use planted::{Caught, PLANTED, Planted, catch, survey};
+use flagship_election::PlantedBug;
 
-#[cfg(feature = "planted-bugs")]
-mod planted {
-    use flagship_election::PlantedBug;
+use super::fault::Plan;
+use super::model::Fleet;
+use super::run::{run, run_twice};
+use super::world::Record;
+use crate::bugs::{Buggy, Planted};
+use crate::model::Violation;
 
-    use crate::fleet::plans;
-    use crate::fleet::run::{run, run_twice};
-    use crate::fleet::world::Record;
+impl Buggy for Fleet {
+    type Bug = PlantedBug;
 
-    /// A bug, and what is to catch it.
-    #[derive(Debug, Clone, Copy)]
-    pub struct Planted {
-        /// Which.
-        pub bug: PlantedBug,
-        /// The invariants that it breaks, the one that it is there for first.
-        pub invariants: &'static [u8],
-        /// The plan that brings it out.
-        pub plan: &'static str,
-    }
-
-    /// How a bug was caught.
-    #[derive(Debug, Clone)]
-    pub struct Caught {
-        /// Seeds that it took.
-        pub seeds: u64,
-        /// The seed.
-        pub seed: u64,
-        /// The invariant that was violated.
-        pub invariant: u8,
-        /// How.
-        pub text: String,
-    }
-
-    const fn bug(bug: PlantedBug, invariants: &'static [u8], plan: &'static str) -> Planted {
-        Planted { bug, invariants, plan }
-    }
-
-    /// All of them.
-    pub const PLANTED: [Planted; 17] = [
-        bug(PlantedBug::GrantsTwice, &[1], "claims"),
-        bug(PlantedBug::RunsUnrecorded, &[5], "api"),
-        bug(PlantedBug::ResumesStopping, &[6], "delete"),
-        bug(PlantedBug::LeaderIgnored, &[11], "restart"),
-        bug(PlantedBug::LoserGoesOn, &[9], "partition"),
-        bug(PlantedBug::WorseCopyWins, &[8], "flap"),
-        bug(PlantedBug::CandidacySupersedes, &[14], "api"),
-        bug(PlantedBug::DownMustGrant, &[7, 9], "parts"),
-        bug(PlantedBug::TermForgotten, &[13], "restart"),
-        bug(PlantedBug::HashOrder, &[12], "restart"),
-        bug(PlantedBug::GrantsTwice, &[2], "claims"),
-        bug(PlantedBug::LeaseOverstayed, &[3], "partition"),
-        bug(PlantedBug::SelfStopForgotten, &[4], "partition"),
-        bug(PlantedBug::GraceNotWaited, &[4], "freeze"),
-        bug(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
-        bug(PlantedBug::VotersAllAtOnce, &[10], "voters"),
-        bug(PlantedBug::RenewsAtEveryStep, &[16], "rolling"),
+    const PLANTED: &'static [Planted<PlantedBug>] = &[
+        Planted::new(PlantedBug::GrantsTwice, &[1], "claims"),
+        Planted::new(PlantedBug::RunsUnrecorded, &[5], "api"),
+        Planted::new(PlantedBug::ResumesStopping, &[6], "delete"),
+        Planted::new(PlantedBug::LeaderIgnored, &[11], "restart"),
+        Planted::new(PlantedBug::LoserGoesOn, &[9], "partition"),
+        Planted::new(PlantedBug::WorseCopyWins, &[8], "flap"),
+        Planted::new(PlantedBug::CandidacySupersedes, &[14], "api"),
+        Planted::new(PlantedBug::DownMustGrant, &[7, 9], "parts"),
+        Planted::new(PlantedBug::TermForgotten, &[13], "restart"),
+        Planted::new(PlantedBug::HashOrder, &[12], "restart"),
+        Planted::new(PlantedBug::GrantsTwice, &[2], "claims"),
+        Planted::new(PlantedBug::LeaseOverstayed, &[3], "partition"),
+        Planted::new(PlantedBug::SelfStopForgotten, &[4], "partition"),
+        Planted::new(PlantedBug::GraceNotWaited, &[4], "freeze"),
+        Planted::new(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
+        Planted::new(PlantedBug::VotersAllAtOnce, &[10], "voters"),
+        Planted::new(PlantedBug::RenewsAtEveryStep, &[16], "rolling"),
     ];
 
-    /// Which plans bring a bug out within so many seeds: plan, invariant, seeds it took.
-    pub fn survey(planted: &Planted, seeds: u64) -> Vec<String> {
-        let mut found = Vec::new();
-        for kind in plans::KINDS {
-            let all = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16];
-            let any = Planted { invariants: all, plan: kind.name, ..*planted };
-            if let Some(caught) = catch(&any, 0..seeds) {
-                found.push(format!("{} ({}) {}", kind.name, caught.invariant, caught.seeds));
-            }
-        }
-        found
+    fn run_with(&self, bug: PlantedBug, plan: &Plan, seed: u64) -> Vec<Violation> {
+        run(plan, seed, Record { planted: Some(bug), ..Record::default() }).violations
     }
 
-    /// Runs seeds until the bug is caught by one of its invariants, in a run that is clean without it.
-    pub fn catch(planted: &Planted, seeds: std::ops::Range<u64>) -> Option<Caught> {
-        let kind = plans::by_name(planted.plan);
-        let record = Record { planted: Some(planted.bug), ..Record::default() };
-        let first = seeds.start;
-        for seed in seeds {
-            let plan = plans::draw(seed, kind, None);
-            let violation = match planted.invariants {
-                [12, ..] => run_twice(&plan, seed, record),
-                _ => {
-                    let mut found = run(&plan, seed, record).violations.into_iter();
-                    found.find(|found| planted.invariants.contains(&found.invariant))
-                }
-            };
-            let Some(violation) = violation else {
-                continue;
-            };
-            if run(&plan, seed, Record::default()).violations.is_empty() {
-                let (invariant, text) = (violation.invariant, violation.text);
-                return Some(Caught { seeds: seed - first + 1, seed, invariant, text });
-            }
-        }
-        None
+    fn run_twice_with(&self, bug: PlantedBug, plan: &Plan, seed: u64) -> Option<Violation> {
+        run_twice(plan, seed, Record { planted: Some(bug), ..Record::default() })
     }
 }

@@ -1,7 +1,8 @@
 //! Whole members in virtual time: real nodes without IO (membership and election) on simulated hosts, streams,
 //! storage and payloads; fault plans as data, checkers for the invariants of DESIGN section 5, a hunt over seeds.
 
-pub mod bugs;
+#[cfg(feature = "planted-bugs")]
+mod bugs;
 mod checks;
 pub mod fault;
 mod faults;

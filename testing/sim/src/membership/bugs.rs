@@ -24,101 +24,44 @@
 //! | `AwayNeverEnds` | an announced pause is not ended by its grace | 5 | away |
 //! | `EchoDelayIgnored` | the age of a beat is taken from the last beat sent, not from the one that it echoes | 10 | late |
 
-#[cfg(feature = "planted-bugs")]
-pub use planted::{Caught, PLANTED, Planted, catch, survey};
+use flagship_membership::PlantedBug;
 
-#[cfg(feature = "planted-bugs")]
-mod planted {
-    use flagship_membership::PlantedBug;
+use super::fault::Plan;
+use super::model::Cores;
+use super::run::{run, run_twice};
+use super::world::Record;
+use crate::bugs::{Buggy, Planted};
+use crate::model::Violation;
 
-    use crate::membership::plans;
-    use crate::membership::run::{run, run_twice};
-    use crate::membership::world::Record;
+impl Buggy for Cores {
+    type Bug = PlantedBug;
 
-    /// A bug, and what is to catch it.
-    #[derive(Debug, Clone, Copy)]
-    pub struct Planted {
-        /// Which.
-        pub bug: PlantedBug,
-        /// The invariants that it breaks, the one that it is there for first.
-        pub invariants: &'static [u8],
-        /// The plan that brings it out.
-        pub plan: &'static str,
-    }
-
-    /// How a bug was caught.
-    #[derive(Debug, Clone)]
-    pub struct Caught {
-        /// Seeds that it took.
-        pub seeds: u64,
-        /// The seed.
-        pub seed: u64,
-        /// The invariant that was violated.
-        pub invariant: u8,
-        /// How.
-        pub text: String,
-    }
-
-    const fn bug(bug: PlantedBug, invariants: &'static [u8], plan: &'static str) -> Planted {
-        Planted { bug, invariants, plan }
-    }
-
-    /// All of them.
-    pub const PLANTED: [Planted; 18] = [
-        bug(PlantedBug::AccuserRaisesIncarnation, &[1], "silence"),
-        bug(PlantedBug::OldRecordAccepted, &[2], "liar"),
-        bug(PlantedBug::OwnWordSuffices, &[3], "bridge"),
-        bug(PlantedBug::OthersAnswerMute, &[3, 4], "newcomer"),
-        bug(PlantedBug::DeadObserversCount, &[5], "many"),
-        bug(PlantedBug::DigestIgnored, &[6, 8], "churn"),
-        bug(PlantedBug::LateRefutationLoses, &[7, 3], "bridge"),
-        bug(PlantedBug::DownIsNotDialled, &[8], "partition"),
-        bug(PlantedBug::LinksPileUp, &[9], "cold"),
-        bug(PlantedBug::ReceiptProvesLife, &[10], "late"),
-        bug(PlantedBug::PauseForgotten, &[11], "slow"),
-        bug(PlantedBug::HashOrder, &[12], "silence"),
-        bug(PlantedBug::ForeignRecordBelieved, &[13, 1], "liar"),
-        bug(PlantedBug::LoneWordBelieved, &[13, 3], "liar"),
-        bug(PlantedBug::SilenceFloorIgnored, &[3], "pair"),
-        bug(PlantedBug::WindowNotRestarted, &[7, 3], "bridge"),
-        bug(PlantedBug::AwayNeverEnds, &[5], "away"),
-        bug(PlantedBug::EchoDelayIgnored, &[10], "late"),
+    const PLANTED: &'static [Planted<PlantedBug>] = &[
+        Planted::new(PlantedBug::AccuserRaisesIncarnation, &[1], "silence"),
+        Planted::new(PlantedBug::OldRecordAccepted, &[2], "liar"),
+        Planted::new(PlantedBug::OwnWordSuffices, &[3], "bridge"),
+        Planted::new(PlantedBug::OthersAnswerMute, &[3, 4], "newcomer"),
+        Planted::new(PlantedBug::DeadObserversCount, &[5], "many"),
+        Planted::new(PlantedBug::DigestIgnored, &[6, 8], "churn"),
+        Planted::new(PlantedBug::LateRefutationLoses, &[7, 3], "bridge"),
+        Planted::new(PlantedBug::DownIsNotDialled, &[8], "partition"),
+        Planted::new(PlantedBug::LinksPileUp, &[9], "cold"),
+        Planted::new(PlantedBug::ReceiptProvesLife, &[10], "late"),
+        Planted::new(PlantedBug::PauseForgotten, &[11], "slow"),
+        Planted::new(PlantedBug::HashOrder, &[12], "silence"),
+        Planted::new(PlantedBug::ForeignRecordBelieved, &[13, 1], "liar"),
+        Planted::new(PlantedBug::LoneWordBelieved, &[13, 3], "liar"),
+        Planted::new(PlantedBug::SilenceFloorIgnored, &[3], "pair"),
+        Planted::new(PlantedBug::WindowNotRestarted, &[7, 3], "bridge"),
+        Planted::new(PlantedBug::AwayNeverEnds, &[5], "away"),
+        Planted::new(PlantedBug::EchoDelayIgnored, &[10], "late"),
     ];
 
-    /// Which plans bring a bug out within so many seeds: plan, invariant, seeds it took.
-    pub fn survey(planted: &Planted, seeds: u64) -> Vec<String> {
-        let mut found = Vec::new();
-        for kind in plans::KINDS {
-            let any =
-                Planted { invariants: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13], plan: kind.name, ..*planted };
-            if let Some(caught) = catch(&any, 0..seeds) {
-                found.push(format!("{} ({}) {}", kind.name, caught.invariant, caught.seeds));
-            }
-        }
-        found
+    fn run_with(&self, bug: PlantedBug, plan: &Plan, seed: u64) -> Vec<Violation> {
+        run(plan, seed, Record { planted: Some(bug), ..Record::default() }).violations
     }
 
-    /// Runs seeds until the bug is caught by one of its invariants, in a run that is clean without it.
-    pub fn catch(planted: &Planted, seeds: std::ops::Range<u64>) -> Option<Caught> {
-        let kind = plans::by_name(planted.plan);
-        let record = Record { planted: Some(planted.bug), ..Record::default() };
-        let first = seeds.start;
-        for seed in seeds {
-            let plan = plans::draw(seed, kind, None);
-            let violation = match planted.invariants {
-                [12, ..] => run_twice(&plan, seed, record),
-                _ => run(&plan, seed, record).violations.into_iter().next(),
-            };
-            let Some(violation) = violation.filter(|found| planted.invariants.contains(&found.invariant))
-            else {
-                continue;
-            };
-            let clean = run(&plan, seed, Record::default()).violations.is_empty();
-            if clean {
-                let (invariant, text) = (violation.invariant, violation.text);
-                return Some(Caught { seeds: seed - first + 1, seed, invariant, text });
-            }
-        }
-        None
+    fn run_twice_with(&self, bug: PlantedBug, plan: &Plan, seed: u64) -> Option<Violation> {
+        run_twice(plan, seed, Record { planted: Some(bug), ..Record::default() })
     }
 }

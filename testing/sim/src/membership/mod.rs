@@ -2,7 +2,8 @@
 //! DESIGN section 4, a hunt over seeds, and the report of DESIGN section 11.
 #![allow(clippy::cast_possible_truncation, reason = "hosts, slots and faults are few: far below 2^32")]
 
-pub mod bugs;
+#[cfg(feature = "planted-bugs")]
+mod bugs;
 pub mod checks;
 mod dials;
 pub mod fault;
