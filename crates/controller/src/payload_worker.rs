@@ -311,26 +311,25 @@ async fn forward(
     }
 }
 
-/// Deletes an inventory of an object that is being deleted and takes part in no fleet. With `pods` what runs has to end
+/// Deletes the inventory of an object that is being deleted and takes part in no fleet. With `pods` what runs has to end
 /// within that, as somebody else may start it. One round; the caller repeats it after an error, which is a sentence.
 pub(crate) async fn clear(
     context: &Context,
     owner: &Owner,
     lease: LeaseWatch,
-    inventory: Inventory,
+    tracker: &Tracker,
     pods: Option<PodGrace>,
 ) -> Result<(), String> {
-    let tracker = watch::Sender::new(flagship_payload::Progress { inventory, ..Default::default() });
     let cluster = discovery::cluster(context);
     let gate = RemovalGate(lease);
     if let Some(pods) = pods
         && let Ok(halted) =
-            tokio::time::timeout(CLEAR_TIMEOUT, cluster.halt(owner, &gate, pods, &tracker)).await
+            tokio::time::timeout(CLEAR_TIMEOUT, cluster.halt(owner, &gate, pods, tracker)).await
     {
         halted.map_err(|error| error.to_string())?;
     }
     // Names what does not go.
-    let deleted = cluster.delete_all(owner, &gate, CLEAR_TIMEOUT, &tracker).await;
+    let deleted = cluster.delete_all(owner, &gate, CLEAR_TIMEOUT, tracker).await;
     deleted.map(|_| ()).map_err(|error| error.to_string())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flagship_k8s_api::{MultiCluster, Settings};
 use flagship_node::{Command, NodeEvent, NodeHandle};
-use flagship_payload::Owner;
+use flagship_payload::{Endings, Owner};
 use flagship_types::MemberName;
 use jiff::Timestamp;
 use kube::Api;
@@ -125,6 +125,8 @@ pub(crate) struct Tenure {
     pub(crate) unled_since: Option<Instant>,
     /// Until when a node of this process led, under its lease. `None`: none did, or it had given the lead up.
     pub(crate) led_until: Option<Instant>,
+    /// When pods end that had to while no node of this process was there to stop them.
+    pub(crate) endings: Endings,
 }
 
 impl Tenure {
@@ -156,6 +158,7 @@ impl Tenure {
             second_seen,
             unled_since: Some(Instant::now()),
             led_until: None,
+            endings: Endings::default(),
         }
     }
 
@@ -413,7 +416,11 @@ impl Tenure {
             self.tell_orphaned(inventory.len());
         } else if !inventory.is_empty() {
             let pods = Promised::of(&stored).map(|promised| self.pods_left(promised.stop_grace));
-            payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), inventory, pods).await?;
+            let tracker = self.tracker(inventory);
+            let cleared =
+                payload_worker::clear(&self.context, &self.owner(), self.lease.clone(), &tracker, pods).await;
+            self.endings = tracker.borrow().endings.clone();
+            cleared?;
         }
         self.let_go(&object).await.map_err(|error| error.to_string())
     }

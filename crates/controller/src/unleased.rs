@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use flagship_k8s_api::{ConfigurationStatus, MultiClusterStatus};
-use flagship_payload::{Inventory, PodGrace};
+use flagship_payload::{Inventory, PodGrace, Tracker};
 use flagship_types::quorum::self_stop_after;
 use flagship_types::{FleetConfig, Mode, Term, format_duration, parse_duration};
 use tokio::sync::watch;
@@ -38,11 +38,16 @@ pub(crate) struct Promised {
 
 impl Promised {
     /// `None`: not in mode Quorum, nor about to leave it. A field that cannot be read does not make a payload that nobody
-    /// renews the lease for one that needs none.
+    /// renews the lease for one that needs none: only Quorum writes how long that lasts, so unless the mode is one that
+    /// needs none, that says it too.
     pub(crate) fn of(status: &MultiClusterStatus) -> Option<Self> {
         let mut stored = [&status.configuration, &status.replaced_configuration].into_iter().flatten();
-        let quorum = stored.find(|stored| stored.mode == Mode::Quorum.as_str());
         let needs_none = |stored: &ConfigurationStatus| stored.mode == Mode::Availability.as_str();
+        let is_quorum = |stored: &ConfigurationStatus| {
+            let has_lease = stored.lease_duration.is_some() || stored.stop_grace.is_some();
+            stored.mode == Mode::Quorum.as_str() || (!needs_none(stored) && has_lease)
+        };
+        let quorum = stored.find(|stored| is_quorum(stored));
         let is_known = status.configuration.as_ref().is_some_and(needs_none);
         // Only in Quorum a vote is a promise.
         let vote = status.vote.as_ref().filter(|vote| quorum.is_some() || vote.lease_duration.is_some());
@@ -192,7 +197,7 @@ impl Tenure {
                     .throttled("unleased".into()),
             );
         }
-        let tracker = watch::Sender::new(flagship_payload::Progress { inventory, ..Default::default() });
+        let tracker = self.tracker(inventory);
         let cluster = discovery::cluster(&self.context);
         let gate = UnleasedGate::new(self.lease.clone(), tracker.clone(), status.clone());
         let (owner, pods) = (self.owner(), self.pods_left(stop_grace));
@@ -205,6 +210,7 @@ impl Tenure {
             // All is asked for, and a pod whose node is dead may stay for as long as it likes.
             what = waits_too_long(tracker.subscribe()) => Err(format!("it waits for {what}")),
         };
+        self.endings = tracker.borrow().endings.clone();
         let left = tracker.borrow().inventory.to_status();
         self.chronicle.set_inventory(left.clone());
         status.record(left).await.map_err(|error| error.to_string())?;
@@ -223,6 +229,12 @@ impl Tenure {
     /// ago it renewed the lease.
     pub(crate) fn pods_left(&self, stop_grace: Duration) -> PodGrace {
         PodGrace::within(stop_grace, self.led_until)
+    }
+
+    /// Where a deletion without a node keeps its progress. It goes on with what is known from those before.
+    pub(crate) fn tracker(&self, inventory: Inventory) -> Tracker {
+        let endings = self.endings.clone();
+        Tracker::new(flagship_payload::Progress { inventory, endings, ..Default::default() })
     }
 
     /// From now on another Lease is this process's: the one before was given up.

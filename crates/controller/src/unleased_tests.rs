@@ -256,6 +256,8 @@ async fn pods_get_what_is_left_of_the_stop_grace() {
     let stuck = bench.tenure.stop_unleased("the test says so").await.unwrap_err();
     assert!(stuck.contains("Pod default/web-0"), "{stuck}");
     assert_eq!(*server.graces.lock().unwrap(), [5], "10 s, less 3 s that passed, less 2 s");
+    bench.tenure.stop_unleased("the test says so").await.unwrap_err();
+    assert_eq!(server.graces.lock().unwrap().len(), 1, "it ends in time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,14 +326,26 @@ fn a_lease_that_cannot_be_read_is_one() {
     let of = |status| promised(status).map(|promised| promised.stop_grace);
     assert_eq!(of(json!({"configuration": config("Quorum", "?")})), grace(4));
     assert_eq!(of(json!({"configuration": config("Quorum", "99999999h"), "vote": vote})), grace(4));
-    assert_eq!(of(json!({"configuration": config("quorum", "3s"), "vote": vote})), grace(10), "by the vote");
+    assert_eq!(of(json!({"configuration": config("quorum", "3s"), "vote": vote})), grace(4), "the shorter");
     assert_eq!(of(json!({"vote": vote})), grace(10), "the configuration was lost");
-    assert_eq!(of(json!({"configuration": config("quorum", "3s")})), None, "nothing says that there is one");
+    assert_eq!(of(json!({"configuration": config("quorum", "3s")})), grace(4), "only Quorum writes a lease");
+    assert_eq!(of(json!({"configuration": config("", "?")})), grace(4), "whatever it says");
+    let mut bare = config("quorum", "3s");
+    bare.as_object_mut().unwrap().remove("leaseDuration");
+    assert_eq!(of(json!({"configuration": bare})), grace(4), "nor a stop grace");
+    bare.as_object_mut().unwrap().remove("stopGrace");
+    assert_eq!(of(json!({"configuration": bare, "vote": vote})), grace(10), "by the vote");
+    assert_eq!(of(json!({"configuration": bare})), None, "nothing says that there is one");
+    assert_eq!(
+        of(json!({"configuration": config("Availability", "3s")})),
+        None,
+        "that says that it needs none"
+    );
     assert_eq!(of(json!({"configuration": config("Availability", "3s"), "vote": vote})), None);
     let replaced = config("Availability", "3s");
     let leaves =
         json!({"configuration": config("quorum", "3s"), "replacedConfiguration": replaced, "vote": vote});
-    assert_eq!(of(leaves), grace(10), "what it was does not say what it is");
+    assert_eq!(of(leaves), grace(4), "what it was does not say what it is");
     let long = promised(json!({"configuration": config("Quorum", "9999999999h")})).unwrap();
     assert!(long.patience() <= FleetConfig::LONGEST);
 }

@@ -145,6 +145,7 @@ impl<'a> Chain<'a> {
             let pods_last = wanted.keys().any(|(kind, _)| kind.kind != "Pod");
             wanted.retain(|(kind, _), _| !pods_last || kind.kind != "Pod");
             if wanted.is_empty() {
+                self.note_ending_pods();
                 return Ok(());
             }
             let deletion = self.deletion;
@@ -161,6 +162,21 @@ impl<'a> Chain<'a> {
                 seen.insert(key.clone());
             }
         }
+    }
+
+    /// Notes which pods that have to go at once are ending by now, maybe by somebody else's word.
+    fn note_ending_pods(&self) {
+        if self.deletion.pods.is_none() {
+            return;
+        }
+        let is_there = |uid: &str| self.links.get(uid).is_some_and(|link| link.live.is_some());
+        self.deletion.note_endings(|endings| {
+            endings.retain(is_there);
+            for link in self.links.values().filter(|link| is_pod(&link.id)) {
+                let given = link.live.as_ref().and_then(|live| live.deletion_grace_period_seconds);
+                given.into_iter().for_each(|given| endings.seen(&link.uid, given));
+            }
+        });
     }
 
     /// Takes an object into the chain if one of the links owns it.
@@ -222,15 +238,20 @@ impl<'a> Chain<'a> {
         let here = self.links.values().filter(|link| link.level == level && link.is_to_ask(deletion));
         let asks: Vec<_> = here
             .map(|link| async move {
-                let grace = link.pod.as_ref().zip(deletion.pods).map(|(pod, most)| most.of(pod));
-                (&link.uid, deletion.ask(&link.id, &link.uid, grace).await)
+                let ending = link.pod.as_ref().zip(deletion.pods).map(|(pod, most)| most.of(pod));
+                let grace = ending.map(|ending| ending.grace);
+                (&link.uid, ending, deletion.ask(&link.id, &link.uid, grace).await)
             })
             .collect();
         let (mut gone, mut failed) = (Vec::new(), None);
-        for (uid, asked) in side_by_side(asks).await {
+        for (uid, ending, asked) in side_by_side(asks).await {
             match asked {
                 Ok(true) => gone.push(uid.clone()),
-                Ok(false) => {}
+                Ok(false) => {
+                    if let Some(ending) = ending {
+                        deletion.note_endings(|endings| endings.asked(uid, ending));
+                    }
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -306,9 +327,12 @@ impl Link {
     /// Whether it is there and its deletion, or its end in time, is still to be asked for.
     fn is_to_ask(&self, deletion: &Deletion<'_>) -> bool {
         let Some(live) = &self.live else { return false };
-        let may_shorten =
-            || self.pod.as_ref().zip(deletion.pods).is_some_and(|(pod, most)| most.is_exceeded_by(pod, live));
-        live.deletion_timestamp.is_none() || may_shorten()
+        let ends_late = || {
+            let ending = deletion.tracker.borrow().endings.get(&self.uid);
+            let (pod, most, ending) = (self.pod.as_ref()?, deletion.pods?, ending?);
+            Some(most.is_exceeded_by(pod, ending))
+        };
+        live.deletion_timestamp.is_none() || ends_late().unwrap_or(false)
     }
 
     fn stuck(&self) -> Option<Stuck> {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::catalog::Catalog;
 use crate::error::ApiError;
 use crate::gate::{Denied, Gate, Purpose};
+use crate::halt::Endings;
 use crate::inventory::Inventory;
 use crate::object::{Manifest, ObjectId};
 use crate::observer::{Observer, Verb};
@@ -41,6 +42,8 @@ pub struct Progress {
     pub waiting_for: Option<String>,
     /// Pods that had to end at once, should have by now, and that their nodes have not said to be gone.
     pub unconfirmed: Vec<String>,
+    /// Of the pods that have to end at once: when they do.
+    pub endings: Endings,
 }
 
 /// Where progress is kept. One worker at a time.

@@ -1,6 +1,7 @@
 //! Ending what runs at once: the lease is lost, and after its stop grace another cluster starts the payload, whatever
 //! became of it here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flagship_types::FleetConfig;
@@ -30,6 +31,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const DEFAULT_GRACE: i64 = 30;
 /// A kubelet says that a pod has ended well within this time after it should have.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(2);
+/// A grace has whole seconds: what is left is rounded to the nearest, as a request takes a few milliseconds of the first.
+const ROUNDING: Duration = Duration::from_millis(500);
 
 /// How long pods may take to end: until some time before another cluster starts the payload, so less the later they are
 /// asked. Never 0 seconds: with that the API server forgets a pod without a word from its node, and it may run on where
@@ -52,18 +55,62 @@ impl PodGrace {
         }
     }
 
-    /// For one pod that is asked now: its own, if that is less.
-    pub(crate) fn of(self, pod: &Pod) -> u32 {
-        // To the nearest second: a request takes a few milliseconds of the first.
-        let left = self.until.saturating_duration_since(Instant::now()) + Duration::from_millis(500);
-        pod.grace().min(self.most).min(seconds(left))
+    /// Of one pod that is asked now: with its own grace, if that is less.
+    pub(crate) fn of(self, pod: &Pod) -> Ending {
+        let now = Instant::now();
+        let left = self.until.saturating_duration_since(now) + ROUNDING;
+        Ending::after(now, pod.grace().min(self.most).min(seconds(left)))
     }
 
-    /// Whether a pod that is being deleted was given more than it gets here. Asking again would forget one at once that
-    /// was given nothing; and one that was asked here before, with more time left, ends in time.
-    pub(crate) fn is_exceeded_by(self, pod: &Pod, live: &ObjectMeta) -> bool {
-        let most = pod.grace().min(self.most);
-        live.deletion_grace_period_seconds.is_some_and(|given| given > i64::from(most))
+    /// Whether a pod that is being deleted is to be asked again, as it ends too late. Somebody else may have asked it when
+    /// much of the time was over: it has its own grace then, counted from there. The API server takes a shorter grace
+    /// only, and one that was given nothing it would forget at once.
+    pub(crate) fn is_exceeded_by(self, pod: &Pod, ending: Ending) -> bool {
+        ending.until > self.until + ROUNDING && ending.grace > self.of(pod).grace
+    }
+}
+
+/// When a pod that is being deleted ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// What it was given, in seconds.
+    pub(crate) grace: u32,
+    until: Instant,
+}
+
+impl Ending {
+    fn after(asked: Instant, grace: u32) -> Self {
+        Self { grace, until: asked + Duration::from_secs(grace.into()) }
+    }
+}
+
+/// When pods end that are being deleted, by uid, on this process's clock: that of the API server, which a
+/// `deletionTimestamp` is of, may be another. Whoever asks for them again and again goes on with it: a pod that ends in
+/// time is not asked twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endings(BTreeMap<String, Ending>);
+
+impl Endings {
+    pub(crate) fn get(&self, uid: &str) -> Option<Ending> {
+        self.0.get(uid).copied()
+    }
+
+    /// A pod was asked by this process.
+    pub(crate) fn asked(&mut self, uid: &str, ending: Ending) {
+        self.0.insert(uid.to_owned(), ending);
+    }
+
+    /// A pod is being deleted. Unless it is known with that grace, somebody else asked it: just now at the latest.
+    pub(crate) fn seen(&mut self, uid: &str, grace: i64) {
+        let grace = u32::try_from(grace.max(0)).unwrap_or(u32::MAX);
+        if self.get(uid).is_none_or(|known| known.grace != grace) {
+            self.0.insert(uid.to_owned(), Ending::after(Instant::now(), grace));
+        }
+    }
+
+    /// Forgets all pods but those that are there.
+    pub(crate) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.0.retain(|uid, _| is_there(uid));
     }
 }
 
@@ -170,6 +217,14 @@ impl Deletion<'_> {
                 tracing::warn!(object = %id, %error, "not deleted yet");
             }
         }
+    }
+
+    /// Nobody is told: what is shown of the progress stays as it is.
+    pub(crate) fn note_endings(&self, note: impl FnOnce(&mut Endings)) {
+        self.tracker.send_if_modified(|progress| {
+            note(&mut progress.endings);
+            false
+        });
     }
 
     /// What has to be known of a pod. `None`: it is gone.

@@ -27,6 +27,8 @@ struct Server {
     refuses: Option<String>,
     /// It takes requests and does not answer.
     mute: bool,
+    /// A path whose deletion is the last that it answers.
+    mute_after: Option<String>,
     /// How long it takes to answer.
     slow: Duration,
 }
@@ -108,6 +110,7 @@ impl Server {
             return status(500, "InternalError");
         }
         if !path.starts_with(PODS) {
+            self.mute |= self.mute_after.as_deref() == Some(path);
             self.objects.remove(path);
             return status(200, "");
         }
@@ -220,6 +223,15 @@ impl Bench {
         self.cluster.halt(&owner, &self.gate, pods, &self.tracker).await
     }
 
+    /// Within 10 s from now, as the controller does.
+    async fn halt_again_and_again(&self) {
+        let pods = PodGrace::within(Duration::from_secs(10), Some(Instant::now()));
+        while let Err(error) = self.halt_within(pods).await {
+            assert!(matches!(error, DeleteError::Api(_)), "{error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Until the API server is as wanted, however long that takes.
     async fn until(&self, is_so: impl Fn(&Server) -> bool) {
         let begin = Instant::now();
@@ -235,7 +247,7 @@ impl Bench {
 fn two_seconds_less_than_the_stop_grace_and_never_none() {
     let given = |stop_grace, own| {
         let pod = Pod { grace: own, node: String::new() };
-        PodGrace::within(Duration::from_millis(stop_grace), Some(Instant::now())).of(&pod)
+        PodGrace::within(Duration::from_millis(stop_grace), Some(Instant::now())).of(&pod).grace
     };
     assert_eq!(given(10_000, 30), 8);
     assert_eq!(given(10_000, 3), 3, "its own, if that is less");
@@ -249,17 +261,19 @@ fn two_seconds_less_than_the_stop_grace_and_never_none() {
 #[tokio::test(start_paused = true)]
 async fn who_is_asked_late_gets_what_is_left() {
     let pod = |grace| Pod { grace, node: String::new() };
-    let live = |given| ObjectMeta { deletion_grace_period_seconds: Some(given), ..Default::default() };
     let (begin, stop_grace) = (Instant::now(), Duration::from_secs(10));
     for (after, given) in [(0, 8), (400, 8), (600, 7), (3_000, 5), (7_000, 1), (60_000, 1)] {
         tokio::time::sleep_until(begin + Duration::from_millis(after)).await;
         // Also in a later attempt of the same stop.
         let pods = PodGrace::within(stop_grace, Some(begin));
-        assert_eq!((pods.of(&pod(30)), pods.of(&pod(1))), (given, 1), "after {after} ms");
-        assert!(!pods.is_exceeded_by(&pod(30), &live(8)), "as when it was asked at once");
-        assert!(pods.is_exceeded_by(&pod(30), &live(9)), "by somebody else");
+        assert_eq!((pods.of(&pod(30)).grace, pods.of(&pod(1)).grace), (given, 1), "after {after} ms");
+        let exceeded = |asked, grace| pods.is_exceeded_by(&pod(30), Ending::after(asked, grace));
+        assert!(!exceeded(begin, 8), "as when it was asked at once");
+        assert!(exceeded(begin, 9), "by somebody else");
+        assert_eq!(exceeded(Instant::now(), 8), after > 500, "by somebody else just now, after {after} ms");
+        assert!(!exceeded(Instant::now(), 1), "it gets no less");
     }
-    assert_eq!(PodGrace::within(stop_grace, None).of(&pod(30)), 1);
+    assert_eq!(PodGrace::within(stop_grace, None).of(&pod(30)).grace, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,6 +346,57 @@ async fn a_pod_that_was_given_longer_is_given_less() {
     tokio::join!(halted, asked);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_somebody_else_asked_late_gets_what_is_left() {
+    let bench = bench(&["web"], |server| {
+        server.pod("web-a", "web-1", 8, "n1");
+        server.mute_after = Some(format!("{REPLICA_SETS}/web-1"));
+    });
+    let begin = Instant::now();
+    let garbage_collector = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        {
+            let mut server = bench.server.lock().unwrap();
+            assert!(server.mute && server.graces("web-a").is_empty(), "{:?}", server.deleted);
+            server.mute = false;
+            server.mute_after = None;
+            server.deleting("web-a", 0, 8);
+        }
+        bench.until(|server| !server.graces("web-a").is_empty()).await;
+        let asked = begin.elapsed();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let mut server = bench.server.lock().unwrap();
+        let [Some(given)] = server.graces("web-a")[..] else { panic!("{:?}", server.graces("web-a")) };
+        let ends = asked + Duration::from_secs(given.try_into().unwrap());
+        assert!(ends <= Duration::from_millis(8_600), "{given} s from {asked:?}");
+        server.confirm("web-a");
+    };
+    tokio::join!(bench.halt_again_and_again(), garbage_collector);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_in_time_is_not_asked_at_every_round() {
+    let bench = bench(&["web"], |server| {
+        server.pod("web-a", "web-1", 30, "n1");
+        server.pod("web-b", "web-1", 8, "n1");
+        server.deleting("web-b", 0, 8);
+        // Each round ends with this error, and the next one begins anew.
+        server.refuses = Some(format!("{DEPLOYMENTS}/web"));
+    });
+    let rounds = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let mut server = bench.server.lock().unwrap();
+        assert!(server.deleted.len() > 100, "it is tried again");
+        assert_eq!(server.graces("web-a"), [Some(8)], "by this process");
+        assert_eq!(server.graces("web-b"), [], "by somebody else in time");
+        server.refuses = None;
+        server.confirm("web-a");
+        server.confirm("web-b");
+    };
+    tokio::join!(bench.halt_again_and_again(), rounds);
+    assert_eq!(bench.tracker.borrow().endings, Endings::default(), "nothing is left of them");
+}
+
 #[tokio::test]
 async fn pods_of_a_node_that_does_not_answer_are_named_and_not_forced() {
     let bench = bench(&["web"], |server| {
@@ -396,15 +461,7 @@ async fn an_api_server_that_was_mute_is_asked_soon_after() {
             assert!(asked + given <= Duration::from_millis(8_600), "{given:?} from {asked:?}");
             bench.server.lock().unwrap().confirm("web-a");
         };
-        // As the controller does.
-        let pods = PodGrace::within(Duration::from_secs(10), Some(begin));
-        let halted = async {
-            while let Err(error) = bench.halt_within(pods).await {
-                assert!(matches!(error, DeleteError::Api(ApiError::Timeout { .. })), "{error}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        tokio::join!(halted, answers_again);
+        tokio::join!(bench.halt_again_and_again(), answers_again);
     }
 }
 

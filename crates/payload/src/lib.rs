@@ -28,7 +28,7 @@ pub use cluster::{CALL_TIMEOUT, Cluster, PlanError, Progress, Tracker};
 pub use error::{ApiError, ApplyError, DeleteError, Failure, Failures, ObjectError, Stuck};
 pub use gate::{Denied, Gate, Permit, Purpose};
 pub use gates::ClosedGate;
-pub use halt::PodGrace;
+pub use halt::{Endings, PodGrace};
 pub use inventory::{Entry, Inventory};
 pub use object::{GroupKind, Manifest, ObjectId, Place};
 pub use observe::Summary;

@@ -297,13 +297,14 @@ impl TryFrom<pb::FleetConfig> for FleetConfig {
     fn try_from(config: pb::FleetConfig) -> Result<Self, DecodeError> {
         let default = Self::default();
         let unknown = |field, value: i32| DecodeError::new(field, format!("{value} is not a known value"));
+        let mode = match config.mode() {
+            pb::Mode::Availability => Mode::Availability,
+            pb::Mode::Quorum => Mode::Quorum,
+            pb::Mode::Unspecified => return Err(unknown("config.mode", config.mode)),
+        };
         Ok(Self {
             version: ConfigVersion(config.version),
-            mode: match config.mode() {
-                pb::Mode::Availability => Mode::Availability,
-                pb::Mode::Quorum => Mode::Quorum,
-                pb::Mode::Unspecified => return Err(unknown("config.mode", config.mode)),
-            },
+            mode,
             failback: match config.failback() {
                 pb::Failback::Automatic => Failback::Automatic,
                 pb::Failback::Manual => Failback::Manual,
@@ -311,7 +312,7 @@ impl TryFrom<pb::FleetConfig> for FleetConfig {
             },
             failback_delay: from_millis("config.failback_delay_ms", config.failback_delay_ms)?,
             restart_grace: from_millis("config.restart_grace_ms", config.restart_grace_ms)?,
-            voters: voters(&config.voters)?,
+            voters: voters(mode, &config.voters)?,
             lease: lasting("config.lease_ms", config.lease_ms, default.lease)?,
             stop_grace: lasting("config.stop_grace_ms", config.stop_grace_ms, default.stop_grace)?,
             pause: config.pause.map(|pause| Pause {
@@ -327,8 +328,13 @@ fn lasting(field: &'static str, ms: u64, default: Duration) -> Result<Duration, 
     if ms == 0 { Ok(default) } else { from_millis(field, ms) }
 }
 
-fn voters(names: &[String]) -> Result<Vec<MemberName>, DecodeError> {
+/// Whoever stored a Quorum that nobody votes in could not start again: a status is refused for it.
+fn voters(mode: Mode, names: &[String]) -> Result<Vec<MemberName>, DecodeError> {
     let field = "config.voters";
+    if mode == Mode::Quorum && names.is_empty() {
+        let message = format!("is empty, in mode Quorum 1 to {} names are expected", FleetConfig::MAX_VOTERS);
+        return Err(DecodeError::new(field, message));
+    }
     if names.len() > FleetConfig::MAX_VOTERS {
         let message = format!("has {} names, at most {} are allowed", names.len(), FleetConfig::MAX_VOTERS);
         return Err(DecodeError::new(field, message));

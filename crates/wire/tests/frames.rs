@@ -182,6 +182,21 @@ fn election_messages() -> Vec<Election> {
     all
 }
 
+/// Whoever stored it would be refused its own status at the next start.
+#[test]
+fn a_quorum_that_nobody_votes_in_is_refused() {
+    let announced = |mode, voters| {
+        let config = FleetConfig { mode, voters, ..FleetConfig::default() };
+        let announce = PeerMessage::Election(Election::Announce { term: Term(4), config });
+        decode_from(message_frame(&announce).unwrap(), &name("newyork"))
+    };
+    let refused = announced(Mode::Quorum, Vec::new()).unwrap_err();
+    assert_eq!(refused.field, "config.voters");
+    assert_eq!(refused.problem, "is empty, in mode Quorum 1 to 9 names are expected");
+    assert!(announced(Mode::Quorum, vec![name("newyork")]).is_ok());
+    assert!(announced(Mode::Availability, Vec::new()).is_ok());
+}
+
 fn bytes_of(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);

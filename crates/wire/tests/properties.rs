@@ -196,13 +196,16 @@ fn membership(sender: MemberName) -> impl Strategy<Value = Membership> {
 fn config() -> impl Strategy<Value = FleetConfig> {
     let failback = prop::sample::select(vec![Failback::Automatic, Failback::Manual]);
     let mode = prop::sample::select(vec![Mode::Availability, Mode::Quorum]);
-    let voters = prop::collection::btree_set(name(), 0..=FleetConfig::MAX_VOTERS);
+    let voters = |mode| {
+        let fewest = usize::from(mode == Mode::Quorum);
+        (Just(mode), prop::collection::btree_set(name(), fewest..=FleetConfig::MAX_VOTERS))
+    };
     // Zero is what an earlier build says, and means the default.
     let lasting = || millis().prop_filter("lasts", |time| !time.is_zero());
     let pause = option::of((any::<u64>(), "[a-z ]{0,256}"));
-    let settings = (mode, failback, millis(), millis());
-    (any::<u64>(), settings, voters, lasting(), lasting(), pause).prop_map(
-        |(version, (mode, failback, failback_delay, restart_grace), voters, lease, stop_grace, pause)| {
+    let settings = (failback, millis(), millis());
+    (any::<u64>(), mode.prop_flat_map(voters), settings, lasting(), lasting(), pause).prop_map(
+        |(version, (mode, voters), (failback, failback_delay, restart_grace), lease, stop_grace, pause)| {
             FleetConfig {
                 version: ConfigVersion(version),
                 mode,
@@ -439,10 +442,15 @@ fn break_one(frame: &mut pb::Frame, how: u8) -> Option<&'static str> {
         Kind::Election(message) => match message.kind.as_mut()? {
             E::Refuse(refuse) if how.is_multiple_of(2) => (refuse.refusal = 999).then_named("refuse.refusal"),
             E::Refuse(refuse) => (refuse.retry_after_ms = long).then_named("refuse.retry_after_ms"),
-            E::Announce(announce) => match (how % 4, announce.config.as_mut()) {
+            E::Announce(announce) => match (how % 5, announce.config.as_mut()) {
                 (0, Some(config)) => (config.mode = 999).then_named("config.mode"),
                 (1, Some(config)) => (config.failback = 999).then_named("config.failback"),
                 (2, Some(config)) => (config.failback_delay_ms = long).then_named("config.failback_delay_ms"),
+                (3, Some(config)) => {
+                    config.set_mode(pb::Mode::Quorum);
+                    config.voters.clear();
+                    "config.voters"
+                }
                 _ => (announce.config = None).then_named("announce.config"),
             },
             E::HandoverRefused(refused) => {
