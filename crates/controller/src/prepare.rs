@@ -229,3 +229,7 @@ pub(crate) fn invalid_spec(wrong: &[FieldError]) -> Stall {
 #[cfg(test)]
 #[path = "prepare_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "earlier_statuses_tests.rs"]
+mod earlier_statuses;

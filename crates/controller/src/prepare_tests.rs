@@ -81,7 +81,7 @@ fn what_may_pass_by_itself_is_no_stall() {
 }
 
 /// An API server with one MultiCluster, whose status can be edited behind the daemon's back; and what was written to it.
-fn with_status(status: &Arc<Mutex<Value>>, writes: &Arc<Mutex<Vec<Value>>>) -> kube::Client {
+pub(super) fn with_status(status: &Arc<Mutex<Value>>, writes: &Arc<Mutex<Vec<Value>>>) -> kube::Client {
     let (status, writes) = (Arc::clone(status), Arc::clone(writes));
     api_server(move |method, path, body| {
         if path.contains("/events") {

@@ -118,12 +118,14 @@ fn missing(snapshot: &Snapshot) -> Vec<String> {
     missing.map(ToString::to_string).collect()
 }
 
-/// At most [`MultiClusterStatus::MAX_MEMBERS`]: whoever leads or is not well first, then by rank, shown by name.
+/// At most [`MultiClusterStatus::MAX_MEMBERS`]: voters first, as whether a majority is there is read from it, and a witness
+/// has no rank; then whoever leads or is not well, then by rank. Shown by name.
 fn members(snapshot: &Snapshot, wall: Timestamp, boot: Instant) -> Vec<MemberStatus> {
     let mut members: Vec<&MemberSnapshot> = snapshot.members.iter().collect();
     let weight = |member: &MemberSnapshot| {
         let plain = member.role != Some(Role::Leader) && member.state == State::Alive;
-        (plain, std::cmp::Reverse(member.rank), member.name.clone())
+        let votes = snapshot.config.voters.contains(&member.name);
+        (!votes, plain, std::cmp::Reverse(member.rank), member.name.clone())
     };
     members.sort_by_key(|member| weight(member));
     members.truncate(MultiClusterStatus::MAX_MEMBERS);

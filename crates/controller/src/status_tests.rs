@@ -290,6 +290,26 @@ fn many_members_are_cut_to_those_that_matter() {
 }
 
 #[test]
+fn voters_are_listed_however_many_others_there_are() {
+    let mut snapshot = snapshot();
+    snapshot.config.voters = ["newyork", "sheffield", "witness"].map(|name| name.parse().unwrap()).into();
+    let witness = MemberSnapshot { rank: None, role: Some(Role::Witness), ..peer("witness", State::Alive) };
+    snapshot.members.extend([peer("sheffield", State::Alive), witness]);
+    // As many that are not well as are listed, and as many that would be better leaders.
+    for number in 0..MultiClusterStatus::MAX_MEMBERS {
+        snapshot.members.push(peer(&format!("down-{number:03}"), State::Down));
+        let rank = Some(flagship_types::Rank(99));
+        snapshot.members.push(MemberSnapshot { rank, ..peer(&format!("well-{number:03}"), State::Alive) });
+    }
+    let status = Scene::new(snapshot, running()).picture().status;
+    assert_eq!(status.members.len(), MultiClusterStatus::MAX_MEMBERS);
+    let names: Vec<_> = status.members.iter().map(|member| member.name.as_str()).collect();
+    for voter in ["newyork", "sheffield", "witness"] {
+        assert!(names.contains(&voter), "{voter}: {names:?}");
+    }
+}
+
+#[test]
 fn the_picture_does_not_change_by_itself() {
     let scene = Scene::new(standby(), running());
     assert_eq!(scene.picture(), scene.picture());

@@ -124,7 +124,7 @@ impl Election {
             self.is_durable(*after) && (self.quorum().is_none() || self.is_promised(*term))
         });
         if let Some((term, _)) = raised {
-            return self.finish_raise(Lead { term, raise: None, resumed: true, ..lead });
+            return self.finish_raise(Lead { term, raise: None, resumed: true, unmet: None, ..lead });
         }
         self.ask_unconfirmed(lead.term);
         if lead.hold.is_some() && !self.hold_is_over(&lead) {
@@ -213,6 +213,8 @@ impl Election {
         }
         if rivals.is_empty() && self.record.term > lead.term {
             self.outgrow(lead);
+        } else {
+            self.wait_for_unmet(None);
         }
         false
     }
@@ -221,38 +223,52 @@ impl Election {
     fn outgrow(&mut self, lead: Lead) {
         let any = |what: &dyn Fn(&Peer) -> bool| self.peers.values().any(|p| p.is_present() && what(p));
         if any(&Peer::says_it_holds) {
-            return;
+            return self.wait_for_unmet(None);
         }
-        let since = lead.outgrown_at.unwrap_or(self.now);
-        if let Some(patience) = self.patience_with_unmet(lead.term).filter(|time| self.now < since + *time) {
-            if lead.outgrown_at.is_none() {
-                self.stage = Stage::Leader(Lead { outgrown_at: Some(since), ..lead });
-            }
+        let Some((term, patience)) = self.patience_with_unmet(lead.term) else {
+            self.wait_for_unmet(None);
+            return self.raise(lead, REFRESH_EVERY);
+        };
+        // An older term than the one waited for is told by who lags behind.
+        let (term, since) = lead.unmet.filter(|(known, _)| *known >= term).unwrap_or((term, self.now));
+        self.wait_for_unmet(Some((term, since)));
+        if self.now < since + patience {
             return self.wake(since + patience);
         }
         self.raise(lead, REFRESH_EVERY);
     }
 
-    /// Somebody may lead under a higher term than this leader's: how long he is waited for. Raised at once, the older lead
-    /// would pass for the newer one.
-    fn patience_with_unmet(&self, own: Term) -> Option<Duration> {
-        let follows = |p: &Peer| {
-            let newer = p.metadata().filter(|metadata| metadata.term > own);
-            newer.is_some_and(|metadata| metadata.leader.as_ref().is_some_and(|leader| *leader != self.me))
+    /// Each time that somebody is waited for has its own beginning: by that of an earlier one the patience would be over
+    /// before it begins.
+    fn wait_for_unmet(&mut self, unmet: Option<(Term, Instant)>) {
+        if let Stage::Leader(lead) = &mut self.stage {
+            lead.unmet = unmet;
+        }
+    }
+
+    /// Somebody may lead under a higher term than this leader's: the highest such term, and how long he is waited for.
+    /// Raised at once, the older lead would pass for the newer one.
+    fn patience_with_unmet(&self, own: Term) -> Option<(Term, Duration)> {
+        let followed = |p: &Peer| {
+            let newer = p.metadata().filter(|metadata| metadata.term > own)?;
+            newer.leader.as_ref().is_some_and(|leader| *leader != self.me).then_some(newer.term)
         };
-        let announced = |p: &Peer| p.announced.as_ref().is_some_and(|(term, _)| *term > p.released);
+        let announced = |p: &Peer| p.announced.as_ref().map(|(term, _)| *term);
+        let told =
+            |p: &Peer| announced(p).max(p.metadata().map(|metadata| metadata.term)).unwrap_or_default();
+        let holds = |p: &Peer| announced(p).is_some_and(|term| term > p.released) || p.says_it_holds();
         // After a partition what a member says may arrive before the news that it lives, and through others first.
-        let is_heard_of = |p: &Peer| match p.view.presence {
-            Presence::Present => follows(p),
-            Presence::Down => follows(p) || (p.view.linked && (announced(p) || p.says_it_holds())),
-            Presence::Away | Presence::Left => false,
+        let heard_of = |p: &Peer| match p.view.presence {
+            Presence::Present => followed(p),
+            Presence::Down => followed(p).or_else(|| (p.view.linked && holds(p)).then(|| told(p))),
+            Presence::Away | Presence::Left => None,
         };
         // Its metadata that bear an announcement out may be on their way.
-        let is_unproven = |p: &Peer| p.is_present() && p.holds_lead(None);
-        if self.peers.values().any(is_heard_of) {
-            return Some(MEETING_PATIENCE);
+        let unproven = |p: &Peer| (p.is_present() && p.holds_lead(None)).then(|| told(p));
+        if let Some(term) = self.peers.values().filter_map(heard_of).max() {
+            return Some((term, MEETING_PATIENCE));
         }
-        self.peers.values().any(is_unproven).then_some(UNPROVEN_PATIENCE)
+        self.peers.values().filter_map(unproven).max().map(|term| (term, UNPROVEN_PATIENCE))
     }
 
     fn meet(&mut self, lead: Lead, rival: &MemberName) -> bool {
@@ -341,7 +357,7 @@ impl Election {
         self.record.vote = Some(Vote { term, candidate: self.me.clone() });
         let after = self.persist();
         let (raise, raised_at) = (Some((term, after)), Some(self.now));
-        self.update_lead(Lead { raise, raised_at, outgrown_at: None, ..lead });
+        self.update_lead(Lead { raise, raised_at, unmet: None, ..lead });
     }
 
     /// Tells everybody who does not show that it knows.

@@ -151,7 +151,7 @@ impl Election {
             hold: None,
             raise: None,
             raised_at: None,
-            outgrown_at: None,
+            unmet: None,
             begun: false,
             waits_until: None,
         });

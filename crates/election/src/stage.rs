@@ -71,8 +71,8 @@ pub(crate) struct Lead {
     /// A higher term that is being taken without disturbing the payload: the term, and its record version.
     pub(crate) raise: Option<(Term, u64)>,
     pub(crate) raised_at: Option<Instant>,
-    /// Since when a higher term is known that nobody proves to hold.
-    pub(crate) outgrown_at: Option<Instant>,
+    /// The higher term whose leader is waited for, as this one has not met him, and since when.
+    pub(crate) unmet: Option<(Term, Instant)>,
     /// The lead was announced and the payload directed.
     pub(crate) begun: bool,
     /// Quorum: won, and the payload of those before may run until then. Only after that the lead is held.

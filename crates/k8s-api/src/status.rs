@@ -46,7 +46,7 @@ pub struct MultiClusterStatus {
     /// Since when this member leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lead_since: Option<Time>,
-    /// The other members and this one: electors and whoever is not well, at most 32.
+    /// The other members and this one, at most 32: voters first, then the leader and whoever is not well, then by rank.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub members: Vec<MemberStatus>,

@@ -1,13 +1,11 @@
 //! What the checks say of fleets that have something wrong with them, and that every failure comes with a hint.
 
-use flagship_k8s_api::{
-    ConfigurationStatus, ElectionSpec, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus,
-};
+use flagship_k8s_api::{ElectionSpec, MemberStatus, MultiCluster, MultiClusterSpec, MultiClusterStatus};
 use flagship_payload::{SourceText, parse};
 
 use super::objects::{self, Located};
 use super::report::{Finding, Level, Report, Topic};
-use super::{certificates, links, voters};
+use super::{certificates, links};
 use crate::exit::Exit;
 use crate::liveness::Renewal;
 use crate::style::Style;
@@ -50,11 +48,11 @@ fn member(name: &str, rank: i64) -> Located {
     }
 }
 
-fn fleet() -> Vec<Located> {
+pub(super) fn fleet() -> Vec<Located> {
     vec![member("newyork", 5), member("sheffield", 10)]
 }
 
-fn worst(findings: &[Finding]) -> Vec<(Level, &str)> {
+pub(super) fn worst(findings: &[Finding]) -> Vec<(Level, &str)> {
     for finding in findings.iter().filter(|finding| finding.level != Level::Ok) {
         assert!(finding.hint.as_ref().is_some_and(|hint| !hint.is_empty()), "no hint: {finding:?}");
     }
@@ -93,58 +91,6 @@ fn a_witness_needs_no_object_but_has_to_be_heard() {
         ("newyork holds the witness witness Down", "sheffield holds the witness witness Down");
     assert_eq!(worst(&with("Down")), [(Level::Fail, newyork), (Level::Fail, sheffield)]);
     assert_eq!(worst(&with("Left")), []);
-}
-
-#[test]
-fn in_quorum_it_is_said_how_many_voters_may_be_lost() {
-    let with = |voters: &[&str], change: fn(&mut MultiClusterStatus)| {
-        let mut fleet = fleet();
-        for object in &mut fleet {
-            let status = object.object.status.as_mut().unwrap();
-            let configuration = ConfigurationStatus {
-                version: if status.leading { 2 } else { 1 },
-                mode: "Quorum".into(),
-                voters: voters.iter().map(|voter| (*voter).to_owned()).collect(),
-                ..ConfigurationStatus::from(&flagship_types::FleetConfig::default())
-            };
-            status.configuration = Some(configuration);
-            if status.leading {
-                change(status);
-            }
-        }
-        voters::check(&fleet)
-    };
-    let heard = |status: &mut MultiClusterStatus| {
-        let witness =
-            MemberStatus { name: "witness".into(), state: "Alive".into(), ..MemberStatus::default() };
-        status.members.push(witness);
-    };
-    let three = ["newyork", "sheffield", "witness"];
-    let sound = with(&three, heard);
-    assert_eq!(worst(&sound), []);
-    assert_eq!(sound[0].message, "federation: all 3 voters answer; 1 may be lost");
-    let less = "federation: 2 of 3 voters answer sheffield (missing: witness): with one less nobody can lead";
-    assert_eq!(worst(&with(&three, |_| {})), [(Level::Warn, less)]);
-    let none =
-        "federation: 1 of 3 voters answer sheffield (missing: newyork, witness): nobody can lead without 2";
-    assert_eq!(worst(&with(&three, |status| status.members.clear())), [(Level::Fail, none)]);
-    let five = ["newyork", "sheffield", "witness", "leeds", "denver"];
-    let spare =
-        "federation: 3 of 5 voters answer sheffield (missing: leeds, denver): with one less nobody can lead";
-    assert_eq!(worst(&with(&five, heard)), [(Level::Warn, spare)]);
-    let unstored = with(&three, |status| {
-        status.members.push(MemberStatus {
-            name: "witness".into(),
-            state: "Alive".into(),
-            ..MemberStatus::default()
-        });
-        status.configuration_missing = vec!["newyork".into()];
-    });
-    let said = "federation: newyork did not store the configuration in force yet";
-    assert_eq!(worst(&unstored), [(Level::Warn, said)]);
-    let mut availability = fleet();
-    availability[1].object.status.as_mut().unwrap().configuration = None;
-    assert_eq!(voters::check(&availability), []);
 }
 
 #[test]

@@ -28,14 +28,10 @@ fn fleet(callsign: &str, object: &Located, status: &MultiClusterStatus) -> Vec<F
     let Some(config) = status.configuration.as_ref().filter(|config| config.mode == "Quorum") else {
         return Vec::new();
     };
-    let answers = |voter: &&String| {
-        **voter == object.name
-            || status.members.iter().any(|member| member.name == **voter && member.state == "Alive")
-    };
-    let (there, missing): (Vec<_>, Vec<_>) = config.voters.iter().partition(answers);
-    let mut findings = vec![presence(callsign, object, (there.len(), config.voters.len()), &missing)];
+    let voters = Voters::sort(object, status, &config.voters);
+    let mut findings = vec![presence(callsign, object, &voters)];
     let unstored: Vec<_> =
-        status.configuration_missing.iter().filter(|member| !missing.contains(member)).collect();
+        status.configuration_missing.iter().filter(|member| !voters.missing.contains(member)).collect();
     if !unstored.is_empty() {
         findings.push(Finding::warn(
             Topic::Voters,
@@ -55,27 +51,100 @@ fn fleet(callsign: &str, object: &Located, status: &MultiClusterStatus) -> Vec<F
     findings
 }
 
-fn presence(callsign: &str, object: &Located, (there, all): (usize, usize), missing: &[&String]) -> Finding {
-    if missing.is_empty() {
+/// The voters of a configuration as one member's status has them.
+#[derive(Default)]
+struct Voters<'a> {
+    /// How many there are.
+    all: usize,
+    /// How many answer.
+    there: usize,
+    /// Silent for a moment: they count as there until they are held Down.
+    suspect: Vec<&'a String>,
+    /// Not in a list that does not have everybody.
+    unknown: Vec<&'a String>,
+    missing: Vec<&'a String>,
+}
+
+impl<'a> Voters<'a> {
+    fn sort(object: &Located, status: &MultiClusterStatus, voters: &'a [String]) -> Self {
+        let is_cut = is_cut(status);
+        let mut sorted = Self { all: voters.len(), ..Self::default() };
+        for voter in voters {
+            let row = status.members.iter().find(|member| member.name == *voter);
+            match row.map(|member| member.state.as_str()) {
+                _ if *voter == object.name => sorted.there += 1,
+                Some("Alive") => sorted.there += 1,
+                Some("Suspect") => sorted.suspect.push(voter),
+                None if is_cut => sorted.unknown.push(voter),
+                _ => sorted.missing.push(voter),
+            }
+        }
+        sorted
+    }
+
+    /// Who does not answer, and how that is known.
+    fn absent(&self) -> String {
+        let groups = [("missing", &self.missing), ("Suspect", &self.suspect), ("not known", &self.unknown)];
+        let groups = groups.into_iter().filter(|(_, group)| !group.is_empty());
+        let groups: Vec<_> = groups.map(|(word, group)| format!("{word}: {}", names(group))).collect();
+        groups.join("; ")
+    }
+
+    /// What to do about it, the worst first.
+    fn hint(&self, object: &Located) -> String {
+        let (name, kubectl) = (&object.name, object.kubectl());
+        if !self.missing.is_empty() {
+            let missing = names(&self.missing);
+            return format!(
+                "start {missing}, or mend its links; how {name} sees it: {kubectl} describe mc {name}"
+            );
+        }
+        if !self.suspect.is_empty() {
+            return "who is Suspect is Alive or Down within seconds: run the check again".into();
+        }
+        format!(
+            "the status of {name} lists {} members, voters first: {name} never heard who is not listed, or its daemon is \
+             older than that: update it",
+            MultiClusterStatus::MAX_MEMBERS
+        )
+    }
+}
+
+/// Whether the status lists fewer members than it counts. Who left is listed and not counted.
+fn is_cut(status: &MultiClusterStatus) -> bool {
+    let Some(counts) = &status.member_counts else {
+        return status.members.len() >= MultiClusterStatus::MAX_MEMBERS;
+    };
+    let counted =
+        [counts.alive, counts.suspect, counts.away, counts.down].into_iter().fold(0, i64::saturating_add);
+    let listed = status.members.iter().filter(|member| member.state != "Left").count();
+    usize::try_from(counted).is_ok_and(|counted| listed < counted)
+}
+
+fn presence(callsign: &str, object: &Located, voters: &Voters<'_>) -> Finding {
+    let Voters { all, there, .. } = *voters;
+    if there == all {
         let message = format!("{callsign}: all {all} voters answer; {} may be lost", tolerated(all));
         return Finding::ok(Topic::Voters, message);
     }
-    let who =
-        format!("{callsign}: {there} of {all} voters answer {} (missing: {})", object.name, names(missing));
-    let hint = format!(
-        "start {0}, or mend its links; how {1} sees it: {2} describe mc {1}",
-        names(missing),
-        object.name,
-        object.kubectl()
-    );
+    let who = format!("{callsign}: {there} of {all} voters answer {} ({})", object.name, voters.absent());
+    let hint = voters.hint(object);
     let needed = majority(all);
-    match there.checked_sub(needed) {
-        None => Finding::fail(Topic::Voters, format!("{who}: nobody can lead without {needed}"), hint),
-        Some(0) => Finding::warn(Topic::Voters, format!("{who}: with one less nobody can lead"), hint),
-        Some(spare) => Finding::warn(Topic::Voters, format!("{who}: {spare} more may be lost"), hint),
+    if all - voters.missing.len() < needed {
+        return Finding::fail(Topic::Voters, format!("{who}: nobody can lead without {needed}"), hint);
     }
+    let outlook = match there.checked_sub(needed) {
+        None => format!("nobody can lead without {needed}, and it is not certain that they are there"),
+        Some(0) => "with one less nobody can lead".into(),
+        Some(spare) => format!("{spare} more may be lost"),
+    };
+    Finding::warn(Topic::Voters, format!("{who}: {outlook}"), hint)
 }
 
 fn names(members: &[&String]) -> String {
     members.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+#[path = "voters_tests.rs"]
+mod tests;
