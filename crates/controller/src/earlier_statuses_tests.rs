@@ -95,6 +95,7 @@ fn empty_record(term: u64, config: FleetConfig) -> ElectionRecord {
         promise: None,
         held: None,
         stopping: None,
+        released: None,
         term: Term(term),
         leader: None,
         config,
