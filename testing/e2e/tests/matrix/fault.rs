@@ -173,10 +173,15 @@ impl Fault {
         matches!(self, ActiveKilled | ActiveTerminated | ActivePaused)
     }
 
-    /// Whether it is chance who leads afterwards: a handover may be over before the link is down again, and the voters'
-    /// promise may end before the other replica has the local Lease. Either way the payload is in one place.
-    pub(crate) fn is_a_race(self) -> bool {
-        matches!(self, SwitchoverFlapping | ActivePaused)
+    /// Whether it is chance who leads afterwards: a handover may be over before the link is down again, or before the
+    /// successor has ended or after it has started again, and the voters' promise may end before the other replica has the local
+    /// Lease. Either way the payload is in one place.
+    pub(crate) fn is_a_race(self, kind: Kind) -> bool {
+        match self {
+            SwitchoverFlapping | ActivePaused => true,
+            AllRestarted => kind.quorum(),
+            _ => false,
+        }
     }
 
     /// Whether the leader has said that it will be back, so that it is waited for.

@@ -130,7 +130,7 @@ pub(crate) async fn row(world: &World, kind: Kind, fault: Fault) -> Result<Outco
         "{holder} acts as before: it was not the active replica"
     );
     let takeover = created_elsewhere(world, leader, at).map(|created| created - at);
-    let is_chance = fault.is_a_race();
+    let is_chance = fault.is_a_race(kind);
     let payload = match takeover {
         _ if is_chance => "either",
         Some(_) => "moved",
