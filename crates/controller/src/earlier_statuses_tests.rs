@@ -89,20 +89,7 @@ async fn begun_from(status: &str) -> Box<Ready> {
 }
 
 fn empty_record(term: u64, config: FleetConfig) -> ElectionRecord {
-    ElectionRecord {
-        version: 0,
-        vote: None,
-        promise: None,
-        held: None,
-        stopping: None,
-        released: None,
-        term: Term(term),
-        leader: None,
-        config,
-        replaced: None,
-        forgotten: Vec::new(),
-        chosen: false,
-    }
+    ElectionRecord { term: Term(term), ..ElectionRecord::new(config) }
 }
 
 fn quorum() -> FleetConfig {

@@ -25,19 +25,7 @@ impl Election {
         let after = self.persist();
         let took = self.now.since(campaign.vacant_since);
         let resumed = campaign.found.is_some();
-        let lead = Lead {
-            term: campaign.term,
-            after,
-            resumed,
-            since: self.now,
-            hold: None,
-            raise: None,
-            raised_at: None,
-            unmet: None,
-            begun: false,
-            waits_until,
-        };
-        self.become_leader(lead);
+        self.become_leader(Lead { resumed, waits_until, ..Lead::new(campaign.term, after, self.now) });
         self.event(match campaign.found {
             Some(_) => Event::Resumed { term: campaign.term },
             None => Event::Elected {

@@ -148,7 +148,9 @@ impl Election {
         let Restored { record, found_running, known_peers, lapse } = restored;
         let may_vote = record.is_some();
         let listens = known_peers.is_empty();
-        let mut record = record.unwrap_or_else(|| empty_record(&spec));
+        let mut record = record.unwrap_or_else(|| {
+            Record::new(FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() })
+        });
         record.version = 0;
         // Only who leads replaces one.
         record.replaced = record.replaced.filter(|_| record.held.is_some());
@@ -481,21 +483,4 @@ impl Election {
 fn unknown_standing() -> Standing {
     let (role, term, config) = (Role::Joining, Term::NONE, ConfigVersion(0));
     Standing { role, term, leader: None, config, interrupted: false, failed: false }
-}
-
-fn empty_record(spec: &Spec) -> Record {
-    Record {
-        version: 0,
-        vote: None,
-        promise: None,
-        held: None,
-        stopping: None,
-        released: None,
-        term: Term::NONE,
-        leader: None,
-        config: FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() },
-        replaced: None,
-        chosen: false,
-        forgotten: Vec::new(),
-    }
 }

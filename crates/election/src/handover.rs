@@ -214,18 +214,7 @@ impl Election {
         self.handover_failed(term, reason.to_owned());
         self.record.stopping = None;
         let after = self.persist();
-        self.become_leader(Lead {
-            term,
-            after,
-            resumed: false,
-            since: self.now,
-            hold: None,
-            raise: None,
-            raised_at: None,
-            unmet: None,
-            begun: false,
-            waits_until: None,
-        });
+        self.become_leader(Lead::new(term, after, self.now));
     }
 
     /// Somebody else leads that this member follows instead of its own lead.

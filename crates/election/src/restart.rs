@@ -143,18 +143,7 @@ impl Election {
     fn resume(&mut self, held: Held) {
         self.follow_self(held.term);
         let (term, after) = (held.term, self.durable);
-        self.become_leader(Lead {
-            term,
-            after,
-            resumed: true,
-            since: self.now,
-            hold: None,
-            raise: None,
-            raised_at: None,
-            unmet: None,
-            begun: false,
-            waits_until: None,
-        });
+        self.become_leader(Lead { resumed: true, ..Lead::new(term, after, self.now) });
         self.event(Event::Resumed { term });
     }
 

@@ -79,6 +79,24 @@ pub(crate) struct Lead {
     pub(crate) waits_until: Option<Instant>,
 }
 
+impl Lead {
+    /// A lead whose record has this version, from now on: nothing of it was announced yet.
+    pub(crate) fn new(term: Term, after: u64, now: Instant) -> Self {
+        Self {
+            term,
+            after,
+            resumed: false,
+            since: now,
+            hold: None,
+            raise: None,
+            raised_at: None,
+            unmet: None,
+            begun: false,
+            waits_until: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Stopping {
     pub(crate) term: Term,

@@ -148,20 +148,8 @@ fn a_leader_that_restarts_and_is_not_answered_asks_once_a_second() {
     use flagship_types::{ConfigVersion, Health, Instant};
 
     let config = FleetConfig { version: ConfigVersion(257), ..config(&["a", "b", "c"]) };
-    let record = Record {
-        version: 0,
-        vote: None,
-        promise: None,
-        held: Some(Term(1)),
-        stopping: None,
-        released: None,
-        term: Term(1),
-        leader: Some(name("a")),
-        config: config.clone(),
-        replaced: None,
-        chosen: false,
-        forgotten: Vec::new(),
-    };
+    let record =
+        Record { held: Some(Term(1)), term: Term(1), leader: Some(name("a")), ..Record::new(config.clone()) };
     let restored = Restored { record: Some(record), ..Restored::default() };
     let spec = Spec { proposal: config, ..Fleet::spec(9, true) };
     let mut a = Election::new(Config { name: name("a") }, spec, restored, 1, Instant::ZERO);

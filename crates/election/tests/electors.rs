@@ -60,19 +60,10 @@ fn a_witness_says_that_it_is_one_and_proposes_nothing() {
         promote_timeout: None,
     };
     let record = Record {
-        replaced: None,
-        chosen: false,
-        version: 0,
-        vote: None,
-        promise: None,
-        held: None,
-        stopping: None,
-        released: None,
         term: Term(3),
         leader: Some(name("newyork")),
         // Written by a leader: before that a member's own proposal stands for it.
-        config: FleetConfig { version: ConfigVersion(1), ..FleetConfig::default() },
-        forgotten: Vec::new(),
+        ..Record::new(FleetConfig { version: ConfigVersion(1), ..FleetConfig::default() })
     };
     let restored = Restored { record: Some(record), ..Restored::default() };
     let start = |spec| Election::new(Config { name: name("me") }, spec, restored.clone(), 1, Instant::ZERO);

@@ -33,18 +33,10 @@ fn open_dir(dir: &Path) -> Result<StateDir, StateError> {
 
 fn granted(term: u64, candidate: &str) -> ElectionRecord {
     ElectionRecord {
-        replaced: None,
-        chosen: false,
         version: term,
         vote: Some(Vote { term: Term(term), candidate: name(candidate) }),
-        promise: None,
-        held: None,
-        stopping: None,
-        released: None,
         term: Term(term),
-        leader: None,
-        config: FleetConfig::default(),
-        forgotten: Vec::new(),
+        ..ElectionRecord::new(FleetConfig::default())
     }
 }
 

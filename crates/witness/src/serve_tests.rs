@@ -106,20 +106,8 @@ async fn an_operator_vouches_for_one_record_only() {
     assert!(seat.may_vote_at_once(&start));
     let later = seat.begin("witness".parse().unwrap()).await.unwrap();
     assert!(seat.may_vote_at_once(&later), "it may be started more than once");
-    let record = ElectionRecord {
-        replaced: None,
-        chosen: false,
-        version: 0,
-        vote: None,
-        promise: None,
-        held: None,
-        stopping: None,
-        released: None,
-        term: flagship_types::Term(1),
-        leader: None,
-        config: FleetConfig::default(),
-        forgotten: Vec::new(),
-    };
+    let record =
+        ElectionRecord { term: flagship_types::Term(1), ..ElectionRecord::new(FleetConfig::default()) };
     let restored = Restored { record: Some(record), ..Restored::default() };
     assert!(!seat.may_vote_at_once(&Start { restored, ..later }), "it has its record");
 }

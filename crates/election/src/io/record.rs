@@ -36,6 +36,26 @@ pub struct Record {
     pub forgotten: Vec<MemberName>,
 }
 
+impl Record {
+    /// Of a member that never voted, led or met anybody.
+    pub fn new(config: FleetConfig) -> Self {
+        Self {
+            version: 0,
+            vote: None,
+            promise: None,
+            held: None,
+            stopping: None,
+            released: None,
+            term: Term::NONE,
+            leader: None,
+            config,
+            replaced: None,
+            chosen: false,
+            forgotten: Vec::new(),
+        }
+    }
+}
+
 /// A grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vote {
