@@ -1,6 +1,5 @@
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use flagship_node::{ElectionRecord, Vote};
 use flagship_types::{FleetConfig, PeerAddress, Term};
@@ -17,18 +16,7 @@ fn name(name: &str) -> MemberName {
 
 /// As a process finds it.
 fn open(dir: &Path) -> Result<FleetFile, StateError> {
-    FleetFile::open(Arc::new(open_dir(dir)?), fleet("federation"))
-}
-
-/// One test starts a child process, and until that is another program it has every lock, too, that is held in this one.
-fn open_dir(dir: &Path) -> Result<StateDir, StateError> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match StateDir::open(dir) {
-            Err(StateError::InUse(_)) if Instant::now() < deadline => std::thread::yield_now(),
-            opened => return opened,
-        }
-    }
+    FleetFile::open(Arc::new(StateDir::open(dir)?), fleet("federation"))
 }
 
 fn granted(term: u64, candidate: &str) -> ElectionRecord {
@@ -140,7 +128,7 @@ fn a_directory_serves_one_process() {
     assert!(matches!(error, StateError::InUse(_)), "{error}");
     assert!(error.to_string().contains("could vote twice"), "{error}");
     drop(first);
-    open_dir(dir.path()).unwrap();
+    StateDir::open(dir.path()).unwrap();
 }
 
 #[test]

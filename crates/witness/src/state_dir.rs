@@ -5,12 +5,12 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use flagship_types::Callsign;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::error::StateError;
 use crate::format::MAX_BYTES;
 
-/// Held as long as the process lives; the kernel lets it go with the process, however that ends.
+/// Held as long as the [`StateDir`]; the kernel lets it go with the process, however that ends.
 const LOCK: &str = "flagship.lock";
 /// What a write that was cut short leaves behind begins so.
 const UNFINISHED: &str = ".flagship-unfinished-";
@@ -19,7 +19,7 @@ const UNFINISHED: &str = ".flagship-unfinished-";
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -40,7 +40,7 @@ impl StateDir {
             Err(TryLockError::WouldBlock) => return Err(StateError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => return Err(StateError::io("lock", &lock_file)(source)),
         }
-        let dir = Self { path: path.to_owned(), _lock: lock };
+        let dir = Self { path: path.to_owned(), lock };
         dir.tidy().map_err(StateError::io("tidy", path))?;
         Ok(dir)
     }
@@ -86,5 +86,31 @@ impl StateDir {
         // The name is in the directory, which is written on its own.
         let sync = File::open(&self.path).and_then(|dir| dir.sync_all());
         sync.map_err(StateError::io("write", &self.path))
+    }
+}
+
+impl Drop for StateDir {
+    /// Closing alone would leave the lock with every child that another thread is just starting: it has a copy of the
+    /// descriptor between fork and exec.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            warn!(%error, path = %self.path.display(), "the state directory's lock goes with this process only");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StateDir;
+
+    /// A copy is what a child has between fork and exec: another test of this program may be starting one.
+    #[test]
+    fn the_lock_goes_with_the_directory_even_if_somebody_has_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        let copy = first.lock.try_clone().unwrap();
+        drop(first);
+        StateDir::open(dir.path()).unwrap();
+        drop(copy);
     }
 }
