@@ -94,6 +94,7 @@ fn record(member: usize, name: MemberName, leader: Option<&MemberName>) -> Recor
         leader: leader.cloned(),
         config: ConfigVersion(1),
         interrupted: false,
+        fences: false,
     };
     Record {
         member: name,

@@ -59,6 +59,7 @@ pub(crate) fn peer(who: &str, state: State) -> MemberSnapshot {
         health: Health::default(),
         epoch: Epoch(4711),
         candidate: true,
+        fences: false,
         unfit: None,
     }
 }

@@ -2,7 +2,8 @@
 //! whether the settings that decide it are in force.
 
 use flagship_k8s_api::{ConditionType, Settings};
-use flagship_types::Mode;
+use flagship_node::{MemberSnapshot, Snapshot, State};
+use flagship_types::{MemberName, Mode, Role};
 
 use crate::fence::Fence;
 use crate::happenings;
@@ -30,7 +31,7 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
     }
     let granted = "a majority of the voters grants the lead";
     let alone = "a payload that runs here goes on while another cluster takes over";
-    let remedy = "Or fence the old leader off before another one is promoted (spec.hooks.beforePromote of each member)";
+    let remedy = remedy(snapshot);
     match view.second {
         Second::On { node } => {
             let message = format!(
@@ -38,10 +39,10 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
             );
             judgement(which, true, "SecondReplica", message)
         }
-        Second::Missing { .. } | Second::Beside { .. } | Second::Unknown if is_fenced_off(view) => {
+        Second::Missing { .. } | Second::Beside { .. } | Second::Unknown if is_fenced_off(snapshot) => {
             let message = format!(
-                "{granted}, and this member is promoted only after spec.hooks.beforePromote has fenced the old leader off. \
-                 It holds for the whole fleet if every member has such a hook, or a second replica of its daemon"
+                "{granted}, and every other member that may lead is promoted only after its spec.hooks.beforePromote has \
+                 fenced this one off"
             );
             judgement(which, true, "FencingHook", message)
         }
@@ -80,10 +81,39 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
     }
 }
 
-/// Whether the old leader is fenced off before this member is promoted, or else it is not.
-fn is_fenced_off(view: &View<'_>) -> bool {
-    let hook = view.settings.and_then(|settings| settings.hooks.before_promote.as_ref());
-    hook.is_some_and(|hook| hook.must_succeed)
+/// Whether somebody else may lead, and everybody who may fences this member off before.
+fn is_fenced_off(snapshot: &Snapshot) -> bool {
+    successors(snapshot).next().is_some() && unfenced(snapshot).is_empty()
+}
+
+/// What helps without a second replica of the daemon, and who stands in its way.
+fn remedy(snapshot: &Snapshot) -> String {
+    let remedy = "Or fence the old leader off before another one is promoted (spec.hooks.beforePromote of each other member)";
+    let unfenced = unfenced(snapshot);
+    match unfenced.len() < successors(snapshot).count() {
+        true => format!("{remedy}: {} would be promoted without", names(&unfenced)),
+        false => remedy.to_owned(),
+    }
+}
+
+/// Who may be promoted while the payload goes on here, not knowing of it.
+fn unfenced(snapshot: &Snapshot) -> Vec<&MemberName> {
+    let fences =
+        |name: &MemberName| snapshot.members.iter().any(|member| member.name == *name && member.fences);
+    successors(snapshot).filter(|name| !fences(name)).collect()
+}
+
+/// Who may lead after this member. A member that is down may come back, and of one that was not heard yet nothing is
+/// known: both may.
+fn successors(snapshot: &Snapshot) -> impl Iterator<Item = &MemberName> {
+    let is_listed = |name: &MemberName| snapshot.members.iter().any(|member| member.name == *name);
+    let may_lead = |member: &&MemberSnapshot| {
+        member.state != State::Left
+            && (member.candidate || member.role.is_none_or(|role| role == Role::Leader))
+    };
+    let members = snapshot.members.iter().filter(may_lead).map(|member| &member.name);
+    let unheard = snapshot.config.voters.iter().filter(move |voter| !is_listed(voter));
+    members.chain(unheard).filter(|name| **name != snapshot.member)
 }
 
 /// Only if it is asked for.

@@ -38,6 +38,7 @@ fn meet(election: &mut Election, peer: &str, candidate: bool, rank: i64) {
         leader: None,
         config: ConfigVersion(0),
         interrupted: false,
+        fences: false,
     };
     let (name, presence, metadata) = (name(peer), Presence::Present, Some(metadata));
     election.handle(

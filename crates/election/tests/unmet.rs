@@ -21,6 +21,7 @@ fn told(f: &mut Fleet, who: &str, presence: Presence, role: Role, (leader, term)
         leader: Some(name(leader)),
         config: ConfigVersion(0),
         interrupted: false,
+        fences: false,
     };
     let view = PeerView { name: name(who), presence, metadata: Some(metadata), exited: false, linked: false };
     f.input(&name("sheffield"), Input::Peer(view));

@@ -215,6 +215,7 @@ pub(crate) fn placeholder(member: MemberName, epoch: Epoch, address: Option<Peer
         leader: None,
         config: ConfigVersion(0),
         interrupted: false,
+        fences: false,
     };
     let status = SelfState::Alive;
     Signed::unsigned(Record { member, epoch, incarnation: Incarnation(0), version: 0, status, metadata })

@@ -136,6 +136,7 @@ impl Machine {
             leader: None,
             config: config.restored.record.as_ref().map_or_else(Default::default, |r| r.config.version),
             interrupted: false,
+            fences: config.spec.election.fences,
         };
         let core = membership::Config {
             beat_interval: config.beat_interval,
@@ -229,6 +230,7 @@ impl Machine {
         self.metadata.address = spec.address;
         self.metadata.rank = spec.election.rank;
         self.metadata.candidate = spec.election.may_lead() && self.election.retired().is_none();
+        self.metadata.fences = spec.election.fences;
         self.publish(now);
         self.outputs.push_back(MachineOutput::Hello(self.hello()));
         self.tell_election(election::Input::Spec(spec.election), now);

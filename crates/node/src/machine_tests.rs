@@ -345,3 +345,20 @@ fn who_may_not_hold_the_local_lease_any_more_has_no_vote() {
     witness.held_until(begin);
     assert_eq!(votes(&mut witness, begin + lease), all);
 }
+
+#[test]
+fn the_others_are_told_whether_a_promotion_here_fences_an_earlier_leader_off() {
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let mut machine = founder(now);
+    let fences = |machine: &Machine| machine.snapshot(now).members[0].fences;
+    assert!(!fences(&machine));
+    let spec = founder_config().spec;
+    let with_hook = election::Spec { fences: true, ..spec.election.clone() };
+    machine.spec(NodeSpec { election: with_hook.clone(), ..spec.clone() }, now);
+    assert!(fences(&machine) && machine.metadata.fences);
+    machine.spec(spec.clone(), now);
+    assert!(!fences(&machine), "a hook can be removed");
+
+    let from_the_start = MachineConfig { spec: NodeSpec { election: with_hook, ..spec }, ..founder_config() };
+    assert!(fences(&Machine::new(from_the_start, Arc::new(unsigned), now)));
+}

@@ -81,6 +81,7 @@ impl Machine {
             health: metadata.map_or_else(Health::default, |m| m.health),
             epoch: view.epoch,
             candidate: metadata.is_some_and(|m| m.candidate),
+            fences: metadata.is_some_and(|m| m.fences),
             unfit: self.election.unfit(view.name),
         }
     }

@@ -96,6 +96,8 @@ pub struct MemberSnapshot {
     pub epoch: Epoch,
     /// Whether it may lead, as far as it said.
     pub candidate: bool,
+    /// Whether it fences an earlier leader off before it is promoted, as far as it said.
+    pub fences: bool,
     /// Why an operator could not move the lead to it now, as a sentence. On the leader and about others; else `None`.
     pub unfit: Option<String>,
 }

@@ -41,6 +41,7 @@ fn peer(member: &str, state: State, linked: bool, rtt_ms: Option<u64>) -> Member
         health: Health::default(),
         epoch: Epoch(1),
         candidate: true,
+        fences: false,
         unfit: None,
     }
 }

@@ -85,6 +85,8 @@ pub struct Metadata {
     pub config: ConfigVersion,
     /// Whether it paused or restarted since it took the lead: then any higher term supersedes it.
     pub interrupted: bool,
+    /// Whether it is promoted only after something outside the fleet has fenced an earlier leader's payload off.
+    pub fences: bool,
 }
 
 /// How the fleet trades availability against safety in a partition.

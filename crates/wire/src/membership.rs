@@ -289,6 +289,7 @@ impl From<&Metadata> for pb::Metadata {
             leader: text_of(metadata.leader.as_ref()),
             config_version: metadata.config.0,
             interrupted: metadata.interrupted,
+            fences: metadata.fences,
         }
     }
 }
@@ -321,6 +322,7 @@ impl TryFrom<pb::Metadata> for Metadata {
             leader: optional_member("metadata.leader", &metadata.leader)?,
             config: ConfigVersion(metadata.config_version),
             interrupted: metadata.interrupted,
+            fences: metadata.fences,
         })
     }
 }

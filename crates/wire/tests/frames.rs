@@ -39,6 +39,7 @@ fn metadata() -> Metadata {
         leader: Some(name("newyork")),
         config: ConfigVersion(3),
         interrupted: true,
+        fences: false,
     }
 }
 

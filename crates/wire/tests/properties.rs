@@ -61,14 +61,14 @@ fn metadata() -> impl Strategy<Value = Metadata> {
         Role::Leader,
         Role::Stopping,
     ]);
-    let flags = any::<[bool; 7]>();
+    let flags = any::<[bool; 8]>();
     let numbers = (any::<i64>(), any::<u64>(), any::<u64>());
     (option::of(address()), option::of(name()), role, flags, numbers).prop_map(
         |(
             address,
             leader,
             role,
-            [candidate, api, payload_valid, payload_ready, gates, failed, interrupted],
+            [candidate, api, payload_valid, payload_ready, gates, failed, interrupted, fences],
             (rank, term, config),
         )| {
             Metadata {
@@ -81,6 +81,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
                 leader,
                 config: ConfigVersion(config),
                 interrupted,
+                fences,
             }
         },
     )

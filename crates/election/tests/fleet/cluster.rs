@@ -153,6 +153,7 @@ impl Node {
             leader: standing.leader.clone(),
             config: standing.config,
             interrupted: standing.interrupted,
+            fences: false,
         })
     }
 }

@@ -48,6 +48,7 @@ pub(crate) fn metadata(i: usize) -> Metadata {
         leader: None,
         config: ConfigVersion(0),
         interrupted: false,
+        fences: false,
     }
 }
 

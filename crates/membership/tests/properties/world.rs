@@ -50,6 +50,7 @@ pub(crate) fn metadata(rank: i64, address: Option<PeerAddress>) -> Metadata {
         leader: None,
         config: ConfigVersion(1),
         interrupted: false,
+        fences: false,
     }
 }
 

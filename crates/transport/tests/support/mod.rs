@@ -364,6 +364,7 @@ pub(crate) fn record_of(member: &str) -> Record {
             leader: None,
             config: ConfigVersion(0),
             interrupted: false,
+            fences: false,
         },
     }
 }

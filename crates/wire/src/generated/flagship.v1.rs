@@ -607,6 +607,9 @@ pub struct Metadata {
     pub config_version: u64,
     #[prost(bool, tag = "9")]
     pub interrupted: bool,
+    /// An earlier leader is fenced off before this member is promoted. An older peer does not say so.
+    #[prost(bool, tag = "10")]
+    pub fences: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Health {

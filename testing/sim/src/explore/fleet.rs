@@ -90,6 +90,7 @@ impl Fleet {
             leader: None,
             config: ConfigVersion(0),
             interrupted: false,
+            fences: false,
         }
     }
 }

@@ -106,6 +106,7 @@ pub(super) fn metadata(address: &PeerAddress, term: u64) -> Metadata {
         leader: None,
         config: ConfigVersion(0),
         interrupted: false,
+        fences: false,
     }
 }
 
