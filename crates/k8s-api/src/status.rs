@@ -180,8 +180,14 @@ pub struct MemberCounts {
 impl MemberCounts {
     /// From the numbers, with the summary.
     pub fn new(alive: i64, suspect: i64, away: i64, down: i64) -> Self {
-        let all = alive.saturating_add(suspect).saturating_add(away).saturating_add(down);
-        Self { summary: format!("{alive}/{all}"), alive, suspect, away, down }
+        let mut counts = Self { summary: String::new(), alive, suspect, away, down };
+        counts.summary = format!("{alive}/{}", counts.all());
+        counts
+    }
+
+    /// All that have not left.
+    pub fn all(&self) -> i64 {
+        [self.alive, self.suspect, self.away, self.down].into_iter().fold(0, i64::saturating_add)
     }
 }
 
@@ -349,6 +355,15 @@ impl MultiClusterStatus {
     pub const MAX_HISTORY: usize = 20;
     /// The most objects a payload may have: beyond it the object grows too large for its status to be written.
     pub const MAX_INVENTORY: usize = 1000;
+
+    /// Whether everybody it counts is listed, too. Who left is listed and not counted.
+    pub fn lists_all_members(&self) -> bool {
+        let Some(counts) = &self.member_counts else {
+            return self.members.len() < Self::MAX_MEMBERS;
+        };
+        let listed = self.members.iter().filter(|member| member.state != "Left").count();
+        usize::try_from(counts.all()).is_ok_and(|all| listed >= all)
+    }
 
     /// Whether both say the same, timestamps aside: a write that changes only times would cause itself.
     pub fn same_but_times(&self, other: &Self) -> bool {

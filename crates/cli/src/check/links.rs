@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagship_k8s_api::MemberStatus;
+use flagship_k8s_api::{MemberStatus, MultiClusterStatus};
 use flagship_types::{MemberIdentity, PeerAddress, Role};
 use futures::future::join_all;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -33,8 +33,10 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let members: Vec<&Located> = objects.iter().filter(|one| !one.is_forgotten(objects)).collect();
     for from in members.iter().filter(|from| from.silence(objects).is_none()) {
+        let status = from.object.status.as_ref();
+        let lists_all = status.is_none_or(MultiClusterStatus::lists_all_members);
+        let mut unlisted = 0;
         for to in members.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
-            let status = from.object.status.as_ref();
             let seen = status.and_then(|status| status.members.iter().find(|member| member.name == to.name));
             let message = match seen.map(|member| member.state.as_str()) {
                 Some("Alive") => {
@@ -42,6 +44,10 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
                     continue;
                 }
                 Some(state) => format!("{} holds {} {state}", from.name, to.name),
+                None if !lists_all => {
+                    unlisted += 1;
+                    continue;
+                }
                 None => format!("{} has never heard {}", from.name, to.name),
             };
             let hint = match to.silence(objects) {
@@ -53,8 +59,23 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
             findings.push(Finding::fail(Topic::Links, message, hint));
         }
         findings.extend(witnesses(from, objects));
+        findings.extend(beyond(from, unlisted));
     }
     findings
+}
+
+/// About members that the status of a large fleet has no room for.
+fn beyond(from: &Located, unlisted: usize) -> Option<Finding> {
+    let counts = from.object.status.as_ref()?.member_counts.as_ref().filter(|_| unlisted > 0)?;
+    let message = format!(
+        "{} counts {} members and {} of them alive; {unlisted} with objects are not in its list of {}, which begins with \
+         whoever is not well",
+        from.name,
+        counts.all(),
+        counts.alive,
+        MultiClusterStatus::MAX_MEMBERS
+    );
+    Some(Finding::ok(Topic::Links, message))
 }
 
 /// What a member says of the witnesses, which have no objects that could say something themselves.

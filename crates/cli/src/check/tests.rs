@@ -209,6 +209,25 @@ fn each_direction_of_a_link_is_judged_for_itself() {
 }
 
 #[test]
+fn who_has_no_room_in_the_list_of_a_large_fleet_is_not_called_unheard() {
+    let mut fleet = fleet();
+    let newyork = fleet[0].object.status.as_mut().unwrap();
+    let edge =
+        |number| MemberStatus { name: format!("edge-{number}"), state: "Alive".into(), ..Default::default() };
+    newyork.members = (0..MultiClusterStatus::MAX_MEMBERS).map(edge).collect();
+    newyork.member_counts = Some(flagship_k8s_api::MemberCounts::new(40, 0, 0, 0));
+    let findings = links::by_status(&fleet);
+    assert_eq!(worst(&findings), []);
+    let said = "newyork counts 40 members and 40 of them alive; 1 with objects are not in its list of 32";
+    assert!(findings.iter().any(|finding| finding.message.starts_with(said)), "{findings:?}");
+
+    // All that it counts is listed: sheffield is not among them.
+    let newyork = fleet[0].object.status.as_mut().unwrap();
+    newyork.member_counts = Some(flagship_k8s_api::MemberCounts::new(32, 0, 0, 0));
+    assert_eq!(worst(&links::by_status(&fleet)), [(Level::Fail, "newyork has never heard sheffield")]);
+}
+
+#[test]
 fn a_dead_daemon_is_no_second_leader_and_no_broken_network() {
     let mut fleet = fleet();
     let newyork = fleet[0].object.status.as_mut().unwrap();

@@ -67,7 +67,7 @@ struct Voters<'a> {
 
 impl<'a> Voters<'a> {
     fn sort(object: &Located, status: &MultiClusterStatus, voters: &'a [String]) -> Self {
-        let is_cut = is_cut(status);
+        let lists_all = status.lists_all_members();
         let mut sorted = Self { all: voters.len(), ..Self::default() };
         for voter in voters {
             let row = status.members.iter().find(|member| member.name == *voter);
@@ -75,7 +75,7 @@ impl<'a> Voters<'a> {
                 _ if *voter == object.name => sorted.there += 1,
                 Some("Alive") => sorted.there += 1,
                 Some("Suspect") => sorted.suspect.push(voter),
-                None if is_cut => sorted.unknown.push(voter),
+                None if !lists_all => sorted.unknown.push(voter),
                 _ => sorted.missing.push(voter),
             }
         }
@@ -108,17 +108,6 @@ impl<'a> Voters<'a> {
             MultiClusterStatus::MAX_MEMBERS
         )
     }
-}
-
-/// Whether the status lists fewer members than it counts. Who left is listed and not counted.
-fn is_cut(status: &MultiClusterStatus) -> bool {
-    let Some(counts) = &status.member_counts else {
-        return status.members.len() >= MultiClusterStatus::MAX_MEMBERS;
-    };
-    let counted =
-        [counts.alive, counts.suspect, counts.away, counts.down].into_iter().fold(0, i64::saturating_add);
-    let listed = status.members.iter().filter(|member| member.state != "Left").count();
-    usize::try_from(counted).is_ok_and(|counted| listed < counted)
 }
 
 fn presence(callsign: &str, object: &Located, voters: &Voters<'_>) -> Finding {
