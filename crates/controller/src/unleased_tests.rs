@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::fixtures::{api_server, refusal};
 use crate::payload_worker::tests::{Maps, OBJECT, answer};
+use crate::prepare::Prepared;
 use crate::tenure::tests::{Bench, bench_over};
 
 /// A MultiCluster and ConfigMaps, and what was asked of them.
@@ -210,6 +211,28 @@ async fn a_look_that_fails_does_not_mean_that_nothing_has_to_stop() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_after_a_stop_knows_of_it() {
+    let server = Server::after_a_lead("Quorum");
+    let mut bench = bench(&server).await;
+    let prepared = async |bench: &mut Bench| match bench.tenure.prepare().await {
+        Prepared::Ready(ready) => ready.start,
+        _ => panic!("nothing is in the way"),
+    };
+    let start = prepared(&mut bench).await;
+    assert_eq!(
+        (start.status.held_term, start.status.stopping),
+        (Some(7), None),
+        "it would go on with the lead"
+    );
+    // As after a node that could not listen.
+    bench.tenure.unused = Some(start.clone());
+    bench.tenure.stop_unleased("the test says so").await.unwrap();
+    let later = prepared(&mut bench).await;
+    assert_eq!(later.status.stopping, Some(7));
+    assert!(later.epoch > start.epoch);
 }
 
 #[tokio::test(start_paused = true)]
