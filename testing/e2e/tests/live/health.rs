@@ -1,16 +1,14 @@
 //! Who is fit to lead: candidate gates, a leader whose payload does not get ready, and hooks.
 #![allow(clippy::unwrap_used, reason = "a harness may fail loudly")]
 
-use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clusters::fleet::{Plan, leads};
 use flagship_e2e::{World, e2e};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+
+use crate::fence::Fence;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -91,67 +89,10 @@ fn a_closed_gate_keeps_a_member_from_the_lead_until_it_opens() {
     });
 }
 
-/// What the hook's server received, and how it answers.
-#[derive(Clone)]
-struct Fence {
-    received: Arc<Mutex<Vec<(String, Value)>>>,
-    answer: Arc<Mutex<&'static str>>,
-}
-
-/// The test's own end of the network that is never cut.
-const FENCE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 18, 0, 1), 8099);
-
-impl Fence {
-    async fn start() -> Result<Self> {
-        let listener = TcpListener::bind(FENCE).await.context("listen for hooks")?;
-        let fence =
-            Self { received: Arc::default(), answer: Arc::new(Mutex::new("503 Service Unavailable")) };
-        let serving = fence.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let fence = serving.clone();
-                tokio::spawn(async move { fence.serve(stream).await });
-            }
-        });
-        Ok(fence)
-    }
-
-    async fn serve(&self, stream: TcpStream) -> Result<()> {
-        let mut stream = BufReader::new(stream);
-        let (mut length, mut signature) = (0, String::new());
-        loop {
-            let mut line = String::new();
-            stream.read_line(&mut line).await?;
-            let Some((key, value)) = line.trim().split_once(": ") else {
-                if line.trim().is_empty() {
-                    break;
-                }
-                continue;
-            };
-            match key.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.parse()?,
-                "flagship-signature" => signature = value.to_owned(),
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await?;
-        self.received.lock().unwrap().push((signature, serde_json::from_slice(&body)?));
-        let answer = *self.answer.lock().unwrap();
-        let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        Ok(stream.get_mut().write_all(answer.as_bytes()).await?)
-    }
-
-    fn bodies(&self, event: &str) -> Vec<Value> {
-        let received = self.received.lock().unwrap();
-        received.iter().map(|(_, body)| body.clone()).filter(|body| body["event"] == event).collect()
-    }
-}
-
 #[test]
 fn a_before_promote_hook_that_fails_blocks_and_shows() {
     let hook = |retries: u32| {
-        json!({"url": format!("http://{}:{}/fence?token=hunter2", FENCE.0, FENCE.1), "retries": retries,
+        json!({"url": format!("{}?token=hunter2", Fence::url()), "retries": retries,
             "secretRef": {"name": "fence", "key": "hmac"}})
     };
     let plans = sheffield_with(&json!({"hooks": {"beforePromote": hook(1), "afterPromote": hook(0)}}));
@@ -168,26 +109,17 @@ fn a_before_promote_hook_that_fails_blocks_and_shows() {
         world.condition("sheffield", "Ready", "False", "HookBlocks").await?;
         world.event(sheffield, "HookFailed").await?;
         ensure!(!sheffield.state().present(), "nothing may be written");
-        let asked = fence.bodies("beforePromote").len();
-        let deadline = Instant::now() + MINUTE;
-        while fence.bodies("beforePromote").len() < asked + 3 {
-            ensure!(Instant::now() < deadline, "it is tried again");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        fence.wait_more("beforePromote", 3, MINUTE).await.context("it is tried again")?;
         ensure!(!sheffield.state().present(), "nothing may be written");
         let freed = Instant::now();
-        *fence.answer.lock().unwrap() = "204 No Content";
+        fence.succeeds();
         sheffield.wait_leading(MINUTE).await?;
         ensure!(sheffield.watch.state().deployment_created_since(freed).is_some(), "created afterwards");
         let body = fence.bodies("beforePromote").pop().context("a body")?;
         ensure!(body["predecessor"] == "newyork" && body["reason"] == "Rank", "{body}");
         ensure!(body["member"] == "sheffield" && body["callsign"] == "federation", "{body}");
-        let deadline = Instant::now() + MINUTE;
-        while fence.bodies("afterPromote").is_empty() {
-            ensure!(Instant::now() < deadline, "afterPromote follows");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        let signed = fence.received.lock().unwrap().iter().all(|(signature, _)| signature.contains(",v1="));
+        fence.wait("afterPromote", 1, MINUTE).await?;
+        let signed = fence.signatures().iter().all(|signature| signature.contains(",v1="));
         ensure!(signed, "every delivery is signed");
         let events = world.events(sheffield).await?;
         let told = format!("{events:?} {}", sheffield.state().status("sheffield", "conditions"));

@@ -6,6 +6,7 @@ mod bad_input;
 mod commands;
 mod cuts;
 mod failover;
+mod fence;
 mod fencing;
 mod fleets;
 mod health;

@@ -6,6 +6,12 @@ use anyhow::{Context, Result, ensure};
 use clusters::fleet::{Layout, Member, two_members};
 use clusters::witness::WitnessPlan;
 use flagship_e2e::{World, e2e};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+
+use crate::fence::Fence;
 
 /// How long a daemon may take to end when it has a payload to give up: below the 40 s of its Deployment.
 const END: Duration = Duration::from_secs(35);
@@ -40,6 +46,42 @@ fn a_leader_that_ends_gives_the_payload_up_first() {
         sheffield.start_again().await?;
         sheffield.wait_leading(SETTLE).await.context("the better one is back")?;
         Ok(())
+    });
+}
+
+/// The way out where all of a leader's daemons may be lost at once: what runs in its cluster then is stopped by somebody
+/// else, and until then nobody is promoted.
+#[test]
+fn nobody_is_promoted_before_the_old_leader_is_fenced_off() {
+    let plans = two_and_a_witness().map(|mut layout| {
+        for plan in &mut layout.plans {
+            plan.set("hooks", json!({"beforePromote": {"url": Fence::url(), "retries": 0}}));
+        }
+        layout
+    });
+    e2e("nobody_is_promoted_before_the_old_leader_is_fenced_off", plans, async |world| {
+        let fence = Fence::start().await?;
+        fence.succeeds();
+        let (newyork, sheffield) = found(world).await?;
+        world.condition("sheffield", "SplitBrainProtected", "True", "FencingHook").await?;
+        fence.fails();
+        let begin = Instant::now();
+        sheffield.daemon.kill(&sheffield.cluster).await?;
+        fence.wait_more("beforePromote", 3, SETTLE).await?;
+        world.condition("newyork", "Ready", "False", "HookBlocks").await?;
+        ensure!(!newyork.state().present(), "the old payload runs on: {:?}", sheffield.state().pods());
+        ensure!(sheffield.state().present(), "nobody there could stop it");
+        let body = fence.bodies("beforePromote").pop().context("a body")?;
+        ensure!(body["predecessor"] == "sheffield" && body["member"] == "newyork", "{body}");
+
+        let deployments: Api<Deployment> = Api::default_namespaced(sheffield.cluster.client().await?);
+        let of_the_payload = ListParams::default().labels("kube-vip.io/multicluster=default.sheffield");
+        deployments.delete_collection(&DeleteParams::default(), &of_the_payload).await?;
+        sheffield.wait_gone(SETTLE).await?;
+        fence.succeeds();
+        newyork.wait_leading(SETTLE).await?;
+        newyork.wait_created(begin, SETTLE).await?;
+        world.no_overlap(begin)
     });
 }
 
