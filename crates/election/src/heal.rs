@@ -166,8 +166,8 @@ impl Election {
         }
     }
 
-    /// Won, and no object was touched yet.
-    fn is_idle(&self, lead: &Lead) -> bool {
+    /// Won, and no object was touched yet: neither under this lead nor, after a stop that was called off, before.
+    pub(crate) fn is_idle(&self, lead: &Lead) -> bool {
         !lead.begun && !lead.resumed && self.directive == Directive::Absent
     }
 

@@ -238,10 +238,9 @@ impl Election {
 
     /// The lease is lost, and with it the lead: for good, whatever comes now.
     pub(crate) fn lose_lease(&mut self, lead: &Lead) {
-        match lead.begun || lead.resumed {
-            true => self.stop_payload(lead.term, ResignReason::LeaseLost, None),
-            // Nothing was done under it.
-            false => self.abandon(),
+        match self.is_idle(lead) {
+            true => self.abandon(),
+            false => self.stop_payload(lead.term, ResignReason::LeaseLost, None),
         }
     }
 }

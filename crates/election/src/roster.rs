@@ -61,19 +61,19 @@ impl Election {
         if self.peers.len() < MAX_PEERS {
             return true;
         }
-        let of =
-            |presence| self.peers.values().find(|p| p.view.presence == presence).map(|p| p.name().clone());
         let is_followed = |p: &Peer| [&self.leader, &self.former].contains(&&Some(p.name().clone()));
         let votes = |p: &Peer| self.quorum().is_some_and(|config| config.voters.contains(p.name()));
-        let watches = |p: &&Peer| {
-            !votes(p) && p.metadata().is_some() && !p.is_candidate() && !p.says_it_holds() && !is_followed(p)
-        };
-        let watcher = || self.peers.values().find(watches).map(|p| p.name().clone());
+        // Whoever counts or is counted from is kept while it is down, too: what it last said decides who may follow it.
+        let is_spare = |p: &&Peer| !votes(p) && !is_followed(p);
+        let watches =
+            |p: &&Peer| is_spare(p) && p.metadata().is_some() && !p.is_candidate() && !p.says_it_holds();
+        let left = || self.peers.values().find(|p| p.view.presence == Presence::Left);
+        let down = || self.peers.values().filter(is_spare).find(|p| p.view.presence == Presence::Down);
+        let watcher = || self.peers.values().find(watches);
         let is_voter = self.quorum().is_some_and(|config| config.voters.contains(&newcomer.name));
         let counts =
             is_voter || newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
-        let gone = of(Presence::Left).or_else(|| of(Presence::Down));
-        let gone = gone.or_else(|| counts.then(watcher).flatten());
+        let gone = left().or_else(down).or_else(|| counts.then(watcher).flatten()).map(|p| p.name().clone());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }
 
@@ -103,5 +103,53 @@ impl Election {
             peer.update(PeerView { presence: Presence::Left, linked: false, ..peer.view.clone() }, now);
         }
         self.persist_if_voter();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flagship_types::{FleetConfig, Instant, MemberName, Rank, Term};
+
+    use crate::peer::MAX_PEERS;
+    use crate::{Config, Election, Input, PeerView, Presence, Record, Restored, Spec};
+
+    fn name(text: &str) -> MemberName {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn a_former_leader_that_is_down_makes_no_room_for_others() {
+        let spec = Spec {
+            rank: Rank(1),
+            ready: true,
+            candidate: true,
+            witness: false,
+            fences: false,
+            suspended: false,
+            proposal: FleetConfig::default(),
+            promote_timeout: None,
+        };
+        let record =
+            Record { term: Term(3), leader: Some(name("lead")), ..Record::new(FleetConfig::default()) };
+        let restored = Restored { record: Some(record), ..Restored::default() };
+        let mut election = Election::new(Config { name: name("me") }, spec, restored, 1, Instant::ZERO);
+        let view = |peer: &str, presence| PeerView {
+            name: name(peer),
+            presence,
+            metadata: None,
+            exited: false,
+            linked: false,
+        };
+        let mut meet =
+            |peer: &str, presence| election.handle(Input::Peer(view(peer, presence)), Instant::ZERO);
+        // By name it is the first one that is down.
+        meet("lead", Presence::Down);
+        for number in 1..MAX_PEERS {
+            meet(&format!("member-{number}"), Presence::Down);
+        }
+        meet("one-more", Presence::Present);
+        assert_eq!(election.peers.len(), MAX_PEERS);
+        assert!(election.peers.contains_key(&name("one-more")), "somebody else made room");
+        assert!(election.peers.contains_key(&name("lead")));
     }
 }

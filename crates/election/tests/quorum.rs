@@ -5,8 +5,8 @@ mod fleet;
 
 use std::time::Duration;
 
-use flagship_election::{AscentReason, Directive, Input, Spec};
-use flagship_types::{FleetConfig, Mode, Role};
+use flagship_election::{AscentReason, Directive, Input, ResignReason, Spec};
+use flagship_types::{FleetConfig, Mode, Rank, Role};
 use fleet::quorum::{self, config, run_alone};
 use fleet::{Bug, Fleet, ms, name, secs};
 
@@ -66,6 +66,26 @@ fn a_leader_cut_off_stops_before_the_other_begins() {
         run_alone(&mut f, secs(30));
         assert_eq!(f.running(), ["sheffield"], "failback by rank");
     }
+}
+
+/// Its payload runs, though the lead that goes on is not on record yet.
+#[test]
+fn a_lease_lost_after_a_stop_that_was_called_off_stops_the_payload_at_once() {
+    let mut f = three(3);
+    f.change_spec("b", |spec| spec.rank = Rank(20));
+    let is = |f: &Fleet, role| f.nodes[&name("a")].role() == Some(role);
+    f.until(secs(9), "a gives the lead to b", |f| is(f, Role::Stopping));
+    f.api("a", false);
+    f.crash("b");
+    f.crash("c");
+    f.until(secs(1), "the stop is called off", |f| is(f, Role::Candidate) || is(f, Role::Leader));
+    assert_eq!(f.running(), ["a"], "nothing was deleted");
+    f.until(secs(4), "the lease is lost", |f| !is(f, Role::Candidate) && !is(f, Role::Leader));
+    let lost = Directive::Stop {
+        term: f.nodes[&name("a")].core.as_ref().unwrap().term(),
+        reason: ResignReason::LeaseLost,
+    };
+    f.until(secs(2), "it has to go", |f| f.directive("a") == Some(&lost));
 }
 
 #[test]
