@@ -20,7 +20,7 @@ use crate::events::Notice;
 use crate::finalizer;
 use crate::gates::Gates;
 use crate::happenings::{self, Happening};
-use crate::member::{Change, change, node_spec};
+use crate::member::{Change, change, node_spec, runs_under_a_lease};
 use crate::orders;
 use crate::orphan::{Removal, removal};
 use crate::payload_worker::Target;
@@ -335,7 +335,7 @@ impl Tenure {
     /// Another replica takes the member over as it is. Neither a pause nor `suspend` can promise that there is only one.
     fn must_not_run_on(&self, snapshot: &Snapshot) -> bool {
         let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. } | Second::Beside { .. });
-        snapshot.quorum && snapshot.directive != Directive::Absent && !is_relieved
+        runs_under_a_lease(snapshot) && !is_relieved
     }
 
     async fn depart(&mut self, why: Why, reason: ResignReason, member: &Member, attention: &mut Attention) {

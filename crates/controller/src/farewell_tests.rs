@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::fixtures::{api_server, context, refusal, unsigned};
 use crate::ports::{JoinError, Joined, Joiner, MemberStart, Probe, Waiting};
-use crate::unleased::tests::{Server, bench};
+use crate::unleased::tests::{Refuses, Server, bench};
 use crate::worker::Worker;
 
 /// Starts nodes; sheffield is linked to each from the start. Remembers what is sent to it.
@@ -119,6 +119,9 @@ fn with_a_lease(server: &Server) -> kube::Client {
         if !path.contains("/leases") {
             return server.answer(method, path, body);
         }
+        if server.is_mute() {
+            return refusal(500, "InternalError");
+        }
         let mut lease = lease.lock().unwrap();
         if method == "PUT" {
             if body["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"] {
@@ -132,20 +135,44 @@ fn with_a_lease(server: &Server) -> kube::Client {
     })
 }
 
-#[tokio::test]
-async fn a_daemon_that_nobody_relieves_stops_its_payload_and_releases_the_lead() {
-    let server = Server::after_a_lead("Quorum");
+/// A daemon that ends in mode Quorum over this server, whose payload nobody else serves.
+async fn leaving(server: &Server, limit: Duration) -> WithSheffield {
     let joiner = WithSheffield::default();
-    let mut bench = bench(&server).await;
-    let context = Arc::new(context(with_a_lease(&server), Arc::new(joiner.clone())));
+    let mut bench = bench(server).await;
+    let context = Arc::new(context(with_a_lease(server), Arc::new(joiner.clone())));
     context.shutdown.cancel();
     bench.tenure.context = Arc::clone(&context);
     let (identity, object) = (bench.tenure.identity.clone(), bench.tenure.object.clone());
     let worker = Worker { context, identity, object, gone: CancellationToken::new() };
     let caller = bench.tenure.caller.clone();
     let leaving = worker.leave(&mut bench.tenure, &caller);
-    tokio::time::timeout(Duration::from_secs(15), leaving).await.expect("within what the pod has");
+    tokio::time::timeout(limit, leaving).await.expect("within what the pod has");
+    joiner
+}
+
+#[tokio::test]
+async fn a_daemon_that_nobody_relieves_stops_its_payload_and_releases_the_lead() {
+    let server = Server::after_a_lead("Quorum");
+    let joiner = leaving(&server, Duration::from_secs(15)).await;
     // What is written after that is the dry run of a member that may lead, which this server takes for a write.
     assert_eq!(server.deletions(), 1);
     assert!(joiner.released().contains(&Term(7)), "{:?}", joiner.released());
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_waits_for_an_api_server_that_does_not_answer() {
+    // When it is mute: before it has said whether something runs here, and before the Lease was taken.
+    for (from, to) in [(Duration::ZERO, 4000), (Duration::from_millis(700), 5000)] {
+        let server = Server::after_a_lead("Quorum");
+        let outage = async {
+            tokio::time::sleep(from).await;
+            server.refuse(Some(Refuses::All));
+            tokio::time::sleep(Duration::from_millis(to) - from).await;
+            assert!(server.runs(), "nobody could stop it");
+            server.refuse(None);
+        };
+        let (joiner, ()) = tokio::join!(leaving(&server, Duration::from_secs(30)), outage);
+        assert_eq!(server.deletions(), 1, "from {from:?}");
+        assert!(joiner.released().contains(&Term(7)), "{:?}", joiner.released());
+    }
 }

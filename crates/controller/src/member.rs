@@ -4,7 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use flagship_k8s_api::{MultiClusterStatus, Settings};
-use flagship_node::{ElectionRecord, ElectionSpec, KnownMember, MachineConfig, NodeSpec, Restored, State};
+use flagship_node::{
+    Directive, ElectionRecord, ElectionSpec, KnownMember, MachineConfig, NodeSpec, Restored, Snapshot, State,
+};
 use flagship_types::{Epoch, MemberName, PeerAddress, Term};
 
 use crate::memory;
@@ -26,6 +28,11 @@ pub(crate) fn node_spec(settings: &Settings) -> NodeSpec {
         address: settings.advertised.clone(),
         seeds: settings.seeds.clone(),
     }
+}
+
+/// Mode Quorum: whether the node has, or may have, a payload here that needs the fleet's lease.
+pub(crate) fn runs_under_a_lease(snapshot: &Snapshot) -> bool {
+    snapshot.quorum && snapshot.directive != Directive::Absent
 }
 
 /// What an edit of the object means for its node.

@@ -25,7 +25,7 @@ use crate::gates::{self, Gates};
 use crate::happenings::Happening;
 use crate::judge;
 use crate::lease::LeaseWatch;
-use crate::member::machine_config;
+use crate::member::{machine_config, runs_under_a_lease};
 use crate::orphan;
 use crate::payload_worker::{self, PayloadWorker, Target};
 use crate::ports::{Joined, MemberStart, Waiting};
@@ -125,6 +125,8 @@ pub(crate) struct Tenure {
     pub(crate) unled_since: Option<Instant>,
     /// Until when a node of this process led, under its lease. `None`: none did, or it had given the lead up.
     pub(crate) led_until: Option<Instant>,
+    /// The last node of this process knew of nothing here that needs a lease.
+    pub(crate) left_nothing: bool,
     /// When pods end that had to while no node of this process was there to stop them.
     pub(crate) endings: Endings,
 }
@@ -151,6 +153,7 @@ impl Tenure {
             stall: None,
             status: None,
             unused: None,
+            left_nothing: false,
             lease,
             service: None,
             retry: RETRY,
@@ -324,6 +327,7 @@ impl Tenure {
                 None
             }
             Outcome::Interrupted(End::Shutdown) | Outcome::Departed(Why::Shutdown) => {
+                self.left_nothing = !runs_under_a_lease(&member.node.snapshot());
                 member.node.tell(Command::Away(AWAY_GRACE)).await;
                 self.close(member).await;
                 self.flush().await;

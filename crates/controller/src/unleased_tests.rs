@@ -27,7 +27,7 @@ pub(crate) struct Server {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Refuses {
+pub(crate) enum Refuses {
     /// Nothing is answered but errors.
     All,
     /// As with a conversion webhook that is not there.
@@ -109,7 +109,11 @@ impl Server {
         api_server(move |method, path, body| server.answer(method, path, body))
     }
 
-    fn refuse(&self, what: Option<Refuses>) {
+    pub(crate) fn is_mute(&self) -> bool {
+        *self.refuses.lock().unwrap() == Some(Refuses::All)
+    }
+
+    pub(crate) fn refuse(&self, what: Option<Refuses>) {
         *self.refuses.lock().unwrap() = what;
     }
 

@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, info, warn};
 
 use crate::events::Publisher;
 use crate::farewell::RunsAgain;
-use crate::lease::LocalLease;
+use crate::lease::{Holder, LocalLease};
 use crate::ports::{Joiner, Observer, Probe, Waiting};
 use crate::request::Caller;
 use crate::second;
@@ -182,21 +182,20 @@ impl Worker {
     /// The daemon ends and the Lease is free. Mode Quorum: what still runs here is stopped, unless another replica takes
     /// the member over; one that acts would have it too late.
     pub(crate) async fn leave(&self, tenure: &mut Tenure, caller: &Caller) {
-        let asked = tokio::time::timeout(RELIEF, tenure.may_have_unleased()).await;
-        match asked {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(_) => return warn!("the API server does not say whether a payload runs on here"),
-        }
-        let mut lease = self.lease(caller);
-        if lease.is_taken_within(RELIEF).await {
-            info!("another replica serves this member now; the payload runs on");
+        if !leaves_payload(tenure).await {
             return;
         }
-        tokio::select! {
-            () = lease.acquire() => {}
-            // Somebody took it after all.
-            () = tokio::time::sleep(RELIEF) => return,
+        let mut lease = self.lease(caller);
+        let elsewhere = lease.elsewhere();
+        let is_relieved = lease.is_taken_within(RELIEF).await
+            || tokio::select! {
+                // As long as an API server that does not answer makes it.
+                () = lease.acquire() => false,
+                () = self.taken_by_another(elsewhere) => true,
+            };
+        if is_relieved {
+            info!("another replica serves this member now; the payload runs on");
+            return;
         }
         tenure.holds(lease.watch());
         let (lost_out, mut lost_to) = watch::channel(None);
@@ -227,6 +226,15 @@ impl Worker {
         stop.cancel();
         if let Ok(lease) = keeper.await {
             lease.release().await;
+        }
+    }
+
+    /// Until somebody else is seen to hold the Lease.
+    async fn taken_by_another(&self, mut elsewhere: watch::Receiver<Option<Holder>>) {
+        let own = &self.context.options.holder;
+        let is_another = |holder: &Option<Holder>| holder.as_ref().is_some_and(|holder| holder.name != *own);
+        if elsewhere.wait_for(is_another).await.is_err() {
+            std::future::pending().await
         }
     }
 
@@ -317,6 +325,22 @@ impl Worker {
         let (name, options) = (second_lease_name(namespace, name), &self.context.options);
         let (own, here) = (options.holder.clone(), options.node.clone());
         second::look_out(self.leases(), caller.clone(), name, own, here, told).await
+    }
+}
+
+/// Whether a payload that needs a lease runs on here when nobody goes on. Unless the node of this process knew that none
+/// does, the API server is asked until it says so: a process that ends before that may leave one behind for good.
+async fn leaves_payload(tenure: &mut Tenure) -> bool {
+    match tokio::time::timeout(RELIEF, tenure.may_have_unleased()).await {
+        Ok(leaves) => leaves,
+        Err(_) if tenure.left_nothing => {
+            warn!("the API server does not answer; nothing that needs a lease ran here when it last did");
+            false
+        }
+        Err(_) => {
+            warn!("the API server does not say whether a payload runs on here; asking until it does");
+            tenure.may_have_unleased().await
+        }
     }
 }
 
