@@ -28,10 +28,12 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// With TLS 1.3 a client learns that its certificate was refused only when it reads.
 const VERDICT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What each member says of every other one. What is no news is left out, and so are members that were forgotten.
+/// What each member says of every other one. What is no news is left out, and so are members that were forgotten and are
+/// not known to run all the same.
 pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let members: Vec<&Located> = objects.iter().filter(|one| !one.is_forgotten(objects)).collect();
+    let members: Vec<&Located> =
+        objects.iter().filter(|one| one.runs() || !one.is_forgotten(objects)).collect();
     for from in members.iter().filter(|from| from.silence(objects).is_none()) {
         for to in members.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
             let status = from.object.status.as_ref();
@@ -42,6 +44,10 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
                     continue;
                 }
                 Some(state) => format!("{} holds {} {state}", from.name, to.name),
+                None if from.forgot(to) => {
+                    findings.push(forgotten_and_alive(from, to));
+                    continue;
+                }
                 None => format!("{} has never heard {}", from.name, to.name),
             };
             let hint = match to.silence(objects) {
@@ -55,6 +61,22 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
         findings.extend(witnesses(from, objects));
     }
     findings
+}
+
+/// An operator's word that turns out to be wrong: it is taken back by itself, if nothing keeps the two apart.
+fn forgotten_and_alive(from: &Located, to: &Located) -> Finding {
+    Finding::fail(
+        Topic::Links,
+        format!("{} was told to forget {}, whose daemon runs", from.name, to.name),
+        format!(
+            "{} is a member for it again as soon as one of the two reaches the other, which is tried every few seconds. If it              does not come to that: {}. If {} is to be gone, delete its object: {} delete mc {}",
+            to.name,
+            trace(from, to),
+            to.name,
+            to.kubectl(),
+            to.name
+        ),
+    )
 }
 
 /// What a member says of the witnesses, which have no objects that could say something themselves.

@@ -246,10 +246,35 @@ fn nobody_needs_a_link_to_a_forgotten_member() {
     let newyork = fleet[0].object.status.as_mut().unwrap();
     newyork.members.clear();
     newyork.forgotten = vec!["sheffield".into()];
+    fleet[1].renewal = Renewal::Old(None);
     assert_eq!(links::by_status(&fleet), []);
     // What a silent member says was forgotten is no news.
     fleet[0].renewal = Renewal::Stopped(None);
     assert_eq!(links::by_status(&fleet).len(), 1);
+}
+
+#[test]
+fn a_forgotten_member_that_runs_is_told() {
+    let mut fleet = fleet();
+    for (one, other) in [(0, "sheffield"), (1, "newyork")] {
+        let status = fleet[one].object.status.as_mut().unwrap();
+        status.members.clear();
+        status.forgotten = vec![other.into()];
+    }
+    let findings = links::by_status(&fleet);
+    assert_eq!(
+        worst(&findings),
+        [
+            (Level::Fail, "newyork was told to forget sheffield, whose daemon runs"),
+            (Level::Fail, "sheffield was told to forget newyork, whose daemon runs"),
+        ]
+    );
+    let hint = findings[0].hint.as_ref().unwrap();
+    assert!(hint.contains("nc -vz -w 3 172.18.100.110 9990"), "{hint}");
+    assert!(
+        hint.ends_with("delete its object: kubectl --context sheffield -n default delete mc sheffield"),
+        "{hint}"
+    );
 }
 
 #[test]
