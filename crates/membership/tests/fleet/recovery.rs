@@ -198,6 +198,16 @@ fn two_of_a_fleet_that_forgot_each_other_meet_although_others_are_linked_with_bo
 }
 
 #[test]
+fn who_can_dial_is_back_at_once_when_it_is_forgotten_while_it_lives() {
+    let mut net = Net::settled(3, 2);
+    net.tell(0, Input::Forget(name(2)));
+    assert_eq!(net.state(0, 2), Some(State::Left));
+    let took = net.run_while(ms(5_000), |net| !net.complete());
+    assert!(took <= ms(1_000), "{took:?}");
+    assert!(net.core(0).member(&name(2)).unwrap().epoch > Epoch(WALL_MS));
+}
+
+#[test]
 fn who_left_by_its_own_word_is_not_dialled_when_it_is_forgotten() {
     let mut net = Net::settled(3, 2);
     net.tell(2, Input::Leave);
