@@ -250,6 +250,7 @@ fn nobody_needs_a_link_to_a_forgotten_member() {
     assert_eq!(links::by_status(&fleet), []);
     // What a silent member says was forgotten is no news.
     fleet[0].renewal = Renewal::Stopped(None);
+    fleet[1].renewal = Renewal::Recent;
     assert_eq!(links::by_status(&fleet).len(), 1);
 }
 
