@@ -104,6 +104,10 @@ fn of_member(
         (Some(State::Down), State::Alive) => {
             (Notice::normal("MemberBack", format!("{member} is back")), true)
         }
+        (Some(State::Left), State::Alive) => {
+            let note = format!("{member} is a member again; it had left, or been forgotten");
+            (Notice::normal("MemberBack", note), true)
+        }
         (None, State::Alive) => (Notice::normal("MemberJoined", format!("{member} joined the fleet")), false),
         (_, State::Alive | State::Suspect) => return None,
     };
@@ -405,6 +409,21 @@ mod tests {
         let (member, to) = (name("sheffield"), State::Suspect);
         let suspect = NodeEvent::Member { member, from: Some(State::Alive), to, evidence: None };
         assert_eq!(of_node(&suspect, &own), None);
+    }
+
+    #[test]
+    fn who_comes_back_is_told_also_after_it_was_forgotten() {
+        let own = name("newyork");
+        for (from, told) in [
+            (State::Down, "sheffield is back"),
+            (State::Left, "sheffield is a member again; it had left, or been forgotten"),
+        ] {
+            let (member, to) = (name("sheffield"), State::Alive);
+            let event = NodeEvent::Member { member, from: Some(from), to, evidence: None };
+            let happening = of_node(&event, &own).unwrap();
+            assert_eq!((happening.notice.reason, happening.notice.note.as_str()), ("MemberBack", told));
+            assert!(happening.history);
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ struct Attempt {
     standbys: u32,
     /// A first contact while the view grows: few of these at a time.
     patient: bool,
+    /// As in [`Wanted::pace`].
+    pace: Option<Duration>,
 }
 
 impl Attempt {
@@ -38,9 +40,12 @@ impl Attempt {
     }
 }
 
-/// What is asked of an address.
+/// What is asked of an address. Where several ask for the same one the least of them goes, so that a pace slows nobody
+/// else down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Wanted {
+    /// Dialled only once in such a time, whatever became of the last attempt, and first after it.
+    pub(crate) pace: Option<Duration>,
     /// Not dialled before.
     pub(crate) earliest: Instant,
     /// A first contact while the view grows, one of many.
@@ -50,7 +55,12 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// As soon as its backoff allows.
     pub(crate) fn now(now: Instant) -> Self {
-        Self { earliest: now, patient: false }
+        Self { pace: None, earliest: now, patient: false }
+    }
+
+    /// Only now and then.
+    pub(crate) fn at_pace(pace: Duration, now: Instant) -> Self {
+        Self { pace: Some(pace), ..Self::now(now) }
     }
 }
 
@@ -182,9 +192,14 @@ impl Dials {
                 attempt.due = None;
             }
         }
-        for (address, Wanted { earliest, patient }) in wanted {
+        for (address, Wanted { pace, earliest, patient }) in wanted {
             let attempt = self.attempts.entry(address.clone()).or_default();
             attempt.patient = *patient;
+            if attempt.pace != *pace {
+                // The wait that was drawn goes by the other one.
+                attempt.pace = *pace;
+                attempt.due = None;
+            }
             if attempt.in_flight.is_some() {
                 continue;
             }
@@ -248,7 +263,7 @@ impl Dials {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
         attempt.in_flight = None;
         attempt.standbys = attempt.standbys.saturating_add(1);
-        let wait = match attempt.standbys <= STANDBY_DIALS {
+        let wait = match attempt.standbys <= STANDBY_DIALS && attempt.pace.is_none() {
             true => soon,
             false => next_failed_backoff(&mut self.rng, attempt),
         };
@@ -262,7 +277,8 @@ impl Dials {
         let Some(attempt) = self.attempts.get_mut(address) else { return };
         attempt.in_flight = None;
         attempt.backoff = DIAL_CAP;
-        attempt.not_before = now + if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
+        let retry = if own { OWN_ADDRESS_RETRY } else { REJECTED_RETRY };
+        attempt.not_before = now + retry.max(attempt.pace.unwrap_or_default());
         attempt.wait_until(attempt.not_before);
         self.pass_turn(address, now);
         self.rearm();
@@ -315,9 +331,9 @@ impl Dials {
     }
 }
 
-/// The wait before an address that is wanted anew: none, unless it failed before.
+/// The wait before an address that is wanted anew: none, unless it failed before or has a pace.
 fn next_backoff(rng: &mut Pcg64Mcg, attempt: &mut Attempt) -> Duration {
-    match attempt.backoff.is_zero() {
+    match attempt.backoff.is_zero() && attempt.pace.is_none() {
         true => Duration::ZERO,
         false => next_failed_backoff(rng, attempt),
     }
@@ -326,6 +342,11 @@ fn next_backoff(rng: &mut Pcg64Mcg, attempt: &mut Attempt) -> Duration {
 /// Decorrelated jitter: between the base and three times the last wait. The first wait is the base itself: the
 /// second refused dial confirms an exit and should not come late.
 fn next_failed_backoff(rng: &mut Pcg64Mcg, attempt: &mut Attempt) -> Duration {
+    if let Some(pace) = attempt.pace {
+        // Two that dial each other at the same pace do not go on doing it at the same time.
+        let nanos = u64::try_from((pace / 2).as_nanos()).unwrap_or(u64::MAX).max(1);
+        return pace / 2 + Duration::from_nanos(rng.next_u64() % nanos);
+    }
     let span = (attempt.backoff * 3).saturating_sub(DIAL_BASE);
     let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     let jitter = if attempt.backoff < DIAL_BASE { 0 } else { rng.next_u64() % nanos.max(1) };
@@ -426,7 +447,7 @@ mod tests {
         let mut dials = Dials::new(7);
         let now = Instant::ZERO;
         let many: Vec<_> = (1..=9).map(address).collect();
-        let patient = Wanted { earliest: now, patient: true };
+        let patient = Wanted { patient: true, ..Wanted::now(now) };
         let mut wanted: BTreeMap<_, _> = many.iter().map(|address| (address.clone(), patient)).collect();
         dials.refresh(&wanted, &BTreeSet::new(), now);
         let take = |dials: &mut Dials| std::iter::from_fn(|| dials.take_due(now)).collect::<Vec<_>>();
@@ -482,6 +503,39 @@ mod tests {
             dials.standby(&a, now);
             dials.next_timeout().unwrap().since(now)
         }));
+    }
+
+    #[test]
+    fn an_address_with_a_pace_keeps_to_it_whatever_becomes_of_a_dial_and_slows_nobody_else_down() {
+        let mut dials = Dials::new(7);
+        let (a, b) = (address(1), MemberName::new("b").unwrap());
+        let pace = Duration::from_secs(10);
+        let at_pace = |now| BTreeMap::from([(a.clone(), Wanted::at_pace(pace, now))]);
+        let mut now = Instant::ZERO;
+        dials.refresh(&at_pace(now), &BTreeSet::new(), now);
+        let ends: [fn(&mut Dials, &PeerAddress, &MemberName, Instant); 4] = [
+            |dials, a, _, now| dials.failed(a, now),
+            |dials, a, _, now| dials.rejected(a, false, now),
+            |dials, a, _, now| dials.standby(a, now),
+            |dials, a, b, now| {
+                dials.connected(a, b, now);
+                dials.lost(a, true);
+            },
+        ];
+        for end in ends.iter().cycle().take(40) {
+            let due = dials.next_timeout().unwrap();
+            assert!((pace / 2..=pace).contains(&due.since(now)), "{:?}", due.since(now));
+            now = due;
+            dials.take_due(now).unwrap();
+            end(&mut dials, &a, &b, now);
+            dials.refresh(&at_pace(now), &BTreeSet::new(), now);
+        }
+        assert!(
+            Wanted::now(now) < Wanted::at_pace(pace, Instant::ZERO),
+            "who asks without a pace goes first"
+        );
+        dials.refresh(&at_once(std::slice::from_ref(&a)), &BTreeSet::new(), now);
+        assert!(dials.next_timeout().unwrap().since(now) <= DIAL_CAP);
     }
 
     #[test]

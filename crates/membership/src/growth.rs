@@ -146,7 +146,7 @@ impl Membership {
             false if self.mesh => FIRST_DIAL_WAIT / 4,
             false => FIRST_DIAL_WAIT * self.growth.stretch,
         };
-        Wanted { earliest: from + wait, patient: true }
+        Wanted { earliest: from + wait, patient: true, pace: None }
     }
 
     /// When a seed may be dialled that has led to nobody yet: one after the other until there is a link, whose snapshot

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flagship_types::{CloseCode, Epoch, Instant, MemberName, PeerAddress};
 
-use crate::config::{AWAY_CAP, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT, QUERY_EXTRA};
+use crate::config::{
+    AWAY_CAP, FORGOTTEN_PACE, FORGOTTEN_PACE_ON_RINGS, MAX_ADDRESSES, MAX_INCARNATION_JUMP, MAX_LEFT,
+    QUERY_EXTRA,
+};
 use crate::dial::Wanted;
-use crate::members::{is_said, placeholder};
+use crate::members::{Member, is_said, placeholder};
 use crate::rings::Slot;
 use crate::table::SELF;
 use crate::{
@@ -281,7 +284,8 @@ impl Membership {
         self.table.remove(slot);
     }
 
-    /// An operator's word that a member will not come back. If it does, it joins anew under a higher epoch.
+    /// An operator's word that a member will not come back. If it does, it joins anew under a higher epoch. Who it was
+    /// may live behind a cut and have been told the same of us: then only a dial of ours or its brings the two together.
     pub(crate) fn forget(&mut self, name: &MemberName, now: Instant) {
         let Some(slot) = self.table.slot(name).filter(|slot| *slot != SELF) else { return };
         self.leave_of(slot, now);
@@ -368,6 +372,10 @@ impl Membership {
         if self.standing == Standing::Active {
             for (slot, member) in self.table.details() {
                 if !member.duty.linked && member.link.is_none() {
+                    if self.is_believed_gone(slot, member) {
+                        let addresses = self.addresses_of(slot).into_iter().filter(|at| !self.lives_at(at));
+                        addresses.for_each(|address| want(&address, self.dial_of_forgotten(now)));
+                    }
                     continue;
                 }
                 let addresses = self.addresses_of(slot);
@@ -410,6 +418,16 @@ impl Membership {
         self.dials.refresh(&wanted, &kept, now);
     }
 
+    /// Whether only an operator's word says that it is gone, and not its own.
+    fn is_believed_gone(&self, slot: Slot, member: &Member) -> bool {
+        member.forgotten && self.table.record(slot).status != SelfState::Left
+    }
+
+    /// When a member is dialled that was declared gone.
+    fn dial_of_forgotten(&self, now: Instant) -> Wanted {
+        Wanted::at_pace(if self.mesh { FORGOTTEN_PACE } else { FORGOTTEN_PACE_ON_RINGS }, now)
+    }
+
     /// Whether a member that is not Down says that it is found there.
     fn lives_at(&self, address: &PeerAddress) -> bool {
         let alive = self.table.slots().filter(|slot| *slot != SELF && self.table.is_live(*slot));
@@ -423,7 +441,7 @@ impl Membership {
     /// An attempt failed.
     pub(crate) fn connect_failed(&mut self, address: &PeerAddress, failure: ConnectFailure, now: Instant) {
         self.dials_dirty = true;
-        let dialled = |(slot, m): &(Slot, &crate::members::Member)| {
+        let dialled = |(slot, m): &(Slot, &Member)| {
             let counts = self.table.state(*slot) != State::Left && m.link.is_none();
             counts && self.addresses_of(*slot).contains(address)
         };

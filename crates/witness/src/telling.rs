@@ -94,6 +94,9 @@ fn of_member(
         (_, State::Left) => (false, format!("{member} left the fleet")),
         (_, State::Away) => (false, format!("{member} announced a pause, as for a restart")),
         (Some(State::Down), State::Alive) => (false, format!("{member} is back")),
+        (Some(State::Left), State::Alive) => {
+            (false, format!("{member} is a member again; it had left, or been forgotten"))
+        }
         (None, State::Alive) => (false, format!("{member} joined the fleet")),
         (_, State::Alive | State::Suspect) => return None,
     })
@@ -143,6 +146,8 @@ mod tests {
             Some((true, "newyork is down: its process ended while its host lives".into()))
         );
         assert_eq!(sentence(&event(Some(State::Alive), State::Suspect, None), &own), None);
+        let back = "newyork is a member again; it had left, or been forgotten";
+        assert_eq!(sentence(&event(Some(State::Left), State::Alive, None), &own), Some((false, back.into())));
         assert_eq!(
             sentence(&event(None, State::Alive, None), &own),
             Some((false, "newyork joined the fleet".into()))

@@ -340,3 +340,66 @@ fn a_forgotten_leader_that_returns_leaves_one_copy() {
     assert_eq!(world.durable(NEWYORK).map(|record| record.election.forgotten.len()), Some(0));
     fine(&world);
 }
+
+/// Four members, of which the last leads: its rank is the best.
+fn four(seed: u64) -> World {
+    let names = ["newyork", "sheffield", "paris", "oslo"];
+    let spec = |(name, rank): (&'static str, i64)| HostSpec::new(name, rank, rank == 0, &names[..1]);
+    let mut hosts: Vec<_> = names.into_iter().zip(0..).map(spec).collect();
+    hosts[0].seeds = Vec::new();
+    let mut world = World::new(seed, Duration::from_millis(20), hosts);
+    (0..4).for_each(|host| world.act(&Act::Start(host)));
+    world.run_until("oslo leads", SETTLE, |w| only_ready_at(w, 3));
+    world.run(secs(10.0));
+    world
+}
+
+fn forget(world: &mut World, at: usize, whom: usize) {
+    let member = world.machine(whom).map(|machine| machine.hello().member).expect("it runs");
+    world.with_machine(at, |machine, now| machine.forget(member, now));
+}
+
+fn all_are_linked(world: &World) -> bool {
+    (0..4).all(|host| world.machine(host).is_some_and(|machine| machine.links().len() == 3))
+}
+
+#[test]
+fn two_members_that_were_forgotten_by_each_other_across_a_cut_meet_again() {
+    // Seed 27274 of the plan `operator`: the leader and one of the others. All else is linked with both.
+    for seed in 0..10 {
+        let mut world = four(seed);
+        cut_both(&mut world, SHEFFIELD, 3);
+        world.run(secs(10.0));
+        forget(&mut world, SHEFFIELD, 3);
+        forget(&mut world, 3, SHEFFIELD);
+        world.run(secs(10.0));
+        heal_both(&mut world, SHEFFIELD, 3);
+        world.run_until("they meet", SETTLE, all_are_linked);
+        world.run(secs(2.0));
+        assert!(only_ready_at(&world, 3), "{}", world.report());
+        let leader = |host| world.machine(host).and_then(|machine| machine.election().leader());
+        assert_eq!(leader(SHEFFIELD), leader(3), "{}", world.report());
+        assert_eq!(world.durable(3).map(|record| record.election.forgotten.len()), Some(0));
+        fine(&world);
+    }
+}
+
+#[test]
+fn two_sides_that_were_forgotten_by_each_other_across_a_cut_end_with_one_copy() {
+    for seed in 0..10 {
+        let mut world = four(seed);
+        let across = [(0, 2), (0, 3), (1, 2), (1, 3)];
+        across.iter().for_each(|(a, b)| cut_both(&mut world, *a, *b));
+        world.run_until("both sides have a leader", SETTLE, |w| w.holders().len() == 2);
+        world.run(secs(10.0));
+        for (a, b) in across {
+            forget(&mut world, a, b);
+            forget(&mut world, b, a);
+        }
+        world.run(secs(10.0));
+        assert_eq!(world.holders().len(), 2, "{}", world.report());
+        across.iter().for_each(|(a, b)| heal_both(&mut world, *a, *b));
+        world.run_until("one copy stays", SETTLE, |w| only_ready_at(w, 3) && all_are_linked(w));
+        fine(&world);
+    }
+}

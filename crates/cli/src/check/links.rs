@@ -28,15 +28,18 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// With TLS 1.3 a client learns that its certificate was refused only when it reads.
 const VERDICT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What each member says of every other one. What is no news is left out, and so are members that were forgotten.
+/// What each member says of every other one. What is no news is left out, and so are members that were forgotten and are
+/// not known to run all the same.
 pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let members: Vec<&Located> = objects.iter().filter(|one| !one.is_forgotten(objects)).collect();
+    let members: Vec<&Located> =
+        objects.iter().filter(|one| one.runs() || !one.is_forgotten(objects)).collect();
     for from in members.iter().filter(|from| from.silence(objects).is_none()) {
         let status = from.object.status.as_ref();
         let lists_all = status.is_none_or(MultiClusterStatus::lists_all_members);
-        let mut unlisted = 0;
-        for to in members.iter().filter(|to| to.callsign() == from.callsign() && to.name != from.name) {
+        let fleet = members.iter().filter(|to| to.callsign() == from.callsign());
+        let (objects_there, mut unlisted) = (fleet.clone().count(), 0);
+        for to in fleet.filter(|to| to.name != from.name) {
             let seen = status.and_then(|status| status.members.iter().find(|member| member.name == to.name));
             let message = match seen.map(|member| member.state.as_str()) {
                 Some("Alive") => {
@@ -44,6 +47,10 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
                     continue;
                 }
                 Some(state) => format!("{} holds {} {state}", from.name, to.name),
+                None if from.forgot(to) => {
+                    findings.push(forgotten_and_alive(from, to));
+                    continue;
+                }
                 None if !lists_all => {
                     unlisted += 1;
                     continue;
@@ -59,23 +66,61 @@ pub(crate) fn by_status(objects: &[Located]) -> Vec<Finding> {
             findings.push(Finding::fail(Topic::Links, message, hint));
         }
         findings.extend(witnesses(from, objects));
-        findings.extend(beyond(from, unlisted));
+        findings.extend(beyond(from, objects_there, unlisted));
     }
     findings
 }
 
-/// About members that the status of a large fleet has no room for.
-fn beyond(from: &Located, unlisted: usize) -> Option<Finding> {
-    let counts = from.object.status.as_ref()?.member_counts.as_ref().filter(|_| unlisted > 0)?;
+/// An operator's word that turns out to be wrong: it is taken back by itself, if nothing keeps the two apart.
+fn forgotten_and_alive(from: &Located, to: &Located) -> Finding {
+    Finding::fail(
+        Topic::Links,
+        format!("{} was told to forget {}, whose daemon runs", from.name, to.name),
+        format!(
+            "{} is a member for it again as soon as one of the two reaches the other, which is tried every few seconds. If it \
+             does not come to that: {}. If {} is to be gone, delete its object: {} delete mc {}",
+            to.name,
+            trace(from, to),
+            to.name,
+            to.kubectl(),
+            to.name
+        ),
+    )
+}
+
+/// About members that the status of a large fleet has no room for: what its counts say of them.
+fn beyond(from: &Located, objects: usize, unlisted: usize) -> Option<Finding> {
+    let status = from.object.status.as_ref()?;
+    let counts = status.member_counts.as_ref().filter(|_| unlisted > 0)?;
     let message = format!(
-        "{} counts {} members and {} of them alive; {unlisted} with objects are not in its list of {}, which begins with \
-         whoever is not well",
+        "{} counts {} members, {} of them alive; its list has room for {}, and {unlisted} with objects are not in it",
         from.name,
         counts.all(),
         counts.alive,
         MultiClusterStatus::MAX_MEMBERS
     );
-    Some(Finding::ok(Topic::Links, message))
+    let hint = || {
+        format!(
+            "what the unlisted ones say of themselves: kubectl get mc -A in their clusters; what {} says: {} describe mc {}",
+            from.name,
+            from.kubectl(),
+            from.name
+        )
+    };
+    let is_well = |member: &&MemberStatus| ["Alive", "Left"].contains(&member.state.as_str());
+    let listed_unwell = status.members.iter().filter(|member| !is_well(member)).count();
+    let never_heard = i64::try_from(objects).is_ok_and(|objects| counts.all() < objects);
+    let all_else_well =
+        i64::try_from(listed_unwell).is_ok_and(|listed| counts.alive.saturating_add(listed) >= counts.all());
+    Some(match (never_heard, all_else_well) {
+        (true, _) => {
+            Finding::fail(Topic::Links, format!("{message}: it has never heard some of these"), hint())
+        }
+        (false, false) => {
+            Finding::warn(Topic::Links, format!("{message}: some of these are not alive for it"), hint())
+        }
+        (false, true) => Finding::ok(Topic::Links, message),
+    })
 }
 
 /// What a member says of the witnesses, which have no objects that could say something themselves.

@@ -45,12 +45,22 @@ impl Located {
         silence(&self.witness(), &fleet)
     }
 
+    /// Whether its daemon is known to run, whatever others believe.
+    pub(crate) fn runs(&self) -> bool {
+        self.renewal == Renewal::Recent
+    }
+
+    /// Whether it was told that another one is gone for good.
+    pub(crate) fn forgot(&self, other: &Self) -> bool {
+        self.object.status.as_ref().is_some_and(|status| forgot(status, &other.name))
+    }
+
     /// Whether a member whose word counts was told that this one is gone for good.
     pub(crate) fn is_forgotten(&self, objects: &[Self]) -> bool {
         let fleet =
             objects.iter().filter(|other| other.callsign() == self.callsign() && other.name != self.name);
         let mut fresh = fleet.filter(|other| other.silence(objects).is_none());
-        fresh.any(|other| other.object.status.as_ref().is_some_and(|status| forgot(status, &self.name)))
+        fresh.any(|other| other.forgot(self))
     }
 }
 

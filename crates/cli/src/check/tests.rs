@@ -218,10 +218,44 @@ fn who_has_no_room_in_the_list_of_a_large_fleet_is_not_called_unheard() {
     newyork.member_counts = Some(flagship_k8s_api::MemberCounts::new(40, 0, 0, 0));
     let findings = links::by_status(&fleet);
     assert_eq!(worst(&findings), []);
-    let said = "newyork counts 40 members and 40 of them alive; 1 with objects are not in its list of 32";
-    assert!(findings.iter().any(|finding| finding.message.starts_with(said)), "{findings:?}");
+    let said = "newyork counts 40 members, 40 of them alive; its list has room for 32, and 1 with objects are not in it";
+    assert!(findings.iter().any(|finding| finding.message == said), "{findings:?}");
+
+    let with = |fleet: &mut Vec<Located>, alive, down| {
+        let counts = flagship_k8s_api::MemberCounts::new(alive, 0, 0, down);
+        fleet[0].object.status.as_mut().unwrap().member_counts = Some(counts);
+        worst(&links::by_status(fleet))
+            .into_iter()
+            .map(|(level, said)| (level, said.to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let found = with(&mut fleet, 39, 1);
+    assert!(
+        matches!(found.as_slice(), [(Level::Warn, said)] if said.ends_with("not alive for it")),
+        "{found:?}"
+    );
+    for number in 0..39 {
+        let (of, silent) = (&fleet[1], Renewal::Stopped(None));
+        let edge = Located {
+            context: of.context.clone(),
+            name: format!("edge-{number}"),
+            namespace: of.namespace.clone(),
+            object: of.object.clone(),
+            payload: Err("not looked for".into()),
+            renewal: silent,
+            lease_namespace: None,
+            cluster: of.cluster.clone(),
+        };
+        fleet.push(edge);
+    }
+    let found = with(&mut fleet, 40, 0);
+    let unheard = found
+        .iter()
+        .filter(|(level, said)| *level == Level::Fail && said.ends_with("never heard some of these"));
+    assert_eq!(unheard.count(), 1, "41 objects: {found:?}");
 
     // All that it counts is listed: sheffield is not among them.
+    fleet.truncate(2);
     let newyork = fleet[0].object.status.as_mut().unwrap();
     newyork.member_counts = Some(flagship_k8s_api::MemberCounts::new(32, 0, 0, 0));
     assert_eq!(worst(&links::by_status(&fleet)), [(Level::Fail, "newyork has never heard sheffield")]);
@@ -265,10 +299,36 @@ fn nobody_needs_a_link_to_a_forgotten_member() {
     let newyork = fleet[0].object.status.as_mut().unwrap();
     newyork.members.clear();
     newyork.forgotten = vec!["sheffield".into()];
+    fleet[1].renewal = Renewal::Old(None);
     assert_eq!(links::by_status(&fleet), []);
     // What a silent member says was forgotten is no news.
     fleet[0].renewal = Renewal::Stopped(None);
+    fleet[1].renewal = Renewal::Recent;
     assert_eq!(links::by_status(&fleet).len(), 1);
+}
+
+#[test]
+fn a_forgotten_member_that_runs_is_told() {
+    let mut fleet = fleet();
+    for (one, other) in [(0, "sheffield"), (1, "newyork")] {
+        let status = fleet[one].object.status.as_mut().unwrap();
+        status.members.clear();
+        status.forgotten = vec![other.into()];
+    }
+    let findings = links::by_status(&fleet);
+    assert_eq!(
+        worst(&findings),
+        [
+            (Level::Fail, "newyork was told to forget sheffield, whose daemon runs"),
+            (Level::Fail, "sheffield was told to forget newyork, whose daemon runs"),
+        ]
+    );
+    let hint = findings[0].hint.as_ref().unwrap();
+    assert!(hint.contains("nc -vz -w 3 172.18.100.110 9990"), "{hint}");
+    assert!(
+        hint.ends_with("delete its object: kubectl --context sheffield -n default delete mc sheffield"),
+        "{hint}"
+    );
 }
 
 #[test]

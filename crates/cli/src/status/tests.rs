@@ -426,6 +426,25 @@ fn what_a_forgotten_member_may_still_run_is_not_forgotten() {
 }
 
 #[test]
+fn a_forgotten_member_that_runs_is_told() {
+    let alarms = |renewal| {
+        let mut sheffield = member("sheffield", 10, "Standby", 6);
+        let status = sheffield.status.as_mut().unwrap();
+        status.members = Vec::new();
+        status.forgotten = vec!["newyork".into()];
+        let answers = [one("newyork", forgetful(), Renewal::Recent), one("sheffield", sheffield, renewal)];
+        StatusView::new(&answers, now()).fleets[0].alarms.join("\n")
+    };
+    let told = "was forgotten by sheffield, and its daemon runs: it is a member again as soon as one of them reaches the other";
+    let both = alarms(Renewal::Recent);
+    assert!(both.contains(&format!("newyork {told}")), "{both}");
+    assert!(both.contains("sheffield was forgotten by newyork, and its daemon runs"), "{both}");
+    // The dead forget nobody, and are gone.
+    let one = alarms(GONE);
+    assert!(!one.contains("forgotten by"), "{one}");
+}
+
+#[test]
 fn the_dead_forget_nobody() {
     let forgets = |renewal| {
         let sheffield = member("sheffield", 10, "Standby", 7);

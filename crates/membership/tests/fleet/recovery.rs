@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use flagship_membership::{Accusation, Event, Evidence, Input, LinkId, Message, Proof, Signed, State};
-use flagship_types::{Epoch, Incarnation};
+use flagship_types::{Epoch, Incarnation, Metadata};
 
 use crate::checks::{false_downs, shrinking_records};
-use crate::network::{Net, Process, WALL_MS, ms, name};
+use crate::network::{Net, Process, WALL_MS, address, metadata, ms, name};
 
 #[test]
 fn a_refutation_inside_the_window_wins() {
@@ -139,19 +139,108 @@ fn a_clock_that_jumped_back_is_answered_with_the_known_epoch() {
 }
 
 #[test]
-fn a_forgotten_member_is_left_and_not_dialled() {
+fn a_forgotten_member_is_left_and_seldom_dialled() {
     let mut net = Net::settled(3, 2);
     net.kill(2, Process::Silent);
     net.run_for(ms(5_000));
     net.tell(0, Input::Forget(name(2)));
     net.tell(1, Input::Forget(name(2)));
     net.run_for(ms(10_000));
-    let dials = net.core(0).stats().dials + net.core(1).stats().dials;
+    let before = dials(&net, 2);
     net.run_for(ms(60_000));
-    assert_eq!(net.core(0).stats().dials + net.core(1).stats().dials, dials);
+    // Every 5 to 10 s, and 2 s until one is given up.
+    let each = (dials(&net, 2) - before) / 2;
+    assert!((5..=12).contains(&each), "{each}");
     assert_eq!(net.state(0, 2), Some(State::Left));
     net.restart(2, WALL_MS + 200_000, &[]);
     net.run_while(ms(9_000), |net| !net.complete());
+}
+
+#[test]
+fn two_sides_that_forgot_each_other_across_a_cut_meet_after_it() {
+    // In a mesh, and with two sides that are on rings of their own. Each side is told, or one member of it.
+    for (n, all, pace) in [(2, true, 10), (4, true, 10), (4, false, 10), (16, true, 60), (16, false, 60)] {
+        for seed in 0..5 {
+            let mut net = Net::settled(n, seed);
+            let (left, right) = (0..n / 2, n / 2..n);
+            let across: Vec<(usize, usize)> =
+                left.clone().flat_map(|a| right.clone().map(move |b| (a, b))).collect();
+            across.iter().for_each(|(a, b)| net.cut_both(*a, *b));
+            net.run_for(ms(10_000));
+            for (a, b) in across.iter().filter(|pair| all || **pair == (0, n / 2)) {
+                net.tell(*a, Input::Forget(name(*b)));
+                net.tell(*b, Input::Forget(name(*a)));
+            }
+            net.run_for(ms(20_000));
+            net.heal();
+            let took = net.run_while(ms(pace * 1_000 + 10_000), |net| !net.complete());
+            assert!(took <= ms(pace * 1_000 + 5_000), "N={n} {all} seed {seed}: {took:?}");
+            assert_eq!(shrinking_records(&net.changes), [], "N={n} {all} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn two_of_a_fleet_that_forgot_each_other_meet_although_others_are_linked_with_both() {
+    for n in [3, 4, 7] {
+        for seed in 0..5 {
+            let mut net = Net::settled(n, seed);
+            net.cut_both(1, 2);
+            net.run_for(ms(10_000));
+            net.tell(1, Input::Forget(name(2)));
+            net.tell(2, Input::Forget(name(1)));
+            net.run_for(ms(20_000));
+            net.heal();
+            let took = net.run_while(ms(20_000), |net| !net.complete());
+            assert!(took <= ms(15_000), "N={n} seed {seed}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn who_can_dial_is_back_at_once_when_it_is_forgotten_while_it_lives() {
+    let mut net = Net::settled(3, 2);
+    net.tell(0, Input::Forget(name(2)));
+    assert_eq!(net.state(0, 2), Some(State::Left));
+    let took = net.run_while(ms(5_000), |net| !net.complete());
+    assert!(took <= ms(1_000), "{took:?}");
+    assert!(net.core(0).member(&name(2)).unwrap().epoch > Epoch(WALL_MS));
+}
+
+#[test]
+fn who_left_by_its_own_word_is_not_dialled_when_it_is_forgotten() {
+    let mut net = Net::settled(3, 2);
+    net.tell(2, Input::Leave);
+    net.run_for(ms(1_000));
+    net.kill(2, Process::Silent);
+    for i in 0..2 {
+        net.tell(i, Input::Forget(name(2)));
+    }
+    net.run_for(ms(1_000));
+    let before = dials(&net, 2);
+    net.run_for(ms(60_000));
+    assert_eq!(dials(&net, 2), before);
+}
+
+#[test]
+fn nobody_is_looked_for_where_another_member_lives_now() {
+    let mut net = Net::settled(3, 2);
+    net.kill(2, Process::Silent);
+    net.run_for(ms(5_000));
+    for i in 0..2 {
+        net.tell(i, Input::Forget(name(2)));
+    }
+    let heir = Metadata { address: Some(address(2)), ..metadata(1) };
+    net.tell(1, Input::SetMetadata(heir));
+    net.run_for(ms(12_000));
+    let before = dials(&net, 2);
+    net.run_for(ms(60_000));
+    assert_eq!(dials(&net, 2), before);
+}
+
+/// What the first so many dialled.
+fn dials(net: &Net, members: usize) -> u64 {
+    (0..members).map(|i| net.core(i).stats().dials).sum()
 }
 
 #[test]

@@ -324,6 +324,7 @@ fn alarms(
         ));
     }
     alarms.extend(found.iter().filter_map(|one| old_news(one, now)));
+    alarms.extend(found.iter().filter_map(|one| forgotten_and_alive(one, found)));
     for (at, one) in found.iter().enumerate() {
         if let Some(other) = found[..at].iter().find(|other| other.name == one.name) {
             alarms.push(format!(
@@ -345,6 +346,22 @@ fn alarms(
         }
     }
     alarms
+}
+
+/// An operator's word that turns out to be wrong: it is taken back by itself, if nothing keeps the two apart.
+fn forgotten_and_alive(one: &Found<'_>, found: &[Found<'_>]) -> Option<String> {
+    let by = |other: &&Found<'_>| {
+        other.name != one.name && other.fresh().is_some_and(|status| forgot(status, &one.name))
+    };
+    let by: Vec<&str> = found.iter().filter(by).map(|other| other.name.as_str()).collect();
+    (one.renewal == Renewal::Recent && !by.is_empty()).then(|| {
+        format!(
+            "{} was forgotten by {}, and its daemon runs: it is a member again as soon as one of them reaches the other; what \
+             keeps them apart is shown by: flagship check",
+            one.name,
+            by.join(", ")
+        )
+    })
 }
 
 /// What the status of a silent daemon may hide. Whoever forgot it knows that it is gone, but not its payload.
