@@ -41,6 +41,13 @@ const PROBE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a member whose name another process uses is silent before it joins again; the others refuse it for as long
 /// as they hear that one. Short enough that a mistake that was corrected is over while somebody still looks.
 const NAME_IN_USE_AGAIN: Duration = Duration::from_secs(60);
+/// The same after this process took over from another replica, which the others may hear for as long as it does not find
+/// that out: its node does not reach the API server, and everybody else.
+const RELIEVED_AGAIN: Duration = Duration::from_secs(10);
+/// The same while something of the payload is here. Mode Quorum: should that other process end, nobody renews the lease for
+/// it, and another cluster starts its own once the stop grace is over. This one has to have joined by then, and has the
+/// time of a lease yet to hear that it leads.
+const RUNNING_AGAIN: Duration = Duration::from_secs(2);
 
 /// How much of what a panic says goes into the history.
 const MAX_PANIC_CHARS: usize = 300;
@@ -80,6 +87,15 @@ struct Attention {
     name_in_use_since: Option<Instant>,
     /// Commands already carried out whose annotations may still be there.
     obeyed: BTreeMap<&'static str, String>,
+}
+
+/// How long a member whose name is in use waits before it asks again.
+fn name_in_use_again(runs: bool, relieves: bool) -> Duration {
+    match (runs, relieves) {
+        (true, _) => RUNNING_AGAIN,
+        (false, true) => RELIEVED_AGAIN,
+        (false, false) => NAME_IN_USE_AGAIN,
+    }
 }
 
 /// The happening of [`Outcome::Ended`].
@@ -253,7 +269,8 @@ impl Tenure {
             return false;
         }
         let since = *attention.name_in_use_since.get_or_insert_with(Self::now);
-        since.elapsed() >= NAME_IN_USE_AGAIN
+        let runs = attention.objects.is_some_and(|objects| objects > 0);
+        since.elapsed() >= name_in_use_again(runs, self.relieves)
             && self.can_rejoin(&member.settings, member.generation, attention).await
     }
 
