@@ -182,16 +182,22 @@ async fn another_fleet_is_joined_without_asking_whether_that_works() {
 /// runs here but who took over from it.
 #[tokio::test]
 async fn a_name_in_use_is_asked_for_again() {
-    for (runs, relieves, seconds) in
-        [(false, false, 60), (false, true, 10), (true, true, 2), (true, false, 2)]
-    {
-        name_in_use_again(runs, relieves, seconds).await;
+    let beside = || Second::Beside { here: None };
+    for (runs, relieves, second, seconds) in [
+        (false, false, Second::Unknown, 60),
+        (false, true, Second::Unknown, 10),
+        (false, false, beside(), 10),
+        (true, false, Second::Unknown, 2),
+        (true, true, beside(), 2),
+    ] {
+        name_in_use_again(runs, relieves, second, seconds).await;
     }
 }
 
-async fn name_in_use_again(runs: bool, relieves: bool, seconds: u64) {
+async fn name_in_use_again(runs: bool, relieves: bool, second: Second, seconds: u64) {
     let Bench { joiner, mut tenure, mut member, object: _object, links, .. } = bench();
     tenure.relieves = relieves;
+    tenure.second_seen.send_replace(second);
     let service =
         json!({"version": "v1", "kind": "Service", "namespace": "default", "name": "web", "state": "Ready"});
     let inventory = if runs { vec![serde_json::from_value(service).unwrap()] } else { Vec::new() };

@@ -58,17 +58,9 @@ pub enum PlantedBug {
     RenewsAtEveryStep,
     /// Quorum: a process that found its payload running, and was not told in time that it leads, does not stop it.
     UnconfirmedRunsOn,
-    /// Quorum: a process that lost the member's local Lease votes on.
-    VotesUnleased,
 }
 
 impl crate::Election {
-    /// Whether this one is planted, for what the node does around its election.
-    #[cfg(feature = "planted-bugs")]
-    pub fn is_planted(&self, bug: PlantedBug) -> bool {
-        self.has(bug)
-    }
-
     #[cfg(feature = "planted-bugs")]
     pub(crate) fn has(&self, bug: PlantedBug) -> bool {
         self.planted == Some(bug)

@@ -155,10 +155,6 @@ impl Machine {
     /// what that one may have voted since, too. The own vote for itself goes to nobody.
     fn is_anothers_vote(&self, message: &election::Message, now: Instant) -> bool {
         use election::Message;
-        #[cfg(feature = "planted-bugs")]
-        if self.election.is_planted(election::PlantedBug::VotesUnleased) {
-            return false;
-        }
         let is_vote = match message {
             Message::Renewed { .. } => true,
             Message::Grant { .. } | Message::RecordReply { .. } => self.election.is_bound_by_quorum(),

@@ -22,7 +22,7 @@ const RENEWAL: Nanos = ms(500);
 /// For so long the replica that acts takes another one for ready that is not any more (`second.rs`).
 const SECOND_SEEN: Nanos = ms(6_000);
 /// How long a member whose name another process uses is silent before it joins again (`attend.rs`): in general, after it
-/// took over from another replica, and with a payload here.
+/// took over from another replica or with one beside it, and with a payload here.
 const NAME_IN_USE_AGAIN: Nanos = ms(60_000);
 const RELIEVED_AGAIN: Nanos = ms(10_000);
 const RUNNING_AGAIN: Nanos = ms(2_000);
@@ -433,7 +433,8 @@ impl World {
             return;
         }
         let runs = self.hosts[id].payload.exists(self.now);
-        let again = match self.hosts[id].daemon.relieves {
+        let host = &self.hosts[id];
+        let again = match host.daemon.relieves || host.sees_second(self.now) {
             _ if runs => RUNNING_AGAIN,
             true => RELIEVED_AGAIN,
             false => NAME_IN_USE_AGAIN,
