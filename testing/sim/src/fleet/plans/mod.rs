@@ -85,8 +85,11 @@ pub const KINDS: [Kind; 33] = [
     later("replicas", 2, 5, replicas::replicas),
 ];
 
-/// Of how many seeds one is for the plans that came later.
-const LATER_EVERY: u32 = 8;
+/// Whether a seed is for the plans that came later: one in eight, spread evenly, and none on which a hunt had found
+/// something by then.
+fn is_for_later(seed: u64) -> bool {
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61 == 0
+}
 
 const fn kind(name: &'static str, least: usize, weight: u32, draw: Generator) -> Kind {
     Kind { name, least, weight, quorum: false, later: false, draw }
@@ -110,11 +113,7 @@ pub fn draw(seed: u64, kind: Option<Kind>, members: Option<usize>) -> Plan {
     let mut rng = Pcg64Mcg::seed_from_u64(seed ^ 0x666c_6565);
     let kind = kind.unwrap_or_else(|| {
         let first = any(&mut rng, members, false);
-        let mut rng = Pcg64Mcg::seed_from_u64(seed ^ 0x6c61_7465);
-        match rng.random_range(0..LATER_EVERY) {
-            0 => any(&mut rng, members, true),
-            _ => first,
-        }
+        if is_for_later(seed) { any(&mut Pcg64Mcg::seed_from_u64(seed), members, true) } else { first }
     });
     let size = members.unwrap_or_else(|| [2, 2, 2, 3, 3, 3, 4, 5, MOST][rng.random_range(0..9)]);
     let size = size.clamp(kind.least, MOST);
