@@ -41,6 +41,13 @@ const PROBE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a member whose name another process uses is silent before it joins again; the others refuse it for as long
 /// as they hear that one. Short enough that a mistake that was corrected is over while somebody still looks.
 const NAME_IN_USE_AGAIN: Duration = Duration::from_secs(60);
+/// The same after this process took over from another replica, or with one beside it: the others may hear that one for as
+/// long as it does not find out that it is not the one any more, as its node reaches everybody but the API server.
+const RELIEVED_AGAIN: Duration = Duration::from_secs(10);
+/// The same while something of the payload is here. Mode Quorum: should that other process end, nobody renews the lease for
+/// it, and another cluster starts its own once the stop grace is over. This one has to have joined by then, and has the
+/// time of a lease yet to hear that it leads.
+const RUNNING_AGAIN: Duration = Duration::from_secs(2);
 
 /// How much of what a panic says goes into the history.
 const MAX_PANIC_CHARS: usize = 300;
@@ -80,6 +87,15 @@ struct Attention {
     name_in_use_since: Option<Instant>,
     /// Commands already carried out whose annotations may still be there.
     obeyed: BTreeMap<&'static str, String>,
+}
+
+/// How long a member whose name is in use waits before it asks again.
+fn name_in_use_again(runs: bool, has_other: bool) -> Duration {
+    match (runs, has_other) {
+        (true, _) => RUNNING_AGAIN,
+        (false, true) => RELIEVED_AGAIN,
+        (false, false) => NAME_IN_USE_AGAIN,
+    }
 }
 
 /// The happening of [`Outcome::Ended`].
@@ -253,7 +269,8 @@ impl Tenure {
             return false;
         }
         let since = *attention.name_in_use_since.get_or_insert_with(Self::now);
-        since.elapsed() >= NAME_IN_USE_AGAIN
+        let runs = attention.objects.is_some_and(|objects| objects > 0);
+        since.elapsed() >= name_in_use_again(runs, self.relieves || self.has_second())
             && self.can_rejoin(&member.settings, member.generation, attention).await
     }
 
@@ -334,8 +351,12 @@ impl Tenure {
     /// Mode Quorum: whether a payload may be here that nobody would renew the lease for once this daemon has ended.
     /// Another replica takes the member over as it is. Neither a pause nor `suspend` can promise that there is only one.
     fn must_not_run_on(&self, snapshot: &Snapshot) -> bool {
-        let is_relieved = matches!(*self.second_seen.borrow(), Second::On { .. } | Second::Beside { .. });
-        runs_under_a_lease(snapshot) && !is_relieved
+        runs_under_a_lease(snapshot) && !self.has_second()
+    }
+
+    /// Whether another replica is ready to act.
+    fn has_second(&self) -> bool {
+        matches!(*self.second_seen.borrow(), Second::On { .. } | Second::Beside { .. })
     }
 
     async fn depart(&mut self, why: Why, reason: ResignReason, member: &Member, attention: &mut Attention) {

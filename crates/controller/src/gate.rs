@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::lease::LeaseWatch;
-use crate::status_writer::StatusHandle;
+use crate::status_writer::{StatusHandle, WriteError};
 
 /// How long what runs and has to end at once waits for the record of what is deleted.
 pub(crate) const HURRIED_RECORD: Duration = Duration::from_millis(500);
@@ -104,13 +104,17 @@ impl ChainRecord {
             return Ok(());
         }
         let record = self.status.record(inventory.to_status());
-        let why = if self.hurried {
-            match tokio::time::timeout(HURRIED_RECORD, record).await {
-                Ok(recorded) => recorded.err().map(|error| error.to_string()),
-                Err(_) => Some(format!("not within {}", format_duration(HURRIED_RECORD))),
-            }
+        let recorded = if self.hurried {
+            tokio::time::timeout(HURRIED_RECORD, record).await.ok()
         } else {
-            record.await.err().map(|error| error.to_string())
+            Some(record.await)
+        };
+        let why = match recorded {
+            Some(Ok(())) => None,
+            // What has to end at once is up to that one, and it may lead: what runs may be its own.
+            Some(Err(error @ WriteError::TakenOver(_))) => return Err(Denied::Refused(error.to_string())),
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some(format!("not within {}", format_duration(HURRIED_RECORD))),
         };
         match why {
             Some(why) if self.hurried => {

@@ -50,6 +50,8 @@ struct Bench {
     tracker: Tracker,
     overtaken: CancellationToken,
     down: Arc<AtomicBool>,
+    /// Another process wrote the status.
+    taken: Arc<AtomicBool>,
     /// The API server takes requests and does not answer.
     mute: Arc<AtomicBool>,
     status: StatusHandle,
@@ -57,13 +59,29 @@ struct Bench {
 }
 
 impl Bench {
+    /// A process that began, and then another one of the same member did.
+    async fn taken_over() -> Self {
+        let bench = Self::new().await;
+        bench.status.begin().await.unwrap();
+        bench.taken.store(true, Ordering::Relaxed);
+        bench.log();
+        bench
+    }
+
     /// A worker whose payload is one Deployment, over an API server that logs the names in each inventory it stores.
     async fn new() -> Self {
         let (log, down) = (Log::default(), Arc::new(AtomicBool::new(false)));
-        let (logged, is_down) = (Arc::clone(&log), Arc::clone(&down));
+        let taken = Arc::new(AtomicBool::new(false));
+        let (logged, is_down, is_taken) = (Arc::clone(&log), Arc::clone(&down), Arc::clone(&taken));
         let client = api_server(move |method, _, body| {
             if is_down.load(Ordering::Relaxed) {
                 return refusal(503, "ServiceUnavailable");
+            }
+            if is_taken.load(Ordering::Relaxed) {
+                return match method {
+                    "PATCH" => refusal(409, "Conflict"),
+                    _ => (200, object(&[], 8, "pod-2")),
+                };
             }
             let inventory = body["status"]["inventory"].as_array().cloned();
             if method == "PATCH" {
@@ -71,7 +89,7 @@ impl Bench {
                 let names: Vec<_> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
                 logged.lock().unwrap().push(format!("stored {}", names.join(" ")));
             }
-            (200, object(&inventory.unwrap_or_default()))
+            (200, object(&inventory.unwrap_or_default(), 7, "pod-1"))
         });
         let mute = Arc::new(AtomicBool::new(false));
         let is_mute = Arc::clone(&mute);
@@ -92,6 +110,7 @@ impl Bench {
             tracker: Tracker::new(Progress::default()),
             overtaken: CancellationToken::new(),
             down,
+            taken,
             mute,
             status,
             renewed: watch::Sender::new(Some(flagship_node::boot_now())),
@@ -123,11 +142,11 @@ impl Bench {
     }
 }
 
-fn object(inventory: &[Value]) -> Value {
+fn object(inventory: &[Value], epoch: i64, holder: &str) -> Value {
     json!({
         "apiVersion": "kube-vip.io/v1alpha1", "kind": "MultiCluster",
         "metadata": {"name": "newyork", "namespace": "default", "uid": "u-1", "resourceVersion": "1"},
-        "spec": {"port": 9990, "callsign": "federation"}, "status": {"inventory": inventory},
+        "spec": {"port": 9990, "callsign": "federation"}, "status": {"inventory": inventory, "epoch": epoch, "holder": holder},
     })
 }
 
@@ -211,6 +230,17 @@ async fn what_has_to_end_at_once_does_not_wait_for_a_record_that_is_refused() {
     }
     assert_eq!(bench.log(), ["stored web", "deletion of 5 begins", "asked Delete"], "the status has it then");
     assert!(bench.gate(false, 5).hurried(true).permit(Purpose::Apply).await.is_err());
+}
+
+#[tokio::test]
+async fn what_another_process_serves_is_left_to_it() {
+    // Also what has to end at once: that one may have had the lead confirmed.
+    let bench = Bench::taken_over().await;
+    for gate in hurried(&bench) {
+        let denied = gate.permit(Purpose::Delete).await;
+        assert!(matches!(&denied, Err(Denied::Refused(why)) if why.contains("pod-2")), "{denied:?}");
+    }
+    assert_eq!(bench.log(), [""; 0], "nothing began");
 }
 
 #[tokio::test]

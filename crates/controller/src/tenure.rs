@@ -121,6 +121,8 @@ pub(crate) struct Tenure {
     pub(crate) waiting: Option<Waiting>,
     /// Whether another replica is ready to act.
     pub(crate) second_seen: watch::Sender<Second>,
+    /// This process waited for the Lease: another replica had it.
+    pub(crate) relieves: bool,
     /// Since when no node of this process can have kept a lease for what runs here. `None`: one does, or nothing runs.
     pub(crate) unled_since: Option<Instant>,
     /// Until when a node of this process led, under its lease. `None`: none did, or it had given the lead up.
@@ -159,6 +161,7 @@ impl Tenure {
             retry: RETRY,
             waiting: None,
             second_seen,
+            relieves: false,
             unled_since: Some(Instant::now()),
             led_until: None,
             endings: Endings::default(),

@@ -140,7 +140,7 @@ impl Worker {
                 () = self.context.shutdown.cancelled() => return second::make_room(self.second_lease(&caller)).await,
                 waiting = self.acquire(&mut lease, &caller) => waiting,
             };
-            let held = lease.watch();
+            let (held, relieves) = (lease.watch(), *lease.waits().borrow());
             let (lost_out, lost) = watch::channel(None);
             let stop = CancellationToken::new();
             // If this task ends in any way, the lease is not renewed any more.
@@ -154,6 +154,7 @@ impl Worker {
             };
             let mut tenure = Tenure::new(&self, caller.clone(), events.clone(), interruption, held);
             tenure.waiting = waiting;
+            tenure.relieves = relieves;
             let end = {
                 let look_out = self.look_out(&caller, tenure.second_seen.clone());
                 tokio::select! {

@@ -56,6 +56,8 @@ pub enum PlantedBug {
     GraceNeverEnds,
     /// Quorum: a leader that restarted asks for a renewal at every step.
     RenewsAtEveryStep,
+    /// Quorum: a process that found its payload running, and was not told in time that it leads, does not stop it.
+    UnconfirmedRunsOn,
 }
 
 impl crate::Election {

@@ -127,12 +127,12 @@ impl Election {
         self.doubt_lease_since(self.started);
         if !held.recorded {
             let is_late = self.is_unleased_too_long();
-            if is_late {
+            if is_late && !self.has(PlantedBug::UnconfirmedRunsOn) {
                 self.stop_payload(held.term, ResignReason::LeaseLost, None);
             }
             return is_late;
         }
-        if !self.keep_lease(held.term) {
+        if !self.keep_lease(held.term) && !self.has(PlantedBug::UnconfirmedRunsOn) {
             self.stop_payload(held.term, ResignReason::LeaseLost, None);
         } else if self.is_promised(held.term) && self.lease_until().is_some() {
             self.resume(held);

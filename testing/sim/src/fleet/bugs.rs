@@ -22,6 +22,7 @@
 //! | `PromiseForgotten` | Quorum: a voter that restarts votes for another at once | 3 | promise |
 //! | `VotersAllAtOnce` | Quorum: all voters are changed at once | 10 | voters |
 //! | `RenewsAtEveryStep` | Quorum: a leader that restarted asks for a renewal at every step | 16 | rolling |
+//! | `UnconfirmedRunsOn` | Quorum: a replica that took over, and is not told that it leads, does not stop what runs | 4 | replicas |
 //!
 //! Others are there for one schedule of the protocol review each (`tests/review.rs`), which catches them: `GrantsForgotten`,
 //! `RecordNotAwaited`, `PromiseShortened`, `ModeAtOnce`, `OwnHealRule`, `ReservedForEver`, `GraceNeverEnds`, and in the
@@ -57,6 +58,7 @@ impl Buggy for Fleet {
         Planted::new(PlantedBug::PromiseForgotten, &[3, 4], "promise"),
         Planted::new(PlantedBug::VotersAllAtOnce, &[10], "voters"),
         Planted::new(PlantedBug::RenewsAtEveryStep, &[16], "rolling"),
+        Planted::new(PlantedBug::UnconfirmedRunsOn, &[4], "replicas"),
     ];
 
     fn run_with(&self, bug: PlantedBug, plan: &Plan, seed: u64) -> Vec<Violation> {

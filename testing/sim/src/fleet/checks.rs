@@ -128,7 +128,7 @@ impl World {
         let h = &self.hosts[host];
         let since = self.now.saturating_sub(time);
         let ran = h.process.as_ref().is_some_and(|process| process.started <= since);
-        ran && !h.frozen && h.api_up && h.disturbed <= since && h.api_changed <= since
+        ran && !h.frozen && h.reaches_api() && h.disturbed <= since && h.api_changed <= since
     }
 
     fn clear(&self, a: Host, b: Host, time: Nanos) -> bool {
@@ -280,20 +280,21 @@ impl World {
 
     /// Two leases at one time.
     fn check_two_leases(&mut self, id: Host) {
-        let until = |host: &super::host::Host, now: Nanos| {
-            let election = host.machine()?.election();
+        let is_leased = |host: &super::host::Host, machine: &flagship_node::Machine| {
+            let election = machine.election();
             // Who released its lead has given the rest of its lease away.
             let holds = matches!(election.role(), Role::Leader | Role::Stopping);
-            let until = election.lease_until().filter(|_| holds)?;
-            (until > host.clock.read(now)).then_some(until)
+            holds && election.lease_until().is_some_and(|until| until > host.clock.read(self.now))
         };
-        if until(&self.hosts[id], self.now).is_none() {
+        if !self.hosts[id].machine().is_some_and(|machine| is_leased(&self.hosts[id], machine)) {
             return;
         }
+        let other = (0..self.hosts.len()).find(|other| {
+            let host = &self.hosts[*other];
+            *other != id && host.machines().any(|machine| is_leased(host, machine))
+        });
         self.checks.leased.insert(id, self.now);
         self.check_one_lease_per_term(id);
-        let other = (0..self.hosts.len())
-            .find(|other| *other != id && until(&self.hosts[*other], self.now).is_some());
         if let Some(other) = other {
             let names = [self.hosts[id].spec.name, self.hosts[other].spec.name];
             self.violated(3, format!("{} and {} both have a lease", names[0], names[1]));
@@ -335,8 +336,8 @@ impl World {
             return self.violated(4, text);
         }
         let time = lease + grace + MET;
-        let could_stop =
-            self.is_calm(other, time) && self.hosts[other].slow.is_zero() && !self.hosts[other].stuck;
+        let acted = self.is_calm(other, time) || self.was_covered(other, time);
+        let could_stop = acted && self.hosts[other].slow.is_zero() && !self.hosts[other].stuck;
         if could_stop {
             let text = format!(
                 "{} creates its payload under term {term} beside that of {}, which could have stopped it",

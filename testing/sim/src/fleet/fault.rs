@@ -18,6 +18,19 @@ pub enum Back {
     Behind,
 }
 
+/// What is done to one of two replicas of a daemon. It ends with the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaFault {
+    /// SIGKILL; its container starts again at the end.
+    Killed,
+    /// SIGSTOP; SIGCONT at the end.
+    Stopped,
+    /// SIGTERM, as in a rolling update; another pod is there at the end.
+    Ended,
+    /// Its node does not reach the API server, and reaches everything else.
+    CutOff,
+}
+
 /// Something that goes wrong, or that an operator does. It ends by itself after [`Timed::lasts`], if it can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -30,6 +43,15 @@ pub enum Fault {
         reset: bool,
         /// How it comes back.
         back: Option<Back>,
+    },
+    /// Something happens to one of the two replicas of a member.
+    Replica {
+        /// Whose.
+        host: Host,
+        /// The one that acts, not the one that waits.
+        acting: bool,
+        /// What.
+        what: ReplicaFault,
     },
     /// SIGSTOP; SIGCONT at the end.
     Freeze {
@@ -174,6 +196,7 @@ impl Fault {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Crash { .. } => "crash",
+            Self::Replica { .. } => "replica",
             Self::Freeze { .. } => "freeze",
             Self::FreezeAfterWrite { .. } => "freeze after a write",
             Self::Cut { .. } => "one-way cut",
@@ -204,6 +227,7 @@ impl Fault {
     pub fn hosts(&self) -> Vec<Host> {
         match self {
             Self::Crash { host, .. }
+            | Self::Replica { host, .. }
             | Self::Freeze { host }
             | Self::FreezeAfterWrite { host }
             | Self::Drift { host, .. }
@@ -235,6 +259,16 @@ impl Fault {
         match self {
             Self::Crash { host, reset: true, .. } => format!("{}'s process is killed", name(host)),
             Self::Crash { host, reset: false, .. } => format!("{}'s machine is gone, silently", name(host)),
+            Self::Replica { host, acting, what } => {
+                let which = if *acting { "acts" } else { "waits" };
+                let what = match what {
+                    ReplicaFault::Killed => "is killed",
+                    ReplicaFault::Stopped => "is stopped",
+                    ReplicaFault::Ended => "is asked to end",
+                    ReplicaFault::CutOff => "does not reach its API server",
+                };
+                format!("the replica of {} that {which} {what}", name(host))
+            }
             Self::Freeze { host } => format!("{} is stopped", name(host)),
             Self::FreezeAfterWrite { host } => format!("{} is stopped right after a write", name(host)),
             Self::Cut { from, to } => format!("nothing gets from {} to {}", names(from), names(to)),

@@ -145,6 +145,11 @@ impl World {
                 self.struck(i, self.hosts[host].process.is_some());
                 self.kill(host, reset);
             }
+            Fault::Replica { host, acting, what } => {
+                let slot = self.begin_replica(host, acting, what);
+                self.struck(i, slot.is_some());
+                self.struck_slots.extend(slot.map(|slot| (i, slot)));
+            }
             Fault::Freeze { host } => {
                 if self.hosts[host].runs() {
                     self.hold(host, i);
@@ -268,6 +273,11 @@ impl World {
         self.disturb(&timed.fault);
         match timed.fault {
             Fault::Crash { host, back: Some(back), .. } => self.come_back(host, back),
+            Fault::Replica { host, what, .. } => {
+                if let Some(slot) = self.struck_slots.remove(&i) {
+                    self.end_replica_fault(host, slot, what);
+                }
+            }
             Fault::Freeze { host } | Fault::FreezeAfterWrite { host } => {
                 if self.freeze_after_write[host] == Some(i) {
                     self.freeze_after_write[host] = None;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use flagship_node::{Directive, DurableRecord, ElectionSpec, Machine, NodeSpec, PauseDetector, Restored};
 use flagship_types::{Epoch, FleetConfig, MemberName, PeerAddress, Rank, Term};
 
+use super::local_lease::{Daemon, LocalLease};
 use super::payload::Payload;
 use super::world::Event;
 use crate::clock::{Clock, Nanos};
@@ -25,6 +26,8 @@ pub struct HostSpec {
     pub candidate: bool,
     /// Votes and never leads; it has no cluster.
     pub witness: bool,
+    /// A second replica of its daemon waits for the local Lease.
+    pub second: bool,
     /// Whom it knows at first.
     pub seeds: Vec<&'static str>,
     /// The fleet settings its object proposes.
@@ -38,7 +41,18 @@ impl HostSpec {
     pub fn new(name: &'static str, rank: i64, ready: bool, seeds: &[&'static str]) -> Self {
         let payload = [Duration::from_millis(20), Duration::from_millis(500), Duration::from_millis(300)];
         let (seeds, config) = (seeds.to_vec(), FleetConfig::default());
-        Self { name, member: name, rank, ready, candidate: true, witness: false, seeds, config, payload }
+        Self {
+            name,
+            member: name,
+            rank,
+            ready,
+            candidate: true,
+            witness: false,
+            second: false,
+            seeds,
+            config,
+            payload,
+        }
     }
 
     /// Its member name.
@@ -92,6 +106,19 @@ pub(crate) struct Process {
     pub(crate) found_stopping: Option<Term>,
     /// Ends when its lead is gone.
     pub(crate) leaving: bool,
+    /// It saw its payload whole under its own lead.
+    pub(crate) ran: bool,
+    /// Since when the payload of that term has to end at once.
+    pub(crate) hurried: Option<(Term, Nanos)>,
+}
+
+/// One of two replicas, while the other one's process is the one that the host's own fields are about.
+pub(crate) struct Replica {
+    pub(crate) daemon: Daemon,
+    pub(crate) process: Option<Process>,
+    pub(crate) number: u64,
+    pub(crate) frozen: bool,
+    pub(crate) waiting: VecDeque<Event>,
 }
 
 pub(crate) struct Host {
@@ -102,6 +129,11 @@ pub(crate) struct Host {
     pub(crate) process: Option<Process>,
     /// Counts processes: streams and events of an earlier one are ignored.
     pub(crate) number: u64,
+    /// The daemon around that process, and the other replica's, if there are two.
+    pub(crate) daemon: Daemon,
+    pub(crate) other: Option<Box<Replica>>,
+    /// The local Lease of the two.
+    pub(crate) lease: LocalLease,
     /// While set, nothing of the process runs; what arrives waits.
     pub(crate) frozen: bool,
     pub(crate) waiting: VecDeque<Event>,
@@ -122,12 +154,19 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(spec: HostSpec, clock: Clock) -> Self {
+        let other = spec.second.then(|| {
+            let (process, number, frozen, waiting) = (None, 0, false, VecDeque::new());
+            Box::new(Replica { daemon: Daemon::new(1), process, number, frozen, waiting })
+        });
         Self {
             spec,
             clock,
             wall_ahead_ms: 0,
             process: None,
             number: 0,
+            daemon: Daemon::new(0),
+            other,
+            lease: LocalLease::default(),
             frozen: false,
             waiting: VecDeque::new(),
             silent: false,
@@ -146,6 +185,17 @@ impl Host {
     /// Its process exists and is not stopped.
     pub(crate) fn runs(&self) -> bool {
         self.process.is_some() && !self.frozen
+    }
+
+    /// Its API server answers, and the process's node reaches it.
+    pub(crate) fn reaches_api(&self) -> bool {
+        self.api_up && self.daemon.reaches_api
+    }
+
+    /// The machines of all its processes: of two replicas a second one may not know yet that it is not the one any more.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &Machine> {
+        let other = self.other.iter().filter_map(|other| other.process.as_ref());
+        self.process.iter().chain(other).map(|process| &process.machine)
     }
 
     pub(crate) fn machine(&self) -> Option<&Machine> {

@@ -7,6 +7,7 @@ mod checks;
 pub mod fault;
 mod faults;
 mod host;
+mod local_lease;
 mod model;
 mod payload;
 pub mod plans;

@@ -55,11 +55,12 @@ impl Model for Fleet {
         let hosts = plan.hosts.iter().map(|spec| {
             let config = &spec.config;
             format!(
-                "  {} rank {}{}{}, {:?}, seeds {:?}, {:?} failback after {:?}, restart grace {:?}",
+                "  {} rank {}{}{}{}, {:?}, seeds {:?}, {:?} failback after {:?}, restart grace {:?}",
                 spec.name,
                 spec.rank,
                 if spec.ready { ", ready" } else { "" },
                 if spec.witness { ", witness" } else { "" },
+                if spec.second { ", two replicas" } else { "" },
                 config.mode,
                 spec.seeds,
                 config.failback,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use flagship_node::{Directive, Purpose, ResignReason};
-use flagship_types::{Instant, Term};
+use flagship_types::{Instant, Mode, Term};
 use rand::RngExt;
 
 use super::world::{Event, World};
@@ -139,7 +139,7 @@ impl World {
         if !is_current(self) {
             return;
         }
-        if !self.hosts[id].api_up {
+        if !self.hosts[id].reaches_api() {
             self.refused_write(id);
             return self.step_after(id, 2 * AGAIN);
         }
@@ -152,8 +152,8 @@ impl World {
             Directive::Hold => {}
             Directive::Run { term, .. } => self.bring_in(id, term),
             Directive::Stop { term, reason } => {
-                if reason == ResignReason::LeaseLost {
-                    self.cut_grace(id);
+                if self.ends_at_once(id, reason) {
+                    self.hurry(id, term);
                 }
                 self.take_away(id, Some(term));
             }
@@ -166,6 +166,10 @@ impl World {
         let now = host.clock.read(self.now);
         // What may not be sent any more is not sent.
         let permit = host.machine()?.permit(purpose, now).ok().filter(|permit| permit.not_after > now)?;
+        // Another replica may have the local Lease by now.
+        if host.votes_until().is_some_and(|until| until <= now) {
+            return None;
+        }
         Some(permit.term)
     }
 
@@ -195,24 +199,51 @@ impl World {
         }
         let now = self.now;
         if self.hosts[id].payload.is_ready(now) {
+            if let Some(process) = &mut self.hosts[id].process {
+                process.ran = true;
+            }
             return self.report_health(id);
         }
         self.step_after(id, AGAIN / 2);
     }
 
-    /// A lost lease: pods are deleted directly, with a grace that ends in time.
-    fn cut_grace(&mut self, id: Host) {
-        let latest = self.now + self.longest_grace(id);
+    /// As `ends_at_once` of the controller: in Quorum an unfinished stop may have been for a lost lease, and who was
+    /// superseded lost it without having noticed.
+    fn ends_at_once(&self, id: Host, reason: ResignReason) -> bool {
+        let mode = self.hosts[id].machine().map(|machine| machine.election().config().mode);
+        match reason {
+            ResignReason::LeaseLost => true,
+            ResignReason::Unfinished | ResignReason::Superseded => mode == Some(Mode::Quorum),
+            _ => false,
+        }
+    }
+
+    /// Pods are deleted directly, with a grace that ends in time.
+    fn hurry(&mut self, id: Host, term: Term) {
+        let now = self.now;
+        if let Some(process) = &mut self.hosts[id].process
+            && process.hurried.is_none_or(|(of, _)| of != term)
+        {
+            process.hurried = Some((term, now));
+        }
+        let latest = self.pods_end_by(id);
         for pods in &mut self.hosts[id].payload.pods {
             pods.gone = pods.gone.map(|gone| gone.min(latest));
         }
     }
 
-    /// S - 2 s.
-    fn longest_grace(&self, id: Host) -> Nanos {
+    /// S - 2 s after the payload first had to end at once. A process that never had its lead confirmed does not know when
+    /// the one before it lost the lease: pods that it asks have 1 s.
+    fn pods_end_by(&self, id: Host) -> Nanos {
         let host = &self.hosts[id];
         let grace = host.machine().map_or(host.spec.config.stop_grace, |m| m.election().stop_grace());
-        nanos(grace).saturating_sub(ms(2_000))
+        match &host.process {
+            Some(process) if process.ran => {
+                let since = process.hurried.map_or(self.now, |(_, since)| since);
+                since + nanos(grace).saturating_sub(ms(2_000))
+            }
+            _ => self.now + ms(1_000),
+        }
     }
 
     /// Deletes from the last to the first, then waits until pods are gone.
@@ -244,6 +275,8 @@ impl World {
         }
         let left = self.hosts[id].payload.objects.iter().rposition(|o| o.is_some_and(|o| !o.deleting));
         match left {
+            // What is to be deleted is recorded first.
+            Some(_) if self.is_deposed(id) => self.deposed(id),
             Some(object) => self.write(id, Purpose::Delete, |_| Write::Delete(object)),
             None => self.step_after(id, AGAIN / 2),
         }
@@ -252,7 +285,7 @@ impl World {
     /// A write reaches the API server, whatever became of the process that sent it.
     pub(crate) fn written(&mut self, id: Host, number: u64, write: Write, permitted: Nanos) {
         let now = self.now;
-        if !self.hosts[id].api_up {
+        if !self.hosts[id].reaches_api() {
             return self.refused_write(id);
         }
         match write {
@@ -285,13 +318,15 @@ impl World {
     fn deleted(&mut self, id: Host, number: u64, object: usize) {
         let now = self.now;
         self.check_delete(id, number, object);
-        let longest = self.longest_grace(id);
+        let latest = self.pods_end_by(id);
+        let reason = match self.hosts[id].process.as_ref().map(|process| &process.directive) {
+            Some(Directive::Stop { reason, .. }) => Some(*reason),
+            _ => None,
+        };
+        let at_once = reason.is_some_and(|reason| self.ends_at_once(id, reason));
         let host = &mut self.hosts[id];
-        let lost = host.process.as_ref().is_some_and(|process| {
-            matches!(process.directive, Directive::Stop { reason: ResignReason::LeaseLost, .. })
-        });
         let takes = nanos(host.spec.payload[2] + host.slow);
-        let ends = now + if lost { takes.min(longest) } else { takes };
+        let ends = if at_once { (now + takes).min(latest.max(now)) } else { now + takes };
         let (stuck, slow) = (host.stuck, host.slow > Duration::ZERO);
         if object == OBJECTS - 1 {
             for pods in host.payload.pods.iter_mut().filter(|pods| pods.gone.is_none()) {

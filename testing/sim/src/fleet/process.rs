@@ -20,11 +20,20 @@ impl World {
         if self.hosts[id].process.is_some() {
             return;
         }
+        match self.hosts[id].other {
+            Some(_) => self.start_replicas(id),
+            None => self.serve(id),
+        }
+    }
+
+    /// A process that holds the member's local Lease, if there is one, joins the fleet.
+    pub(super) fn serve(&mut self, id: Host) {
         let (now, wall_ms, seed) = (self.now, self.wall_ms(id), self.rng.random());
         let known: Vec<_> = self.hosts[id].known.iter().map(|name| self.known_member(name)).collect();
         let host = &mut self.hosts[id];
         let local = host.clock.read(now);
-        host.number += 1;
+        // No other process of the host ever had that number.
+        host.number = host.number.max(host.other.as_ref().map_or(0, |other| other.number)) + 1;
         host.frozen = false;
         host.disturbed = now;
         let epoch = host.next_epoch(wall_ms);
@@ -42,7 +51,7 @@ impl World {
             beat_interval: Duration::from_secs(1),
             silence_floor: Duration::from_secs(3),
             seed,
-            votes_until: None,
+            votes_until: host.votes_until(),
         };
         let found_stopping = host.durable.as_ref().and_then(|record| record.election.stopping);
         let signer = Arc::new(|_: &Statement| Some(Proof::default()));
@@ -69,6 +78,8 @@ impl World {
             started: now,
             found_stopping,
             leaving: false,
+            ran: false,
+            hurried: None,
         });
         let name = host.spec.name;
         self.log(format_args!("{name} starts, epoch {}", epoch.0));
@@ -90,7 +101,7 @@ impl World {
             self.hosts[id].silent |= !reset;
             return;
         };
-        let lands = process.saving && self.hosts[id].api_up && self.rng.random_range(0..2) == 0;
+        let lands = process.saving && self.may_store(id) && self.rng.random_range(0..2) == 0;
         if lands && let Some(record) = process.unsaved.clone() {
             // What was on its way to the API server may arrive.
             self.make_durable(id, record);
@@ -106,18 +117,21 @@ impl World {
             self.reset_streams(id);
         }
         self.hosts[id].process = None;
+        self.daemon_died(id);
     }
 
     /// SIGSTOP.
     pub fn freeze(&mut self, id: Host) {
         self.hosts[id].frozen = true;
         self.hosts[id].disturbed = self.now;
+        self.note_cover(id, true);
     }
 
     /// SIGCONT: what waited comes at once, in order.
     pub fn thaw(&mut self, id: Host) {
         self.hosts[id].frozen = false;
         self.hosts[id].disturbed = self.now;
+        self.note_cover(id, false);
         if let Some(process) = &self.hosts[id].process
             && self.hosts[id].clock.read(self.now) > process.due
         {
@@ -142,5 +156,6 @@ impl World {
             return self.push(self.now + ms(200), Event::Exit { host: id, process: number });
         }
         self.kill(id, true);
+        self.release_local_lease(id);
     }
 }

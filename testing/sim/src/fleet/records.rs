@@ -28,13 +28,17 @@ impl World {
         if self.hosts[id].number != number {
             return;
         }
-        let api_up = self.hosts[id].api_up;
+        let api_up = self.hosts[id].reaches_api();
         let Some(process) = &mut self.hosts[id].process else { return };
         process.saving = false;
         if !api_up {
             self.refused_write(id);
             return self.push(self.now + ms(500), Event::StoreAgain { host: id, process: number });
         }
+        if !self.may_store(id) {
+            return self.deposed(id);
+        }
+        let Some(process) = &mut self.hosts[id].process else { return };
         let Some(record) = process.unsaved.take() else { return };
         let version = record.election.version;
         self.make_durable(id, record);

@@ -39,9 +39,8 @@ pub fn run(plan: &Plan, seed: u64, record: Record) -> Outcome {
     }
     found.extend(world.violations().iter().cloned());
     let missed = world.missed_faults();
-    // In a mix one fault may keep another from striking; not all of them.
     let struck = plan.faults.len() - missed.len();
-    let asserted = if plan.name == plans::MIX { struck > 0 } else { missed.is_empty() };
+    let asserted = if plans::TANGLED.contains(&plan.name) { struck > 0 } else { missed.is_empty() };
     if found.is_empty() && !asserted {
         found.push(harness(&world, format!("faults that never struck: {}", missed.join(", "))));
     }
@@ -132,7 +131,12 @@ fn parts(world: &World) -> Vec<Vec<Host>> {
 /// May lead: its object says so and its API server answers. The name of another is refused.
 fn can_lead(world: &World, host: Host) -> bool {
     let h = &world.hosts[host];
-    h.runs() && h.spec.candidate && !h.spec.witness && h.api_up && !h.invalid && h.spec.name == h.spec.member
+    h.runs()
+        && h.spec.candidate
+        && !h.spec.witness
+        && h.reaches_api()
+        && !h.invalid
+        && h.spec.name == h.spec.member
 }
 
 /// By what is stored and what runs: it leads, and its payload is ready.
@@ -178,7 +182,7 @@ fn part_is_settled(world: &World, part: &[Host]) -> bool {
 fn strays(world: &World) -> Vec<Host> {
     let is_stray = |host: &Host| {
         let h = &world.hosts[*host];
-        h.runs() && h.api_up && !h.stuck && h.payload.exists(world.now) && !leads(world, *host)
+        h.runs() && h.reaches_api() && !h.stuck && h.payload.exists(world.now) && !leads(world, *host)
     };
     (0..world.hosts.len()).filter(is_stray).collect()
 }

@@ -66,6 +66,12 @@ impl World {
         stream.ends.iter().position(|end| end.host == host && end.process == number && end.open)
     }
 
+    /// Whose end of a stream that is: the host and its process's number.
+    pub(super) fn owner_of(&self, link: u64, end: usize) -> Option<(Host, u64)> {
+        let end = &self.streams.all.get(&link)?.ends[end];
+        Some((end.host, end.process))
+    }
+
     pub(crate) fn send(&mut self, from: Host, link: LinkId, message: PeerMessage) {
         if let Some(end) = self.end_of(from, link.0) {
             self.transmit(link.0, 1 - end, Wire::Frame(message));
@@ -89,10 +95,15 @@ impl World {
 
     /// The host resets all streams of its process, which ended.
     pub(crate) fn reset_streams(&mut self, host: Host) {
+        self.close_streams(host, None);
+    }
+
+    /// All streams of the present process end.
+    pub(super) fn close_streams(&mut self, host: Host, code: Option<CloseCode>) {
         let links: Vec<u64> = self.streams.all.keys().copied().collect();
         for link in links {
             if let Some(end) = self.end_of(host, link) {
-                self.close_end(link, end, None);
+                self.close_end(link, end, code);
             }
         }
     }
@@ -195,7 +206,10 @@ impl World {
         let Some(stream) = self.streams.all.get(&link) else { return };
         let held = |end: &End| {
             let host = &self.hosts[end.host];
-            end.open && host.number == end.process && host.process.is_some()
+            let is_others =
+                |other: &super::host::Replica| other.number == end.process && other.process.is_some();
+            let is_its = host.number == end.process && host.process.is_some();
+            end.open && (is_its || host.other.as_deref().is_some_and(is_others))
         };
         let moves = |way: &Way| !way.flying.is_empty() || !way.stalled.is_empty();
         if !stream.ends.iter().any(held) && !stream.ways.iter().any(moves) {
@@ -265,7 +279,7 @@ impl World {
                 }
                 let trip = 2 * self.paths.delay(from, to, &mut self.rng);
                 let lost = self.paths.lost(&mut self.rng);
-                match (unanswered, self.hosts[to].process.is_some()) {
+                match (unanswered, self.hosts[to].process.is_some() || self.hosts[to].other.is_some()) {
                     (true, _) => CONNECT_TIMEOUT,
                     (false, true) => 3 * trip / 2 + if lost { ms(1_000) } else { 0 },
                     (false, false) => trip + if lost { ms(1_000) } else { 0 },
@@ -286,7 +300,19 @@ impl World {
             self.hosts[from].waiting.push_back(Event::Connected { from, process, to, address });
             return self.missed(from);
         }
-        let dialled = PeerAddress::parse(&address, 9990).expect("came from a PeerAddress");
+        let picks_other = to.is_some_and(|to| self.picks_other(to));
+        if let Some(to) = to.filter(|_| picks_other) {
+            self.turn_over(to);
+        }
+        self.meet(from, process, to, &address);
+        if let Some(to) = to.filter(|_| picks_other) {
+            self.turn_over(to);
+        }
+    }
+
+    /// Who dialled gets to the process there, or does not.
+    fn meet(&mut self, from: Host, process: u64, to: Option<Host>, address: &str) {
+        let dialled = PeerAddress::parse(address, 9990).expect("came from a PeerAddress");
         let failure = match to {
             None => Some(ConnectFailure::Unanswered),
             Some(to) => {
@@ -296,7 +322,10 @@ impl World {
                 if blocked || silent || frozen {
                     Some(ConnectFailure::Unanswered)
                 } else {
-                    refuses.then_some(ConnectFailure::Refused)
+                    match host.daemon.up && host.other.is_some() {
+                        true => refuses.then_some(ConnectFailure::Rejected(CloseCode::Standby)),
+                        false => refuses.then_some(ConnectFailure::Refused),
+                    }
                 }
             }
         };

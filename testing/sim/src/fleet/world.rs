@@ -1,5 +1,6 @@
 //! The world: hosts, network and time, moved on event by event. A run is a pure function of its plan and seed.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use siphasher::sip::SipHasher24;
 use super::checks::Checks;
 use super::fault::Plan;
 use super::host::{Host as Cluster, HostSpec};
+use super::local_lease::LeaseEvent;
 use super::payload::{PayloadState, Write};
 use super::streams::Streams;
 use super::traffic::{Load, Traffic};
@@ -68,6 +70,7 @@ pub(crate) enum Event {
     Exit { host: Host, process: u64 },
     Edited { host: Host, process: u64 },
     Unleased { host: Host, process: u64 },
+    Lease { host: Host, slot: usize, life: u64, what: LeaseEvent },
     Begin(usize),
     End(usize),
 }
@@ -86,6 +89,8 @@ pub struct World {
     pub(crate) traffic: Traffic,
     /// A fault that stops this host waits for its next write.
     pub(crate) freeze_after_write: Vec<Option<usize>>,
+    /// Which of two replicas a fault that lasts has struck.
+    pub(crate) struck_slots: BTreeMap<usize, usize>,
     /// Faults of the plan that last.
     pub(crate) active: Vec<usize>,
     /// The fleet is in Quorum from the start to the end.
@@ -130,6 +135,7 @@ impl World {
             checks: Checks::new(&plan.hosts),
             traffic: Traffic::of(count),
             freeze_after_write: vec![None; count],
+            struck_slots: BTreeMap::new(),
             active: Vec::new(),
             quorum: plan.is_quorum(),
             caution: 1,
@@ -335,7 +341,8 @@ impl World {
         if host.process.is_none() || host.frozen {
             return;
         }
-        let down = !host.api_up && now >= host.api_changed + API_NOTICED;
+        let cut = !host.daemon.reaches_api && now >= host.daemon.reach_changed + API_NOTICED;
+        let down = cut || (!host.api_up && now >= host.api_changed + API_NOTICED);
         if down {
             self.refused_write(id);
         }
@@ -370,7 +377,15 @@ impl World {
         self.perform(id);
     }
 
+    /// Whatever happens to a process of a host that has two happens to that one, while the host's own fields are about it.
     fn happen(&mut self, event: Event) {
+        let Some(host) = self.replicated_host(&event) else { return self.happen_there(event) };
+        self.turn_to(host, &event);
+        self.happen_there(event);
+        self.turn_to_acting(host);
+    }
+
+    fn happen_there(&mut self, event: Event) {
         match event {
             Event::Wake { host, process } => {
                 let due = self.hosts[host].process.as_ref().map(|process| process.due);
@@ -397,6 +412,7 @@ impl World {
             Event::Look { host } => self.report_health(host),
             Event::Exit { host, process } => self.exit(host, process),
             Event::Unleased { host, process } => self.unleased(host, process),
+            Event::Lease { host, life, what, .. } => self.lease_event(host, life, what),
             Event::Edited { host, process } => {
                 if self.hosts[host].number == process {
                     self.edit(host, |_| {});
@@ -441,6 +457,9 @@ impl World {
                         self.hosts[id].known.insert(member.clone());
                     }
                     self.log(format_args!("{name} {event:?}"));
+                    if matches!(event, NodeEvent::NameInUse) {
+                        self.name_in_use(id);
+                    }
                 }
                 MachineOutput::Hello(_) => {}
             }
