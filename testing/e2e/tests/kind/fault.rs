@@ -276,7 +276,7 @@ impl Fault {
         let leader = text(newyork.watch.state().status("newyork", "leader"));
         sleep(LINGER).await;
         let healed = Instant::now();
-        lab.mend_everything().await?;
+        lab.mend().await?;
         lab.steady().await?;
         let now = Instant::now();
         Ok(Row {
@@ -330,7 +330,7 @@ impl Fault {
         }
         let now_leads = text(lab.newyork.watch.state().status("newyork", "leader"));
         if self.lasts() {
-            lab.mend_everything().await?;
+            lab.mend().await?;
         }
         let after = lab.steady().await?;
         if let Some(same) = same {

@@ -155,8 +155,18 @@ impl Lab {
         kind::run(arguments).await.map(drop)
     }
 
-    /// Undoes every fault, whatever it was.
+    /// Undoes every fault, whatever it was, and what was made for it.
     pub(crate) async fn mend_everything(&self) -> Result<()> {
+        self.mend().await?;
+        for site in [&self.newyork, &self.sheffield] {
+            site.schedule_anywhere().await?;
+            site.scale(1).await?;
+        }
+        self.all_are_served().await
+    }
+
+    /// Undoes every fault, whatever it was. Replicas stay: one that is scaled away hands over what it has.
+    pub(crate) async fn mend(&self) -> Result<()> {
         unblock().await?;
         if let Some(witness) = &self.witness {
             witness.wake().await?;
@@ -164,9 +174,13 @@ impl Lab {
         for site in [&self.newyork, &self.sheffield] {
             site.wake().await?;
             site.end_stopped_processes().await?;
-            site.schedule_anywhere().await?;
-            site.scale(1).await?;
-            // Until then the status is the last word of a daemon that is no more.
+        }
+        self.all_are_served().await
+    }
+
+    /// Until then the status is the last word of a daemon that is no more.
+    async fn all_are_served(&self) -> Result<()> {
+        for site in [&self.newyork, &self.sheffield] {
             let what = format!("a pod that is there serves {}", site.name);
             until(&what, SETTLE, async || Ok(site.active_pod().await.ok())).await?;
         }
