@@ -295,9 +295,9 @@ mod tests {
 
     #[test]
     fn a_route_over_another_node_is_seen() {
-        let shown = "10.244.1.0/24 via 172.18.0.3 dev eth0 \n";
+        let shown = "10.244.1.0/24 via 172.18.0.3 dev eth0";
         assert!(has_route(shown, "172.18.0.3"));
-        assert!(!has_route(shown, "172.18.0.30"));
+        assert!(!has_route("10.244.1.0/24 via 172.18.0.30 dev eth0", "172.18.0.3"));
         assert!(!has_route("10.244.1.0/24 dev eth0 scope link", "172.18.0.3"));
     }
 

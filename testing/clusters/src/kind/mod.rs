@@ -154,7 +154,6 @@ impl Kind {
                 command::elsewhere(self)
             );
         }
-        let mut nodes = Vec::new();
         for name in &names {
             let Found::Whole(_, node) = self.find(name).await? else {
                 bail!(
@@ -169,12 +168,11 @@ impl Kind {
                     down.state
                 );
             }
-            nodes.push(node);
         }
         let install = Install::read()?;
         image::build(&install.image, &self.dir).await?;
-        for (name, node) in names.iter().zip(&nodes) {
-            image::load(&install.image, name, node).await?;
+        for name in &names {
+            image::load(&install.image, name).await?;
             let daemon = Daemon::connect(name, &install).await?;
             daemon.apply_all().await?;
             daemon.roll().await?;
@@ -206,7 +204,7 @@ impl Kind {
         record.node_id = Some(node.id.clone());
         record.write(&self.dir)?;
 
-        image::load(&install.image, name, &node).await?;
+        image::load(&install.image, name).await?;
         let daemon = Daemon::connect(name, &install).await?;
         daemon.wait_for_api().await?;
         self.put_in(&daemon, &mut record, &node, Some(binary)).await?;
@@ -283,7 +281,7 @@ impl Kind {
         daemon.wait_for_api().await?;
         if !all_have_image([&node].into_iter().chain(&workers), &install.image).await? {
             image::build(&install.image, &self.dir).await?;
-            image::load(&install.image, name, &node).await?;
+            image::load(&install.image, name).await?;
             done.push(format!("the image {}", install.image));
         }
         done.extend(self.put_in(&daemon, &mut record, &node, None).await?);
