@@ -308,3 +308,12 @@ fn the_cert_manager_example_makes_what_the_daemon_wants() {
 fn an_upgrade_keeps_the_number_of_replicas() {
     assert_eq!(of_kind("Deployment")["spec"].get("replicas"), None, "kubectl apply would reset it");
 }
+
+/// With the old ReplicaSet's pods counted, too, every other rollout ended with both replicas on one of two nodes.
+#[test]
+fn a_rollout_spreads_the_new_replicas_over_nodes_by_themselves() {
+    let spread = &of_kind("Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"];
+    let [only] = spread.as_array().expect("a constraint").as_slice() else { panic!("{spread}") };
+    assert_eq!(only["topologyKey"], "kubernetes.io/hostname");
+    assert_eq!(only["matchLabelKeys"], json!(["pod-template-hash"]));
+}

@@ -51,7 +51,7 @@ struct ClusterArgs {
     /// Where the clusters' files are kept [default: ~/.cache/flagship/clusters].
     #[arg(long, value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
-    /// How many nodes the cluster shows.
+    /// How many nodes the cluster shows. A kind cluster has so many: that of the control plane, and workers.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
 }

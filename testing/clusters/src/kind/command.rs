@@ -29,7 +29,7 @@ pub struct Arguments {
     pub force_clean: bool,
     /// `--reload`.
     pub reload: bool,
-    /// `--nodes`.
+    /// `--nodes`: the control plane's and workers.
     pub nodes: u8,
 }
 
@@ -43,9 +43,6 @@ enum Work {
 
 impl Arguments {
     fn work(self) -> Result<Work> {
-        if self.nodes > 1 {
-            bail!("--nodes {}: kind clusters here have one node each, leave the flag out", self.nodes);
-        }
         match (self.force_clean, self.reload) {
             (true, true) => bail!("--force-clean and --reload exclude each other"),
             (true, false) => return Ok(Work::Remove(self.name)),
@@ -60,6 +57,7 @@ impl Arguments {
                 "--svc-address is needed: the address of this cluster's daemon, for example 172.18.100.100",
             )?,
             node_image: self.node_image,
+            nodes: self.nodes.max(1),
         }))
     }
 }
@@ -183,13 +181,15 @@ mod tests {
     }
 
     fn wanted(name: &str) -> Wanted {
-        Wanted { name: name.to_owned(), service_address: ADDRESS, node_image: None }
+        Wanted { name: name.to_owned(), service_address: ADDRESS, node_image: None, nodes: 1 }
     }
 
     #[test]
     fn flags_say_what_to_do() {
         let start = given(Some("newyork"), Some(ADDRESS)).work().unwrap();
         assert_eq!(start, Work::Start(wanted("newyork")));
+        let two = Arguments { nodes: 2, ..given(Some("newyork"), Some(ADDRESS)) };
+        assert_eq!(two.work().unwrap(), Work::Start(Wanted { nodes: 2, ..wanted("newyork") }));
         let clean = Arguments { force_clean: true, ..given(None, None) };
         assert_eq!(clean.work().unwrap(), Work::Remove(None));
         let reload = Arguments { reload: true, ..given(Some("newyork"), None) };
@@ -203,7 +203,6 @@ mod tests {
         assert!(refused(given(Some("newyork"), None)).starts_with("--svc-address is needed"));
         let both = Arguments { force_clean: true, reload: true, ..given(None, None) };
         assert!(refused(both).contains("exclude each other"));
-        assert!(refused(Arguments { nodes: 3, ..given(None, None) }).starts_with("--nodes 3"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const INTERFACE: &str = "eth0";
 /// Marks images and networks as made by this harness, so that it removes no others.
 pub(super) const LABEL: &str = "flagship.kube-vip.io/made-by=clusters";
 
-/// The container that is a cluster's control plane.
+/// The container that is a node of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) id: String,
@@ -52,8 +52,17 @@ pub(super) async fn has_cgroup_v1() -> Result<bool> {
 
 /// The control-plane node of a cluster; `None` if there is no such cluster.
 pub(super) async fn node(cluster: &str) -> Result<Option<Node>> {
+    Ok(nodes_of_role(cluster, "control-plane").await?.into_iter().next())
+}
+
+/// The other nodes of a cluster.
+pub(super) async fn workers(cluster: &str) -> Result<Vec<Node>> {
+    nodes_of_role(cluster, "worker").await
+}
+
+async fn nodes_of_role(cluster: &str, role: &str) -> Result<Vec<Node>> {
     let cluster = format!("label=io.x-k8s.kind.cluster={cluster}");
-    let role = "label=io.x-k8s.kind.role=control-plane";
+    let role = format!("label=io.x-k8s.kind.role={role}");
     let format = "{{.ID}} {{.State}} {{.Names}}";
     let args = [
         "container",
@@ -63,11 +72,11 @@ pub(super) async fn node(cluster: &str) -> Result<Option<Node>> {
         "--filter",
         &cluster,
         "--filter",
-        role,
+        &role,
         "--format",
         format,
     ];
-    Ok(docker(&args).await?.lines().find_map(parse_node))
+    Ok(docker(&args).await?.lines().filter_map(parse_node).collect())
 }
 
 fn parse_node(line: &str) -> Option<Node> {
@@ -186,6 +195,23 @@ fn has_address(shown: &str, address: Ipv4Addr) -> bool {
     shown.lines().any(|line| line.split_whitespace().any(|word| word == address))
 }
 
+/// Sends what is for the pods of another node to that node, as kind's own node image has its daemon do. It goes when the
+/// node restarts.
+pub(super) async fn ensure_route(container: &str, pods: &str, via: &str) -> Result<Option<String>> {
+    let shown = docker(&["exec", container, "ip", "-4", "-oneline", "route", "show", pods]).await?;
+    if has_route(&shown, via) {
+        return Ok(None);
+    }
+    docker(&["exec", container, "ip", "route", "replace", pods, "via", via]).await?;
+    Ok(Some(format!("the route to the pods {pods} on {container}")))
+}
+
+/// Whether `ip route show` has one over this node.
+fn has_route(shown: &str, via: &str) -> bool {
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    words.windows(2).any(|pair| pair == ["via", via])
+}
+
 /// Whether the node has an image.
 pub(super) async fn has_image(node: &Node, image: &str) -> Result<bool> {
     let listed =
@@ -265,6 +291,14 @@ mod tests {
                      17: eth0    inet 172.18.100.100/32 scope global eth0\\       valid_lft forever";
         assert!(has_address(shown, ADDRESS));
         assert!(!has_address(shown, Ipv4Addr::new(172, 18, 100, 10)));
+    }
+
+    #[test]
+    fn a_route_over_another_node_is_seen() {
+        let shown = "10.244.1.0/24 via 172.18.0.3 dev eth0";
+        assert!(has_route(shown, "172.18.0.3"));
+        assert!(!has_route("10.244.1.0/24 via 172.18.0.30 dev eth0", "172.18.0.3"));
+        assert!(!has_route("10.244.1.0/24 dev eth0 scope link", "172.18.0.3"));
     }
 
     #[test]

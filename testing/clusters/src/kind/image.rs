@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::engine::{LABEL, Node};
+use super::engine::LABEL;
 use super::tool::{LONG, output};
 use crate::daemon::{executable, named_by_user, rendered};
 use crate::install::deploy_dir;
@@ -70,8 +70,8 @@ async fn build_in(context: &Path, binary: &Path, image: &str) -> Result<()> {
     output("env", &args, LONG).await.map(drop)
 }
 
-/// Puts the image into a cluster's node.
-pub(super) async fn load(image: &str, cluster: &str, node: &Node) -> Result<()> {
-    say(&format!("{cluster}: loading the image into {}", node.container));
+/// Puts the image into all nodes of a cluster.
+pub(super) async fn load(image: &str, cluster: &str) -> Result<()> {
+    say(&format!("{cluster}: loading the image"));
     output("kind", &["load", "docker-image", image, "--name", cluster], LONG).await.map(drop)
 }

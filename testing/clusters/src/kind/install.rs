@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Resource};
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::manifests::{Install, SERVICE, given_address, is_available, trouble};
+use super::manifests::{Install, Reached, SERVICE, given_address, is_available, reached, trouble};
 use super::tool::cluster_kubeconfig;
 use crate::install::{api_of, apply, wait_established};
 use crate::progress::say;
@@ -85,6 +85,22 @@ impl<'a> Daemon<'a> {
             Ok(answer.is_ok_and(|answer| answer.is_ok()).then_some(()))
         })
         .await
+    }
+
+    /// All nodes with the addresses of their pods, once there are so many and all of them are ready.
+    pub(super) async fn wait_for_nodes(&self, wanted: u8) -> Result<Vec<Reached>> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let what = format!("{wanted} nodes of {} are ready", self.cluster);
+        let mut found = Vec::new();
+        slowly_until(&what, API_TIMEOUT, async || {
+            let nodes = timeout(CALL_TIMEOUT, api.list(&ListParams::default())).await;
+            let nodes = nodes.ok().and_then(Result::ok).into_iter().flatten();
+            let nodes: Result<Vec<Value>, _> = nodes.map(serde_json::to_value).collect();
+            found = nodes.context("a node")?.iter().filter_map(reached).collect();
+            Ok((found.len() >= usize::from(wanted)).then_some(()))
+        })
+        .await?;
+        Ok(found)
     }
 
     /// Applies all of install.yaml, changed or not.

@@ -13,14 +13,21 @@ pub(super) const SERVICE: &str = "multi-cluster-service";
 /// The daemons' port: `spec.port` in `testing/manifests`.
 pub(super) const PORT: u16 = 9990;
 
-/// Configuration of a cluster with one node.
-pub(super) fn cluster_config(cgroup_v1: bool) -> String {
+/// Configuration of a cluster with so many nodes: the control plane's, on which pods run as on any other, and workers.
+pub(super) fn cluster_config(cgroup_v1: bool, nodes: u8) -> String {
     let mut text = String::from("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n");
     if cgroup_v1 {
         // Only there: kubelets before 1.31 do not know the field.
         text.push_str("kubeadmConfigPatches:\n- |\n  kind: KubeletConfiguration\n  failCgroupV1: false\n");
     }
     text.push_str("nodes:\n- role: control-plane\n");
+    if nodes > 1 {
+        // Where there are workers, kind keeps pods off the control plane's node.
+        text.push_str("  kubeadmConfigPatches:\n  - |\n    kind: InitConfiguration\n    nodeRegistration:\n      taints: []\n");
+    }
+    for _ in 1..nodes {
+        text.push_str("- role: worker\n");
+    }
     text
 }
 
@@ -97,6 +104,31 @@ impl Install {
     }
 }
 
+/// A node that is ready, and how its pods are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) name: String,
+    /// Its own address.
+    pub(super) address: String,
+    /// The addresses of its pods.
+    pub(super) pods: String,
+}
+
+/// Of a Node; `None` while it is not ready.
+pub(super) fn reached(node: &Value) -> Option<Reached> {
+    let find = |list: &'static str, kind: &str, value: &str| {
+        let all = node["status"][list].as_array()?;
+        let found = all.iter().find(|one| one["type"] == kind)?;
+        found[value].as_str().map(str::to_owned)
+    };
+    (find("conditions", "Ready", "status")? == "True").then_some(())?;
+    Some(Reached {
+        name: node["metadata"]["name"].as_str()?.to_owned(),
+        address: find("addresses", "InternalIP", "address")?,
+        pods: node["spec"]["podCIDR"].as_str()?.to_owned(),
+    })
+}
+
 /// The address that a Service was given, an IP or a host name.
 pub(super) fn given_address(service: &Value) -> Option<&str> {
     let first = service.pointer("/status/loadBalancer/ingress/0")?;
@@ -133,13 +165,24 @@ mod tests {
 
     #[test]
     fn the_kubelet_is_patched_where_it_must_be() {
-        let patched = cluster_config(true);
+        let patched = cluster_config(true, 1);
         assert!(patched.contains("failCgroupV1: false"));
-        assert!(!cluster_config(false).contains("failCgroupV1"));
-        for text in [patched, cluster_config(false)] {
+        assert!(!cluster_config(false, 1).contains("failCgroupV1"));
+        for text in [patched, cluster_config(false, 1)] {
             let config: Value = serde_saphyr::from_str(&text).unwrap();
             assert_eq!(config["nodes"][0]["role"], "control-plane", "{text}");
         }
+    }
+
+    #[test]
+    fn workers_are_more_nodes_and_pods_run_on_all_of_them() {
+        let config: Value = serde_saphyr::from_str(&cluster_config(true, 3)).unwrap();
+        let roles: Vec<&str> =
+            config["nodes"].as_array().unwrap().iter().filter_map(|node| node["role"].as_str()).collect();
+        assert_eq!(roles, ["control-plane", "worker", "worker"]);
+        let patch = config["nodes"][0]["kubeadmConfigPatches"][0].as_str().unwrap();
+        let patch: Value = serde_saphyr::from_str(patch).unwrap();
+        assert_eq!(patch["nodeRegistration"]["taints"], json!([]));
     }
 
     #[test]
@@ -170,6 +213,19 @@ mod tests {
         assert_eq!(service["spec"]["loadBalancerIP"], "172.18.100.100");
         assert_eq!(service["spec"]["selector"], json!({"control-plane": "controller-manager"}));
         assert_eq!(service["metadata"]["labels"]["control-plane"], "controller-manager");
+    }
+
+    #[test]
+    fn a_node_is_reached_when_it_is_ready() {
+        let node = |ready: &str| {
+            json!({"metadata": {"name": "newyork-worker"}, "spec": {"podCIDR": "10.244.1.0/24"}, "status": {
+                "conditions": [{"type": "Ready", "status": ready}],
+                "addresses": [{"type": "Hostname", "address": "newyork-worker"}, {"type": "InternalIP", "address": "172.18.0.3"}],
+            }})
+        };
+        let found = reached(&node("True")).unwrap();
+        assert_eq!((found.address.as_str(), found.pods.as_str()), ("172.18.0.3", "10.244.1.0/24"));
+        assert_eq!(reached(&node("Unknown")), None);
     }
 
     #[test]

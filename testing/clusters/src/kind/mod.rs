@@ -43,6 +43,7 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) service_address: Ipv4Addr,
     pub(crate) node_image: Option<String>,
+    pub(crate) nodes: u8,
 }
 
 /// What was found or done when a cluster was asked for.
@@ -153,25 +154,25 @@ impl Kind {
                 command::elsewhere(self)
             );
         }
-        let mut nodes = Vec::new();
         for name in &names {
             let Found::Whole(_, node) = self.find(name).await? else {
                 bail!(
                     "no whole kind cluster {name} of this harness is there: make it with --name and --svc-address"
                 );
             };
-            if !node.is_running() {
+            let workers = engine::workers(name).await?;
+            if let Some(down) = [&node].into_iter().chain(&workers).find(|one| !one.is_running()) {
                 bail!(
-                    "the node of {name} is {}: run the command that made it once more, it repairs that",
-                    node.state
+                    "{} is {}: run the command that made {name} once more, it repairs that",
+                    down.container,
+                    down.state
                 );
             }
-            nodes.push(node);
         }
         let install = Install::read()?;
         image::build(&install.image, &self.dir).await?;
-        for (name, node) in names.iter().zip(&nodes) {
-            image::load(&install.image, name, node).await?;
+        for name in &names {
+            image::load(&install.image, name).await?;
             let daemon = Daemon::connect(name, &install).await?;
             daemon.apply_all().await?;
             daemon.roll().await?;
@@ -184,7 +185,7 @@ impl Kind {
         let name = &wanted.name;
         self.check_address(wanted).await?;
         let install = Install::read()?;
-        let mut record = Record::new(name, wanted.service_address);
+        let mut record = Record::new(name, wanted.service_address, wanted.nodes);
         self.begun.store(true, Ordering::Relaxed);
         record.write(&self.dir)?;
         engine::ensure_network(wanted.service_address).await?;
@@ -196,14 +197,14 @@ impl Kind {
         record.stage = Stage::Creating;
         record.write(&self.dir)?;
         let config = self.dir.join(format!("{name}.yaml"));
-        let text = manifests::cluster_config(engine::has_cgroup_v1().await?);
+        let text = manifests::cluster_config(engine::has_cgroup_v1().await?, wanted.nodes);
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         tool::create_cluster(name, &config, wanted.node_image.as_deref()).await?;
         let node = engine::node(name).await?.context("kind made a cluster without a control plane")?;
         record.node_id = Some(node.id.clone());
         record.write(&self.dir)?;
 
-        image::load(&install.image, name, &node).await?;
+        image::load(&install.image, name).await?;
         let daemon = Daemon::connect(name, &install).await?;
         daemon.wait_for_api().await?;
         self.put_in(&daemon, &mut record, &node, Some(binary)).await?;
@@ -220,7 +221,8 @@ impl Kind {
         binary: Option<PathBuf>,
     ) -> Result<Vec<String>> {
         let (name, address) = (&record.name.clone(), record.service_address);
-        let mut done = daemon.apply_missing_before_daemon().await?;
+        let mut done = connect_nodes(daemon, record.nodes).await?;
+        done.extend(daemon.apply_missing_before_daemon().await?);
         if !daemon.has_secret().await? {
             let secret = certificates::secret(&self.certificates(), name, binary).await?;
             done.push(daemon.apply(secret).await?);
@@ -258,18 +260,28 @@ impl Kind {
                 wanted.service_address
             );
         }
+        if record.nodes != wanted.nodes {
+            bail!(
+                "kind cluster {name} is there with --nodes {}, not {}: remove it with --force-clean first",
+                record.nodes,
+                wanted.nodes
+            );
+        }
         say(&format!("{name}: is there, looking for what is missing"));
         let install = Install::read()?;
         let mut done = Vec::new();
-        done.extend(engine::wake(&node).await?);
+        let workers = engine::workers(name).await?;
+        for node in [&node].into_iter().chain(&workers) {
+            done.extend(engine::wake(node).await?);
+        }
         if tool::restore_context(name).await? {
             done.push(format!("the context kind-{name} in your kubeconfig"));
         }
         let daemon = Daemon::connect(name, &install).await?;
         daemon.wait_for_api().await?;
-        if !engine::has_image(&node, &install.image).await? {
+        if !all_have_image([&node].into_iter().chain(&workers), &install.image).await? {
             image::build(&install.image, &self.dir).await?;
-            image::load(&install.image, name, &node).await?;
+            image::load(&install.image, name).await?;
             done.push(format!("the image {}", install.image));
         }
         done.extend(self.put_in(&daemon, &mut record, &node, None).await?);
@@ -378,6 +390,30 @@ impl Found {
     }
 }
 
+/// Sends each node's pods what the others have for them, and names what was missing for that.
+async fn connect_nodes(daemon: &Daemon<'_>, nodes: u8) -> Result<Vec<String>> {
+    if nodes < 2 {
+        return Ok(Vec::new());
+    }
+    let nodes = daemon.wait_for_nodes(nodes).await?;
+    let mut done = Vec::new();
+    for from in &nodes {
+        for to in nodes.iter().filter(|to| to.name != from.name) {
+            done.extend(engine::ensure_route(&from.name, &to.pods, &to.address).await?);
+        }
+    }
+    Ok(done)
+}
+
+async fn all_have_image(nodes: impl IntoIterator<Item = &Node>, image: &str) -> Result<bool> {
+    for node in nodes {
+        if !engine::has_image(node, image).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn remove_dir(path: &Path) -> Result<()> {
     gone(fs::remove_dir_all(path)).with_context(|| format!("remove {}", path.display()))
 }
@@ -402,7 +438,7 @@ mod tests {
     fn only_what_was_made_here_is_taken_for_ours() {
         let node = |id: &str| Some(Node::new("newyork", id, "running"));
         let record = |id: Option<&str>, stage| {
-            let mut record = Record::new("newyork", Ipv4Addr::new(172, 18, 100, 100));
+            let mut record = Record::new("newyork", Ipv4Addr::new(172, 18, 100, 100), 1);
             (record.node_id, record.stage) = (id.map(str::to_owned), stage);
             Some(record)
         };

@@ -19,6 +19,14 @@ pub(super) struct Record {
     /// Whether this harness, for want of a load balancer, gives the Service its address.
     pub(super) gives_address: bool,
     pub(super) stage: Stage,
+    /// How many nodes it has.
+    #[serde(default = "one")]
+    pub(super) nodes: u8,
+}
+
+/// Of records from before there was a choice.
+fn one() -> u8 {
+    1
 }
 
 /// How far the making of a cluster has come.
@@ -34,9 +42,9 @@ pub(super) enum Stage {
 
 impl Record {
     /// Of a cluster of which nothing is there yet.
-    pub(super) fn new(name: &str, service_address: Ipv4Addr) -> Self {
+    pub(super) fn new(name: &str, service_address: Ipv4Addr, nodes: u8) -> Self {
         let stage = Stage::Preparing;
-        Self { name: name.to_owned(), service_address, node_id: None, gives_address: false, stage }
+        Self { name: name.to_owned(), service_address, node_id: None, gives_address: false, stage, nodes }
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
@@ -93,7 +101,7 @@ mod tests {
     #[test]
     fn a_record_is_found_again_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut record = Record::new("newyork", Ipv4Addr::new(172, 18, 100, 100));
+        let mut record = Record::new("newyork", Ipv4Addr::new(172, 18, 100, 100), 2);
         record.node_id = Some("4f1e".to_owned());
         record.write(dir.path()).unwrap();
         fs::write(dir.path().join("newyork.yaml"), "kind: Cluster").unwrap();
@@ -102,6 +110,15 @@ mod tests {
         remove(dir.path(), "newyork").unwrap();
         assert_eq!(read(dir.path(), "newyork").unwrap(), None);
         assert_eq!(names(&dir.path().join("missing")).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_record_without_a_number_of_nodes_is_of_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"name": "newyork", "service_address": "172.18.100.100", "node_id": null,
+            "gives_address": false, "stage": "Whole"}"#;
+        fs::write(dir.path().join("newyork.json"), text).unwrap();
+        assert_eq!(read(dir.path(), "newyork").unwrap().unwrap().nodes, 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use flagship_e2e::auditor::Verdict;
 use tokio::time::sleep;
 
 use crate::lab::{Lab, Promise, holds, run};
+use crate::placement::{Placement, Where};
 use crate::probe::Dialled;
 use crate::site::{Announced, Facts, SYSTEM};
 use crate::table::{Before, Row};
@@ -38,6 +39,12 @@ pub(crate) enum Fault {
     Hangs,
     Paused,
     Stopped,
+    /// The worker with the active replica on it, and all pods of the payload there.
+    WorkerPaused(Where),
+    /// The same, stopped.
+    WorkerStopped(Where),
+    /// The control plane's node with its API server, and the active replica there.
+    ApiPaused(Where),
     CutOff,
     CutOutbound,
     CutInbound,
@@ -58,21 +65,35 @@ enum Course {
 impl Fault {
     /// Those that befall a fleet of this promise.
     pub(crate) fn of(promise: Promise) -> Vec<Self> {
-        let witness = (promise == Promise::Quorum).then_some(Self::WitnessLost);
         let all = [
             Self::PodDeleted,
             Self::ProcessKilled,
             Self::Rolled,
+            Self::Hangs,
             Self::ReplicaKilled,
             Self::ReplicaHangs,
-            Self::Hangs,
+            Self::WorkerPaused(Where::ControlPlane),
+            Self::WorkerStopped(Where::ControlPlane),
+            Self::WorkerPaused(Where::Worker),
+            Self::WorkerStopped(Where::Worker),
+            Self::ApiPaused(Where::Worker),
+            Self::ApiPaused(Where::ControlPlane),
             Self::Paused,
             Self::Stopped,
             Self::CutOff,
             Self::CutOutbound,
             Self::CutInbound,
+            Self::WitnessLost,
         ];
-        all.into_iter().chain(witness).collect()
+        all.into_iter().filter(|fault| promise == Promise::Quorum || !fault.is_for_quorum_only()).collect()
+    }
+
+    /// Whether it says nothing about a fleet that promises less.
+    fn is_for_quorum_only(self) -> bool {
+        matches!(
+            self,
+            Self::WorkerPaused(_) | Self::WorkerStopped(_) | Self::ApiPaused(_) | Self::WitnessLost
+        )
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -83,8 +104,22 @@ impl Fault {
             Self::ReplicaKilled => "the active of two replicas killed",
             Self::ReplicaHangs => "the active of two replicas hangs",
             Self::Hangs => "the only replica hangs",
-            Self::Paused => "node paused, unpaused",
-            Self::Stopped => "node stopped, started",
+            Self::Paused => "all nodes paused, unpaused",
+            Self::Stopped => "all nodes stopped, started",
+            Self::WorkerPaused(Where::ControlPlane) => {
+                "worker with the active replica paused, payload on the other node"
+            }
+            Self::WorkerPaused(Where::Worker) => "worker with the active replica and the payload paused",
+            Self::WorkerStopped(Where::ControlPlane) => {
+                "worker with the active replica stopped, payload on the other node"
+            }
+            Self::WorkerStopped(Where::Worker) => "worker with the active replica and the payload stopped",
+            Self::ApiPaused(Where::Worker) => {
+                "control plane's node paused, active replica and payload on the worker"
+            }
+            Self::ApiPaused(Where::ControlPlane) => {
+                "control plane's node with the active replica paused, payload on the worker"
+            }
             Self::CutOff => "cut off both ways, healed",
             Self::CutOutbound => "cut off one way: what it sends, healed",
             Self::CutInbound => "cut off one way: what it is sent, healed",
@@ -95,14 +130,16 @@ impl Fault {
     fn course(self, promise: Promise) -> Course {
         use Course::{Either, Moved, Untouched};
         match (self, promise) {
-            (Self::Hangs | Self::Paused | Self::Stopped, _) => Moved,
+            (Self::Hangs | Self::Paused | Self::Stopped | Self::ApiPaused(Where::ControlPlane), _) => Moved,
             (Self::CutOff | Self::CutOutbound | Self::CutInbound, _) => Moved,
-            (Self::WitnessLost, _) | (_, Promise::Availability) => Untouched,
+            // A leader needs no API server to lead.
+            (Self::WitnessLost | Self::ApiPaused(Where::Worker), _) | (_, Promise::Availability) => Untouched,
             // The new pod waits before the old one ends.
             (Self::Rolled, Promise::Quorum) => Untouched,
             // A new pod is made when the old one is asked to end, and takes over from it, or is too late.
             (Self::PodDeleted, Promise::Quorum) => Either,
             (Self::ProcessKilled | Self::ReplicaKilled | Self::ReplicaHangs, Promise::Quorum) => Either,
+            (Self::WorkerPaused(_) | Self::WorkerStopped(_), Promise::Quorum) => Either,
         }
     }
 
@@ -113,12 +150,36 @@ impl Fault {
 
     /// Whether nobody in the struck cluster can stop its payload before others start theirs.
     fn leaves_the_payload_alone(self) -> bool {
-        self.stops_everything() || self == Self::Hangs
+        self.stops_everything() || matches!(self, Self::Hangs | Self::ApiPaused(Where::ControlPlane))
     }
 
-    /// Whether it befalls the active one of two replicas.
-    fn has_replicas(self) -> bool {
-        matches!(self, Self::ReplicaKilled | Self::ReplicaHangs)
+    /// Where what is before it, if the daemon has two replicas then.
+    pub(crate) fn placement(self, promise: Promise) -> Option<Placement> {
+        let (active, payload) = match self {
+            Self::PodDeleted | Self::ProcessKilled | Self::Rolled | Self::Hangs => return None,
+            Self::ReplicaKilled | Self::ReplicaHangs => (Where::Worker, None),
+            Self::WorkerPaused(payload) | Self::WorkerStopped(payload) => (Where::Worker, Some(payload)),
+            Self::ApiPaused(active) => (active, Some(Where::Worker)),
+            _ if promise == Promise::Availability => return None,
+            _ => (Where::Worker, None),
+        };
+        Some(Placement { active, payload })
+    }
+
+    /// Whether it befalls the active one of two replicas and leaves the other one able to act.
+    fn strikes_the_active_replica(self) -> bool {
+        matches!(
+            self,
+            Self::ReplicaKilled | Self::ReplicaHangs | Self::WorkerPaused(_) | Self::WorkerStopped(_)
+        )
+    }
+
+    /// Whether it ends only when it is undone.
+    fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::WitnessLost | Self::WorkerPaused(_) | Self::WorkerStopped(_) | Self::ApiPaused(_)
+        )
     }
 
     /// What the fleet has announced for it.
@@ -177,13 +238,15 @@ impl Fault {
     /// Lets it happen, watches what comes of it, and returns when all is as before.
     pub(crate) async fn strike(self, lab: &Lab, promise: Promise, facts: &Facts) -> Result<Row> {
         let sheffield = &lab.sheffield;
-        if self.has_replicas() {
-            sheffield.scale(2).await?;
+        let placement = self.placement(promise);
+        if let Some(placement) = placement {
+            placement.complete(sheffield).await?;
+            lab.steady().await?;
         }
         if promise == Promise::Quorum {
-            // What the status says may still be from the daemon before. The node is the only one of its cluster.
-            let reason = if self.has_replicas() { "OneNode" } else { "OneReplica" };
-            let says = || sheffield.protected().ends_with(reason);
+            // What the status says may still be from the daemon before.
+            let reason = if placement.is_some() { "True, SecondReplica" } else { "False, OneReplica" };
+            let says = || sheffield.protected() == reason;
             holds("sheffield's daemon knows how many replicas it has", RECOVERY, says).await?;
         }
         let before =
@@ -213,7 +276,7 @@ impl Fault {
         let leader = text(newyork.watch.state().status("newyork", "leader"));
         sleep(LINGER).await;
         let healed = Instant::now();
-        lab.mend_everything().await?;
+        lab.mend().await?;
         lab.steady().await?;
         let now = Instant::now();
         Ok(Row {
@@ -241,7 +304,10 @@ impl Fault {
         for _ in 0..10 {
             lab.dial_sheffield(&mut dialled).await?;
         }
-        if self == Self::WitnessLost {
+        if self == Self::ApiPaused(Where::Worker) {
+            // Nobody can be asked there. Longer than anybody may take to act on it.
+            sleep(before.announced).await;
+        } else if self == Self::WitnessLost {
             let missed = sheffield.watch.wait("sheffield misses the witness", RECOVERY, |state| {
                 state.status("sheffield", "memberCounts")["alive"] == 2
             });
@@ -253,12 +319,18 @@ impl Fault {
             });
             next.await?;
         }
-        let kept = active == sheffield.active_pod().await?;
-        ensure!(!(self.has_replicas() && kept), "{active} serves the member again, not the other replica");
+        if self.strikes_the_active_replica() {
+            let now = sheffield.active_pod().await?;
+            ensure!(now != active, "{active} serves the member again, not the other replica");
+        }
         sleep(LINGER).await;
-        let now_leads = text(sheffield.watch.state().status("sheffield", "leader"));
-        if self == Self::WitnessLost {
-            lab.mend_everything().await?;
+        if matches!(self, Self::WorkerPaused(_) | Self::WorkerStopped(_)) {
+            // A take-over that comes late is to be seen.
+            tokio::time::sleep_until((struck + before.announced + LINGER).into()).await;
+        }
+        let now_leads = text(lab.newyork.watch.state().status("newyork", "leader"));
+        if self.lasts() {
+            lab.mend().await?;
         }
         let after = lab.steady().await?;
         if let Some(same) = same {
@@ -288,35 +360,34 @@ impl Fault {
 
     async fn begin(self, lab: &Lab) -> Result<()> {
         let sheffield = &lab.sheffield;
-        let node = sheffield.node();
         match self {
             Self::PodDeleted => {
                 let pod = sheffield.active_pod().await?;
                 sheffield.kubectl(&["-n", SYSTEM, "delete", "pod", &pod, "--wait=false"]).await?;
             }
             Self::ProcessKilled => {
-                // On the node, as nothing in the image could.
-                let (_, pid) = sheffield.active_process().await?;
-                sheffield.signal(&pid, "-KILL").await?;
+                sheffield.active_process().await?.signal("-KILL").await?;
             }
             Self::Rolled => sheffield.roll().await?,
             Self::ReplicaKilled => {
-                let (pod, pid) = sheffield.active_process().await?;
+                let process = sheffield.active_process().await?;
+                let pod = &process.pod;
                 // Stopped first, so that it hears of no SIGTERM and announces nothing; its pod is deleted, so that no
                 // container with the same uid takes the Lease again.
-                sheffield.signal(&pid, "-STOP").await?;
+                process.signal("-STOP").await?;
                 let force =
-                    ["-n", SYSTEM, "delete", "pod", &pod, "--grace-period=0", "--force", "--wait=false"];
+                    ["-n", SYSTEM, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"];
                 sheffield.kubectl(&force).await?;
-                sheffield.signal(&pid, "-KILL").await?;
+                process.signal("-KILL").await?;
             }
             Self::ReplicaHangs | Self::Hangs => {
-                let (_, pid) = sheffield.active_process().await?;
-                sheffield.signal(&pid, "-STOP").await?;
+                sheffield.active_process().await?.signal("-STOP").await?;
             }
-            Self::Paused => drop(run("docker", &["pause", &node]).await?),
-            // Without a grace period: as a machine that loses its power.
-            Self::Stopped => drop(run("docker", &["stop", "-t", "0", &node]).await?),
+            Self::Paused => pause(sheffield.node_names()).await?,
+            Self::Stopped => stop(sheffield.node_names()).await?,
+            Self::WorkerPaused(_) => pause([sheffield.worker()]).await?,
+            Self::WorkerStopped(_) => stop([sheffield.worker()]).await?,
+            Self::ApiPaused(_) => pause([sheffield.control_plane()]).await?,
             Self::CutOff => {
                 lab.mute_sheffield().await?;
                 lab.deafen_sheffield().await?;
@@ -327,6 +398,17 @@ impl Fault {
         }
         Ok(())
     }
+}
+
+async fn pause<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let nodes: Vec<_> = nodes.into_iter().collect();
+    run("docker", &[&["pause"], &nodes[..]].concat()).await.map(drop)
+}
+
+/// Without a grace period: as machines that lose their power.
+async fn stop<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let nodes: Vec<_> = nodes.into_iter().collect();
+    run("docker", &[&["stop", "-t", "0"], &nodes[..]].concat()).await.map(drop)
 }
 
 fn text(value: &serde_json::Value) -> String {

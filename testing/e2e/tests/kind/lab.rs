@@ -13,8 +13,9 @@ use flagship_e2e::auditor::Auditor;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
+use crate::placement::Placement;
 use crate::probe::{Clients, Dialled};
-use crate::site::{Facts, NAMESPACE, Site, web_image};
+use crate::site::{Facts, NAMESPACE, Plot, Site, web_image};
 use crate::witness::{self, Witness};
 
 /// From any fault back to rest: a node that was stopped takes half a minute until its API answers.
@@ -22,6 +23,11 @@ const SETTLE: Duration = Duration::from_secs(180);
 /// The auditor's watches on a node that was stopped end with this.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(15);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// What befalls sheffield may befall one of two nodes.
+const PLOTS: [Plot; 2] = [
+    Plot { name: "newyork", address: Ipv4Addr::new(172, 18, 100, 100), nodes: 1 },
+    Plot { name: "sheffield", address: Ipv4Addr::new(172, 18, 100, 200), nodes: 2 },
+];
 /// Marks our rules among those of others.
 const RULE: &str = "flagship-kind-test";
 
@@ -52,14 +58,11 @@ impl Lab {
     /// Makes the clusters or repairs those that a run with `KIND_KEEP=1` left, loads the daemon of this checkout into them, and applies
     /// the two members.
     pub(crate) async fn open(promise: Promise) -> Result<Self> {
-        let sites =
-            [("newyork", Ipv4Addr::new(172, 18, 100, 100)), ("sheffield", Ipv4Addr::new(172, 18, 100, 200))];
-        for (name, address) in sites {
-            harness(Some((name, address))).await?;
+        for plot in PLOTS {
+            harness(Some(plot)).await?;
         }
         harness(None).await?;
-        load_payload_image(&sites.map(|(name, _)| name)).await?;
-        let [newyork, sheffield] = sites;
+        load_payload_image(&PLOTS.map(|plot| plot.name)).await?;
         let witness = match promise {
             Promise::Availability => {
                 // That of a series in Quorum before would still be a member.
@@ -68,16 +71,17 @@ impl Lab {
             }
             Promise::Quorum => {
                 let pki = kind::certificates_in(&state_dir());
-                Some(Witness::make(&state_dir(), &pki, &sites.map(|(_, address)| address)).await?)
+                Some(Witness::make(&state_dir(), &pki, &PLOTS.map(|plot| plot.address)).await?)
             }
         };
-        let configs = sites.map(|(name, _)| kind::config(name, WATCH_TIMEOUT));
+        let configs = PLOTS.map(|plot| kind::config(plot.name, WATCH_TIMEOUT));
+        let [newyork, sheffield] = PLOTS;
         let lab = Self {
             auditor: Auditor::within(NAMESPACE, try_join_all(configs).await?).await?,
             witness,
-            newyork: Site::open(newyork.0, newyork.1).await?,
-            sheffield: Site::open(sheffield.0, sheffield.1).await?,
-            clients: Clients::start(&[newyork.1, sheffield.1]),
+            newyork: Site::open(newyork).await?,
+            sheffield: Site::open(sheffield).await?,
+            clients: Clients::start(&PLOTS.map(|plot| plot.address)),
         };
         unblock().await?;
         let with_witness = |seeds: &[&str]| match promise {
@@ -91,7 +95,7 @@ impl Lab {
         };
         lab.newyork.apply_member(with_witness(&[])).await?;
         // By name, so that the static binary has to resolve it inside of its pod: without that the two never meet.
-        lab.sheffield.name_in_dns("newyork-fleet", newyork.1).await?;
+        lab.sheffield.name_in_dns("newyork-fleet", newyork.address).await?;
         lab.sheffield.apply_member(with_witness(&["newyork-fleet.default.svc.cluster.local:9990"])).await?;
         Ok(lab)
     }
@@ -127,8 +131,11 @@ impl Lab {
     /// The same with daemons in pods that have just started. A standby that has seen take-overs end in a heal waits
     /// longer each time, for 10 minutes: the third cut in a row would be measured with 12 s instead of 3 s. So does the
     /// kubelet before it starts the container of one pod again.
-    pub(crate) async fn steady_with_fresh_daemons(&self) -> Result<Facts> {
+    pub(crate) async fn steady_with_fresh_daemons(&self, placement: Option<Placement>) -> Result<Facts> {
         self.steady().await?;
+        if let Some(placement) = placement {
+            placement.prepare(&self.sheffield).await?;
+        }
         for site in [&self.newyork, &self.sheffield] {
             let before = site.epoch();
             site.roll().await?;
@@ -148,8 +155,18 @@ impl Lab {
         kind::run(arguments).await.map(drop)
     }
 
-    /// Undoes every fault, whatever it was.
+    /// Undoes every fault, whatever it was, and what was made for it.
     pub(crate) async fn mend_everything(&self) -> Result<()> {
+        self.mend().await?;
+        for site in [&self.newyork, &self.sheffield] {
+            site.schedule_anywhere().await?;
+            site.scale(1).await?;
+        }
+        self.all_are_served().await
+    }
+
+    /// Undoes every fault, whatever it was. Replicas stay: one that is scaled away hands over what it has.
+    pub(crate) async fn mend(&self) -> Result<()> {
         unblock().await?;
         if let Some(witness) = &self.witness {
             witness.wake().await?;
@@ -157,8 +174,13 @@ impl Lab {
         for site in [&self.newyork, &self.sheffield] {
             site.wake().await?;
             site.end_stopped_processes().await?;
-            site.scale(1).await?;
-            // Until then the status is the last word of a daemon that is no more.
+        }
+        self.all_are_served().await
+    }
+
+    /// Until then the status is the last word of a daemon that is no more.
+    async fn all_are_served(&self) -> Result<()> {
+        for site in [&self.newyork, &self.sheffield] {
             let what = format!("a pod that is there serves {}", site.name);
             until(&what, SETTLE, async || Ok(site.active_pod().await.ok())).await?;
         }
@@ -184,7 +206,7 @@ impl Lab {
     pub(crate) async fn dial_sheffield(&self, dialled: &mut Dialled) -> Result<()> {
         let script = format!("exec 3<>/dev/tcp/{}/9990", self.sheffield.address);
         let script = format!("timeout 2 bash -c '{script}' 2>&1; echo ended with $?");
-        let said = run("docker", &["exec", &self.newyork.node(), "bash", "-c", &script]).await?;
+        let said = run("docker", &["exec", self.newyork.control_plane(), "bash", "-c", &script]).await?;
         dialled.add(match said.as_str() {
             said if said.contains("ended with 0") => "accepted",
             said if said.contains("ended with 124") => "silence",
@@ -201,7 +223,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let script = format!(
             "iptables -S DOCKER-USER | grep {RULE} | sed 's/^-A/-D/' | xargs -r -L1 iptables; \
-             docker unpause newyork-control-plane sheffield-control-plane"
+             docker unpause newyork-control-plane sheffield-control-plane sheffield-worker"
         );
         // What there is nothing to undo of fails.
         let _ = Command::new("sh").args(["-c", &script]).output();
@@ -214,14 +236,14 @@ fn state_dir() -> PathBuf {
 }
 
 /// Makes or repairs a cluster; without one loads the daemon of this checkout into both.
-pub(crate) async fn harness(cluster: Option<(&str, Ipv4Addr)>) -> Result<()> {
+pub(crate) async fn harness(cluster: Option<Plot>) -> Result<()> {
     let arguments = kind::Arguments {
         state_dir: state_dir(),
-        name: cluster.map(|(name, _)| name.to_owned()),
-        svc_address: cluster.map(|(_, address)| address),
+        name: cluster.map(|plot| plot.name.to_owned()),
+        svc_address: cluster.map(|plot| plot.address),
         node_image: std::env::var("FLAGSHIP_NODE_IMAGE").ok(),
         reload: cluster.is_none(),
-        nodes: 1,
+        nodes: cluster.map_or(1, |plot| plot.nodes),
         ..kind::Arguments::default()
     };
     kind::run(arguments).await.map(drop)

@@ -5,12 +5,13 @@
 //! FLAGSHIP_NODE_IMAGE=… cargo test --release -p flagship-e2e --features kind --test kind -- --nocapture
 //! ```
 //!
-//! It makes the clusters newyork and sheffield with the harness, in a state directory of its own, prints one table, and
+//! It makes the clusters newyork (one node) and sheffield (two) with the harness, in a state directory of its own, prints one table, and
 //! removes them; with `KIND_KEEP=1` they stay, and the next run uses them. `KIND_FAULTS=cut,paused` runs only the faults
 //! whose name contains one of these words. It needs root for the cuts, and the image `$KIND_WEB_IMAGE` for the payload.
 
 mod fault;
 mod lab;
+mod placement;
 mod probe;
 mod site;
 mod table;
@@ -88,7 +89,7 @@ fn tell(line: &str) {
 /// From the steady state through the fault and back to the steady state.
 async fn one(lab: &Lab, promise: Promise, fault: Fault) -> Result<Row> {
     tell(&format!("== {}", fault.name()));
-    let before = lab.steady_with_fresh_daemons().await?;
+    let before = lab.steady_with_fresh_daemons(fault.placement(promise)).await?;
     let measured = fault.strike(lab, promise, &before).await?;
     Ok(measured)
 }

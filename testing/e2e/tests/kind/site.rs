@@ -1,4 +1,4 @@
-//! One cluster with its member, and what can be done to its node.
+//! One cluster with its member, and what can be done to its nodes.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -40,8 +40,37 @@ pub(crate) struct Site {
     /// What its API server says.
     pub(crate) watch: Watch,
     client: Client,
-    node_address: Ipv4Addr,
+    /// Its nodes, that of the control plane first.
+    nodes: Vec<Node>,
     _load_balancer: JoinSet<()>,
+}
+
+/// A container that is a node.
+#[derive(Debug)]
+struct Node {
+    name: String,
+    address: Ipv4Addr,
+}
+
+/// Which cluster a site is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plot {
+    /// Of the cluster and of the member.
+    pub(crate) name: &'static str,
+    /// Of the daemon's and of the payload's Service.
+    pub(crate) address: Ipv4Addr,
+    /// How many nodes it has: that of the control plane, and workers.
+    pub(crate) nodes: u8,
+}
+
+/// The process of a daemon.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// The pod that it is in.
+    pub(crate) pod: String,
+    node: String,
+    /// As its node counts.
+    pid: String,
 }
 
 /// Which failover [`Site::announced`] is asked for.
@@ -65,28 +94,41 @@ pub(crate) struct Facts {
 }
 
 impl Site {
-    pub(crate) async fn open(name: &'static str, address: Ipv4Addr) -> Result<Self> {
+    pub(crate) async fn open(Plot { name, address, nodes: count }: Plot) -> Result<Self> {
         let client = kind::client(name, WATCH_TIMEOUT).await?;
-        let inspect = ["inspect", "-f", "{{(index .NetworkSettings.Networks \"kind\").IPAddress}}"];
-        let node = format!("{name}-control-plane");
-        let said = run("docker", &[&inspect[..], &[node.as_str()]].concat()).await?;
-        let node_address = said.trim().parse().with_context(|| format!("the address of {node}: {said:?}"))?;
+        let mut nodes = Vec::new();
+        for node in node_names(name, count) {
+            let inspect = ["inspect", "-f", "{{(index .NetworkSettings.Networks \"kind\").IPAddress}}"];
+            let said = run("docker", &[&inspect[..], &[node.as_str()]].concat()).await?;
+            let address = said.trim().parse().with_context(|| format!("the address of {node}: {said:?}"))?;
+            nodes.push(Node { name: node, address });
+        }
         let payload =
             Payload { deployment: "web".into(), pod_labels: "app=web".into(), ..Payload::default() };
         let mut load_balancer = JoinSet::new();
         load_balancer.spawn(give_addresses(client.clone(), address));
         let watch = Watch::over(client.clone(), &payload);
-        Ok(Self { name, address, watch, client, node_address, _load_balancer: load_balancer })
+        Ok(Self { name, address, watch, client, nodes, _load_balancer: load_balancer })
     }
 
-    /// The container that is its node.
-    pub(crate) fn node(&self) -> String {
-        format!("{}-control-plane", self.name)
+    /// The node with its API server.
+    pub(crate) fn control_plane(&self) -> &str {
+        self.nodes.first().map_or("", |node| &node.name)
     }
 
-    /// Of its node and of its Services.
-    pub(crate) fn addresses(&self) -> [Ipv4Addr; 2] {
-        [self.node_address, self.address]
+    /// Its last node: without workers that of the control plane.
+    pub(crate) fn worker(&self) -> &str {
+        self.nodes.last().map_or("", |node| &node.name)
+    }
+
+    /// All its nodes.
+    pub(crate) fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|node| node.name.as_str())
+    }
+
+    /// Of its nodes and of its Services.
+    pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
+        self.nodes.iter().map(|node| node.address).chain([self.address]).collect()
     }
 
     /// The member of `testing/manifests`, with these seeds and `spec.election`, and a payload that runs without a registry
@@ -164,17 +206,55 @@ impl Site {
         self.watch.state().status(self.name, "epoch").as_i64().unwrap_or_default()
     }
 
-    /// Runs the container of the node again, with everything that it lost by a stop.
+    /// Runs the containers of its nodes again, with everything that they lost by a stop.
     pub(crate) async fn wake(&self) -> Result<()> {
-        let node = self.node();
-        let state = run("docker", &["inspect", "-f", "{{.State.Status}}", &node]).await?;
-        match state.trim() {
-            "running" => return Ok(()),
-            "paused" => drop(run("docker", &["unpause", &node]).await?),
-            _ => drop(run("docker", &["start", &node]).await?),
+        let mut woken = false;
+        for node in self.node_names() {
+            let state = run("docker", &["inspect", "-f", "{{.State.Status}}", node]).await?;
+            let verb = match state.trim() {
+                "running" => continue,
+                "paused" => "unpause",
+                _ => "start",
+            };
+            run("docker", &[verb, node]).await?;
+            woken = true;
         }
-        // A stop takes the address from the node, which no load balancer of a cloud would lose.
-        harness(Some((self.name, self.address))).await
+        if woken {
+            // A stop takes the address from the node, which no load balancer of a cloud would lose.
+            harness(Some(self.plot())).await?;
+        }
+        Ok(())
+    }
+
+    fn plot(&self) -> Plot {
+        let nodes = u8::try_from(self.nodes.len()).unwrap_or(u8::MAX);
+        Plot { name: self.name, address: self.address, nodes }
+    }
+
+    /// Lets new pods come on this node only.
+    pub(crate) async fn schedule_only_on(&self, node: &str) -> Result<()> {
+        for other in self.node_names().filter(|other| *other != node) {
+            self.kubectl(&["cordon", other]).await?;
+        }
+        self.kubectl(&["uncordon", node]).await.map(drop)
+    }
+
+    /// Lets new pods come on all nodes.
+    pub(crate) async fn schedule_anywhere(&self) -> Result<()> {
+        for node in self.node_names() {
+            self.kubectl(&["uncordon", node]).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the payload's pods replaced by others on this node, the only one on which new pods may come meanwhile.
+    pub(crate) async fn move_payload_to(&self, node: &str) -> Result<()> {
+        self.schedule_only_on(node).await?;
+        let elsewhere = format!("spec.nodeName!={node}");
+        self.kubectl(&["-n", NAMESPACE, "delete", "pods", "-l", "app=web", "--field-selector", &elsewhere])
+            .await?;
+        self.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "web", "--timeout=55s"]).await?;
+        Ok(())
     }
 
     /// Has the daemon's pods replaced.
@@ -211,29 +291,28 @@ impl Site {
         self.kubectl(&["get", "--raw", &path]).await.is_ok()
     }
 
-    /// Name of the pod whose daemon serves the member, and the daemon's process on the node.
-    pub(crate) async fn active_process(&self) -> Result<(String, String)> {
+    /// The process of the daemon that serves the member.
+    pub(crate) async fn active_process(&self) -> Result<Process> {
         let pod = self.active_pod().await?;
-        let uid = self.kubectl(&["-n", SYSTEM, "get", "pod", &pod, "-o", "jsonpath={.metadata.uid}"]).await?;
+        let wanted = "jsonpath={.metadata.uid} {.spec.nodeName}";
+        let said = self.kubectl(&["-n", SYSTEM, "get", "pod", &pod, "-o", wanted]).await?;
+        let (uid, node) = said.trim().split_once(' ').with_context(|| format!("of pod {pod}: {said:?}"))?;
         // The name of its control group has the pod's uid, with dashes or underscores.
         let script = format!(
             "for pid in $(pgrep -x flagship); do tr _ - </proc/$pid/cgroup | grep -q {uid} && echo $pid; done; true"
         );
-        let found = run("docker", &["exec", &self.node(), "bash", "-c", &script]).await?;
-        let pid =
-            found.lines().next().with_context(|| format!("no process of pod {pod} on {}", self.node()))?;
-        Ok((pod, pid.to_owned()))
+        let found = run("docker", &["exec", node, "bash", "-c", &script]).await?;
+        let pid = found.lines().next().with_context(|| format!("no process of pod {pod} on {node}"))?;
+        Ok(Process { node: node.to_owned(), pid: pid.to_owned(), pod })
     }
 
     /// Ends daemons that were stopped, so that the kubelet starts them again.
     pub(crate) async fn end_stopped_processes(&self) -> Result<()> {
         let script = "pkill -KILL -r T -x flagship; true";
-        run("docker", &["exec", &self.node(), "bash", "-c", script]).await.map(drop)
-    }
-
-    /// Sends a signal to a process of its node.
-    pub(crate) async fn signal(&self, pid: &str, signal: &str) -> Result<()> {
-        run("docker", &["exec", &self.node(), "kill", signal, pid]).await.map(drop)
+        for node in self.node_names() {
+            run("docker", &["exec", node, "bash", "-c", script]).await?;
+        }
+        Ok(())
     }
 
     /// `kubectl` as its administrator.
@@ -241,6 +320,22 @@ impl Site {
         let context = format!("kind-{}", self.name);
         run("kubectl", &[&["--context", &context], args].concat()).await
     }
+}
+
+impl Process {
+    /// Sends it a signal, on its node, as nothing in the image could.
+    pub(crate) async fn signal(&self, signal: &str) -> Result<()> {
+        run("docker", &["exec", &self.node, "kill", signal, &self.pid]).await.map(drop)
+    }
+}
+
+/// The names that kind gives to the nodes of a cluster.
+fn node_names(cluster: &str, count: u8) -> impl Iterator<Item = String> {
+    let workers = (1..count).map(move |number| match number {
+        1 => format!("{cluster}-worker"),
+        _ => format!("{cluster}-worker{number}"),
+    });
+    std::iter::once(format!("{cluster}-control-plane")).chain(workers)
 }
 
 /// The image of the payload.
