@@ -95,6 +95,7 @@ fn record(member: usize, name: MemberName, leader: Option<&MemberName>) -> Recor
         config: ConfigVersion(1),
         interrupted: false,
         fences: false,
+        quorum: false,
     };
     Record {
         member: name,

@@ -60,6 +60,7 @@ pub(crate) fn peer(who: &str, state: State) -> MemberSnapshot {
         epoch: Epoch(4711),
         candidate: true,
         fences: false,
+        quorum: true,
         unfit: None,
     }
 }

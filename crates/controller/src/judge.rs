@@ -88,8 +88,10 @@ fn stalled(view: &View<'_>) -> Option<Judgement> {
     if !view.progress.unconfirmed.is_empty() {
         let message = format!(
             "the lease is lost and it cannot be confirmed that these have ended: {}. They should have, but their nodes do \
-             not say so, and another cluster takes over when the stop grace is over, whether they have or not: look at these \
-             nodes, or power them off. They are not deleted by force, which would only hide that they may still run",
+             not say so. As long as this member is not heard another cluster takes over when the stop grace is over, whether \
+             they have or not; one that hears it waits until they are gone. Look at these nodes: when it is certain that one \
+             is off, delete its Node object, and its pods go too. They are not deleted by force here, which would only hide \
+             that they may still run",
             names(&view.progress.unconfirmed.iter().collect::<Vec<_>>())
         );
         return Some(stalled("PodsUnconfirmed", message));

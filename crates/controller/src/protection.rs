@@ -29,6 +29,16 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
                        number of spec.election.voters (a witness may be one), and two replicas of the daemon";
         return judgement(which, false, "Availability", message);
     }
+    let unbound: Vec<&MemberName> =
+        others_that_may_lead(snapshot).filter(|name| !is_bound(snapshot, name)).collect();
+    if !unbound.is_empty() {
+        let message = format!(
+            "not known to have stored that the fleet is in mode Quorum: {}. Until then a lead there may need no majority, \
+             and a payload may run there",
+            names(&unbound)
+        );
+        return judgement(which, false, "NotStoredByAll", message);
+    }
     let granted = "a majority of the voters grants the lead";
     let alone = "a payload that runs here goes on while another cluster takes over";
     let remedy = remedy(snapshot);
@@ -83,14 +93,14 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
 
 /// Whether somebody else may lead, and everybody who may fences this member off before.
 fn is_fenced_off(snapshot: &Snapshot) -> bool {
-    successors(snapshot).next().is_some() && unfenced(snapshot).is_empty()
+    others_that_may_lead(snapshot).next().is_some() && unfenced(snapshot).is_empty()
 }
 
 /// What helps without a second replica of the daemon, and who stands in its way.
 fn remedy(snapshot: &Snapshot) -> String {
     let remedy = "Or fence the old leader off before another one is promoted (spec.hooks.beforePromote of each other member)";
     let unfenced = unfenced(snapshot);
-    match unfenced.len() < successors(snapshot).count() {
+    match unfenced.len() < others_that_may_lead(snapshot).count() {
         true => format!("{remedy}: {} would be promoted without", names(&unfenced)),
         false => remedy.to_owned(),
     }
@@ -100,16 +110,21 @@ fn remedy(snapshot: &Snapshot) -> String {
 fn unfenced(snapshot: &Snapshot) -> Vec<&MemberName> {
     let fences =
         |name: &MemberName| snapshot.members.iter().any(|member| member.name == *name && member.fences);
-    successors(snapshot).filter(|name| !fences(name)).collect()
+    others_that_may_lead(snapshot).filter(|name| !fences(name)).collect()
 }
 
-/// Who may lead after this member. A member that is down may come back, and of one that was not heard yet nothing is
-/// known: both may.
-fn successors(snapshot: &Snapshot) -> impl Iterator<Item = &MemberName> {
+fn is_bound(snapshot: &Snapshot, name: &MemberName) -> bool {
+    snapshot.members.iter().any(|member| member.name == *name && member.quorum)
+}
+
+/// Who may lead beside or after this member. One that is not alive may come back other than it went, and of one that was
+/// not heard yet nothing is known: both may. A witness never does.
+fn others_that_may_lead(snapshot: &Snapshot) -> impl Iterator<Item = &MemberName> {
     let is_listed = |name: &MemberName| snapshot.members.iter().any(|member| member.name == *name);
-    let may_lead = |member: &&MemberSnapshot| {
-        member.state != State::Left
-            && (member.candidate || member.role.is_none_or(|role| role == Role::Leader))
+    let may_lead = |member: &&MemberSnapshot| match (member.state, member.role) {
+        (State::Left, _) | (_, Some(Role::Witness)) => false,
+        (State::Alive, Some(role)) => member.candidate || role == Role::Leader,
+        _ => true,
     };
     let members = snapshot.members.iter().filter(may_lead).map(|member| &member.name);
     let unheard = snapshot.config.voters.iter().filter(move |voter| !is_listed(voter));

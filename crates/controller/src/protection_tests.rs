@@ -75,18 +75,43 @@ fn a_hook_protects_whom_every_possible_successor_fences_off() {
         assert!(message.contains(lacking), "{lacking}: {message}");
     };
     unprotected(vec![member("sheffield", false), witness()], "of each other member)");
-    unprotected(vec![witness()], "of each other member)");
     let paris_would = ": paris would be promoted without";
     unprotected(vec![member("sheffield", true), witness(), member("paris", false)], paris_would);
-    let down = MemberSnapshot { state: State::Down, ..member("paris", false) };
+    // As of one that ended: what it said last was that it gives the lead away.
+    let down = MemberSnapshot { state: State::Down, candidate: false, ..member("paris", false) };
     unprotected(vec![member("sheffield", true), witness(), down], paris_would);
     let unheard = MemberSnapshot { candidate: false, role: None, ..member("paris", false) };
     unprotected(vec![member("sheffield", true), witness(), unheard], paris_would);
-    unprotected(vec![member("sheffield", true)], ": witness would be promoted without");
+    for unheard in [vec![witness()], vec![member("sheffield", true)]] {
+        assert_eq!(of(unheard).1, "NotStoredByAll", "a voter that was not heard yet");
+    }
 
     let left = MemberSnapshot { state: State::Left, ..member("paris", false) };
     let observer = MemberSnapshot { candidate: false, ..member("oslo", false) };
     assert!(of(vec![member("sheffield", true), witness(), left, observer]).0, "neither will lead");
+}
+
+#[test]
+fn nobody_is_protected_from_who_may_lead_without_a_majority() {
+    let mut scene = Scene::new(snapshot(), running());
+    scene.second = Second::On { node: "n2".into() };
+    scene.snapshot.as_mut().unwrap().config.mode = Mode::Quorum;
+    let other = |quorum, state| MemberSnapshot { quorum, ..peer("sheffield", state) };
+    let mut with = |member: MemberSnapshot| {
+        let members = &mut scene.snapshot.as_mut().unwrap().members;
+        members.truncate(1);
+        members.push(member);
+        let (status, reason, message) = scene.says(ConditionType::SplitBrainProtected);
+        (status.unwrap(), reason, message)
+    };
+    assert!(with(other(true, State::Alive)).0 && with(other(true, State::Down)).0);
+    for state in [State::Alive, State::Down] {
+        let (protected, reason, message) = with(other(false, state));
+        assert_eq!((protected, reason.as_str()), (false, "NotStoredByAll"));
+        assert!(message.contains("mode Quorum: sheffield."), "{message}");
+    }
+    let observer = MemberSnapshot { candidate: false, ..other(false, State::Alive) };
+    assert!(with(observer).0 && with(other(false, State::Left)).0, "they will not lead");
 }
 
 #[test]
@@ -116,7 +141,9 @@ fn an_even_number_of_voters_is_warned_of_by_what_is_asked_for() {
         let config = FleetConfig { mode: Mode::Quorum, ..Default::default() };
         scene.settings.proposal = FleetConfig { voters: names(asked), ..config.clone() };
         let config = FleetConfig { voters: names(in_force), ..config };
-        scene.snapshot.as_mut().unwrap().config = config;
+        let snapshot = scene.snapshot.as_mut().unwrap();
+        snapshot.config = config;
+        snapshot.members.push(peer("sheffield", State::Alive));
         scene
     };
     let which = ConditionType::ConfigInForce;

@@ -482,5 +482,5 @@ impl Election {
 /// What others take a member for that has published nothing.
 fn unknown_standing() -> Standing {
     let (role, term, config) = (Role::Joining, Term::NONE, ConfigVersion(0));
-    Standing { role, term, leader: None, config, interrupted: false, failed: false }
+    Standing { role, term, leader: None, config, quorum: false, interrupted: false, failed: false }
 }

@@ -248,6 +248,8 @@ pub struct Standing {
     pub leader: Option<MemberName>,
     /// Stored configuration.
     pub config: ConfigVersion,
+    /// Whether that is of mode Quorum.
+    pub quorum: bool,
     /// Whether any higher term supersedes this leader.
     pub interrupted: bool,
     /// For [`Health::failed`].

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagship_types::{FleetConfig, Instant, MemberName, Role, Term, format_duration};
+use flagship_types::{FleetConfig, Instant, MemberName, Mode, Role, Term, format_duration};
 
 use crate::core::{Election, FOUNDING_WAIT};
 use crate::handover::RESERVATION;
@@ -124,7 +124,8 @@ impl Election {
         let leader = self.leader.clone();
         let (term, config, interrupted) = (self.term(), self.stored_config.version, self.is_interrupted());
         let failed = self.has_failed();
-        Standing { role, term, leader, config, interrupted, failed }
+        let quorum = self.stored_config.mode == Mode::Quorum;
+        Standing { role, term, leader, config, quorum, interrupted, failed }
     }
 
     /// Who has to answer, or become Down, before the election goes on here.

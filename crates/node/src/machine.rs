@@ -137,6 +137,7 @@ impl Machine {
             config: config.restored.record.as_ref().map_or_else(Default::default, |r| r.config.version),
             interrupted: false,
             fences: config.spec.election.fences,
+            quorum: false,
         };
         let core = membership::Config {
             beat_interval: config.beat_interval,

@@ -82,6 +82,7 @@ impl Machine {
             epoch: view.epoch,
             candidate: metadata.is_some_and(|m| m.candidate),
             fences: metadata.is_some_and(|m| m.fences),
+            quorum: metadata.is_some_and(|m| m.quorum),
             unfit: self.election.unfit(view.name),
         }
     }

@@ -98,6 +98,8 @@ pub struct MemberSnapshot {
     pub candidate: bool,
     /// Whether it fences an earlier leader off before it is promoted, as far as it said.
     pub fences: bool,
+    /// Whether it has stored that the fleet is in mode Quorum, as far as it said.
+    pub quorum: bool,
     /// Why an operator could not move the lead to it now, as a sentence. On the leader and about others; else `None`.
     pub unfit: Option<String>,
 }

@@ -42,6 +42,7 @@ fn peer(member: &str, state: State, linked: bool, rtt_ms: Option<u64>) -> Member
         epoch: Epoch(1),
         candidate: true,
         fences: false,
+        quorum: false,
         unfit: None,
     }
 }

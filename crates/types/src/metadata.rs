@@ -87,6 +87,8 @@ pub struct Metadata {
     pub interrupted: bool,
     /// Whether it is promoted only after something outside the fleet has fenced an earlier leader's payload off.
     pub fences: bool,
+    /// Whether it has stored that the fleet is in mode Quorum: before that it may lead without being granted it.
+    pub quorum: bool,
 }
 
 /// How the fleet trades availability against safety in a partition.

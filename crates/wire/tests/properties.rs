@@ -61,14 +61,14 @@ fn metadata() -> impl Strategy<Value = Metadata> {
         Role::Leader,
         Role::Stopping,
     ]);
-    let flags = any::<[bool; 8]>();
+    let flags = any::<[bool; 9]>();
     let numbers = (any::<i64>(), any::<u64>(), any::<u64>());
     (option::of(address()), option::of(name()), role, flags, numbers).prop_map(
         |(
             address,
             leader,
             role,
-            [candidate, api, payload_valid, payload_ready, gates, failed, interrupted, fences],
+            [candidate, api, payload_valid, payload_ready, gates, failed, interrupted, fences, quorum],
             (rank, term, config),
         )| {
             Metadata {
@@ -82,6 +82,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
                 config: ConfigVersion(config),
                 interrupted,
                 fences,
+                quorum,
             }
         },
     )

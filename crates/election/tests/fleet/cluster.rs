@@ -154,6 +154,7 @@ impl Node {
             config: standing.config,
             interrupted: standing.interrupted,
             fences: false,
+            quorum: standing.quorum,
         })
     }
 }

@@ -143,6 +143,7 @@ impl Machine {
                 self.metadata.term = standing.term;
                 self.metadata.leader = standing.leader;
                 self.metadata.config = standing.config;
+                self.metadata.quorum = standing.quorum;
                 self.metadata.interrupted = standing.interrupted;
                 self.metadata.health.failed = standing.failed;
                 self.publish_in_turn(waits, now);

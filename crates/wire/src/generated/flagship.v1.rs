@@ -610,6 +610,9 @@ pub struct Metadata {
     /// An earlier leader is fenced off before this member is promoted. An older peer does not say so.
     #[prost(bool, tag = "10")]
     pub fences: bool,
+    /// It has stored that the fleet is in mode Quorum. An older peer does not say so.
+    #[prost(bool, tag = "11")]
+    pub quorum: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Health {

@@ -245,6 +245,7 @@ impl State {
         metadata.term = standing.term;
         metadata.leader = standing.leader;
         metadata.config = standing.config;
+        metadata.quorum = standing.quorum;
         metadata.interrupted = standing.interrupted;
         self.say(node);
     }
