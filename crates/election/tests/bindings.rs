@@ -319,3 +319,73 @@ fn quorum_is_not_left_without_its_majority() {
     let because = core.voters_refused().unwrap();
     assert!(because.contains("b, c did not answer"), "{because}");
 }
+
+#[test]
+fn on_the_way_out_of_quorum_a_candidate_asks_as_the_voters_know_it() {
+    use flagship_election::{Config, Election, Message, Output, PeerView, Presence, Record, Restored};
+    use flagship_types::{ConfigVersion, Instant, Rank, Role};
+
+    let old = FleetConfig { version: ConfigVersion(256), ..config(&["a", "b", "c"]) };
+    let new = FleetConfig { version: ConfigVersion(257), ..FleetConfig::default() };
+    let record = Record {
+        term: Term(1),
+        leader: Some(name("b")),
+        replaced: Some(Box::new(old.clone())),
+        ..Record::new(new.clone())
+    };
+    let restored = Restored { record: Some(record), known_peers: vec![name("b")], ..Restored::default() };
+    let spec = Spec { proposal: new, ..Fleet::spec(9, true) };
+    let mut now = Instant::ZERO;
+    let mut a = Election::new(Config { name: name("a") }, spec, restored, 1, now);
+    let peer = |n: &str, presence, linked| {
+        let metadata = (n == "c").then(|| flagship_types::Metadata {
+            address: None,
+            rank: Rank(0),
+            candidate: false,
+            health: flagship_types::Health::default(),
+            role: Role::Witness,
+            term: Term(1),
+            leader: None,
+            config: old.version,
+            interrupted: false,
+            fences: false,
+        });
+        Input::Peer(PeerView { name: name(n), presence, metadata, exited: false, linked })
+    };
+    a.handle(peer("b", Presence::Down, false), now);
+    a.handle(peer("c", Presence::Present, true), now);
+    let mut waited = None;
+    for _ in 0..3_000 {
+        let outputs: Vec<_> = std::iter::from_fn(|| a.poll_output()).collect();
+        for output in outputs {
+            let (claim, pre) = match output {
+                Output::Persist(record) => {
+                    a.handle(Input::Persisted(record.version), now);
+                    continue;
+                }
+                Output::Send { message: Message::Renew { term, seq, .. }, .. } => {
+                    let message = Message::Renewed { term, seq, config: old.version };
+                    a.handle(Input::Message { from: name("c"), message }, now);
+                    continue;
+                }
+                Output::Send { message: Message::PreClaim(claim), .. } => (claim, true),
+                Output::Send { message: Message::Claim(claim), .. } => (claim, false),
+                _ => continue,
+            };
+            assert_eq!(claim.config, old);
+            waited = waited.or(a.waiting_for(now));
+            let owed = std::time::Duration::ZERO;
+            let message = Message::Grant { term: claim.term, pre, owed, config: old.version };
+            a.handle(Input::Message { from: name("c"), message }, now);
+        }
+        now = now + ms(10);
+        a.handle_timeout(now);
+    }
+    assert!(a.role() == Role::Leader && a.is_bound_by_quorum(), "{:?}", a.role());
+    let version = a.config().version;
+    assert_eq!((a.config().mode, version.term()), (Mode::Availability, a.term()), "newer than any before it");
+    let message = Message::ConfigStored { version };
+    a.handle(Input::Message { from: name("c"), message }, now);
+    assert!(!a.is_bound_by_quorum(), "a and c are a majority");
+    assert!(waited.as_ref().unwrap().contains("2 of 3 voters"), "{waited:?}");
+}
