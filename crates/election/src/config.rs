@@ -148,9 +148,10 @@ impl Election {
     /// may be built on it, and nobody can be elected by voters that know neither.
     fn is_committed(&self, old: &FleetConfig) -> bool {
         let new = &self.record.config;
+        // A newer one is another leader's, who may not know this one.
         let stored = |voter: &MemberName| match *voter == self.me {
-            true => self.stored_config.version >= new.version,
-            false => self.peers.get(voter).is_some_and(|p| stored_version(p) >= new.version),
+            true => self.stored_config.version == new.version,
+            false => self.peers.get(voter).is_some_and(|p| stored_version(p) == new.version),
         };
         let by = |config: &FleetConfig| config.mode != Mode::Quorum || has_majority(&config.voters, stored);
         by(old) && by(new)
