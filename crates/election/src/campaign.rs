@@ -272,7 +272,8 @@ impl Election {
         let claim = Claim {
             term: campaign.term,
             rank: self.spec.rank,
-            config: self.stored_config.clone(),
+            // Who is on the way out of Quorum is elected as the voters know it.
+            config: self.leaving().unwrap_or(&self.stored_config).clone(),
             released: campaign.released,
         };
         let is_pre = campaign.phase == Phase::Pre;
@@ -306,7 +307,7 @@ impl Election {
             let own = *voter == self.me && self.may_vote;
             own || self.peers.get(voter).is_some_and(|p| p.ask.round == campaign.round && p.ask.granted)
         };
-        match has_majority(&self.fleet_config().voters, granted) {
+        match self.quorum().is_some_and(|config| has_majority(&config.voters, granted)) {
             true => Tally::Won,
             false => Tally::Open(None),
         }
@@ -318,7 +319,7 @@ impl Election {
             let open = |p: &Peer| p.is_linked() && p.ask.refused_until.is_none();
             *voter == self.me || self.peers.get(voter).is_some_and(open)
         };
-        has_majority(&self.fleet_config().voters, may)
+        self.quorum().is_some_and(|config| has_majority(&config.voters, may))
     }
 
     /// Asks an elector that has not answered in this round, and says how it stands.
@@ -364,9 +365,13 @@ impl Election {
         (owed, config): (Duration, ConfigVersion),
     ) {
         let owed_until = self.now + owed.min(MAX_OWED);
-        let is_quorum = self.quorum().is_some();
         let Stage::Candidate(campaign) = self.stage else {
             return;
+        };
+        let is_claimed = match (self.quorum(), self.leaving()) {
+            (None, _) => true,
+            (Some(_), None) => config == campaign.config,
+            (Some(_), Some(old)) => config == old.version,
         };
         let is_asked = match campaign.phase {
             Phase::Pre => pre,
@@ -374,7 +379,7 @@ impl Election {
             Phase::Refused => false,
         };
         let peer = self.peers.get_mut(from).filter(|p| p.ask.round == campaign.round);
-        let is_current = term == campaign.term && (!is_quorum || config == campaign.config);
+        let is_current = term == campaign.term && is_claimed;
         if let Some(peer) = peer.filter(|_| is_asked && is_current) {
             peer.ask.granted = true;
             peer.ask.owed_until = Some(owed_until);

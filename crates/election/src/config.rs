@@ -27,11 +27,14 @@ impl Election {
             self.stats.messages_ignored += 1;
             return;
         }
-        let was_bound = self.quorum().is_some();
+        let before = self.quorum().cloned();
+        let was_bound = before.is_some();
         self.record.config = config.clone();
-        self.record.replaced = None;
-        let is_free = matches!(self.stage, Stage::Leader(_)) && self.quorum().is_none();
-        self.told_config_at = is_free.then_some(self.now);
+        // Others get it only once it cannot be undone: `config_told_to`.
+        let is_left = |old: &FleetConfig| config.mode != Mode::Quorum && old.voters.contains(&self.me);
+        self.record.replaced = before.filter(is_left).map(Box::new);
+        let leads_freely = matches!(self.stage, Stage::Leader(_)) && config.mode != Mode::Quorum;
+        self.told_config_at = leads_freely.then_some(self.now);
         if self.stage.has_payload() && !was_bound {
             // Another leader's: the voters have to say soon that this one leads.
             self.doubt_lease_since(self.now);
@@ -79,7 +82,7 @@ impl Election {
             self.ask_record(&peer);
         }
         let Stage::Leader(lead) = &self.stage else {
-            return;
+            return self.step_leaving();
         };
         // Of two leaders that meet neither proposes: the newer configuration of those there are decides which one stays. It
         // may come through others before the leader that wrote it is met.
@@ -95,15 +98,45 @@ impl Election {
             self.record.replaced = None;
             self.persist_if_voter();
         }
-        let Some(version) = own.next_in(term).filter(|_| self.record.replaced.is_none()) else {
+        let Some(version) = own.next_in(term) else {
             return;
         };
+        if self.leaving().is_some() && own.term() != term {
+            // As with every change in Quorum: another leader since may have written a newer one, which nobody here knows.
+            self.record.config.version = version;
+            return self.store_config();
+        }
+        if self.record.replaced.is_some() {
+            return;
+        }
         if let Some(next) = self.next_config(term) {
             let next = FleetConfig { version, pause: self.record.config.pause.clone(), ..next };
             let old = std::mem::replace(&mut self.record.config, next);
             let binds = self.touches_quorum(&old) && !self.has(PlantedBug::ModeAtOnce);
             self.record.replaced = binds.then(|| Box::new(old));
             self.store_config();
+        }
+    }
+
+    /// As a voter that does not lead: Quorum is left once a majority of its voters is known to have stored that. An
+    /// operator's word that a voter is gone for good is enough in its place.
+    fn step_leaving(&mut self) {
+        let Some(old) = self.leaving() else { return };
+        let rest = old.voters.iter().filter(|voter| !self.record.forgotten.contains(voter)).cloned();
+        let known = FleetConfig { voters: rest.collect(), ..old.clone() };
+        if self.is_committed(&known) {
+            self.record.replaced = None;
+            self.persist_if_voter();
+        }
+    }
+
+    /// The configuration that this member tells that one. On the way out of Quorum only the voters are told, and only what
+    /// is durable here: whoever goes by Availability before a majority of them does may lead beside one that they elect.
+    pub(crate) fn config_told_to(&self, member: &MemberName) -> &FleetConfig {
+        let is_stored = self.stored_config.version == self.record.config.version;
+        match self.leaving() {
+            Some(old) if !(is_stored && old.voters.contains(member)) => old,
+            _ => &self.record.config,
         }
     }
 
@@ -115,9 +148,10 @@ impl Election {
     /// may be built on it, and nobody can be elected by voters that know neither.
     fn is_committed(&self, old: &FleetConfig) -> bool {
         let new = &self.record.config;
+        // A newer one is another leader's, who may not know this one.
         let stored = |voter: &MemberName| match *voter == self.me {
-            true => self.stored_config.version >= new.version,
-            false => self.peers.get(voter).is_some_and(|p| stored_version(p) >= new.version),
+            true => self.stored_config.version == new.version,
+            false => self.peers.get(voter).is_some_and(|p| stored_version(p) == new.version),
         };
         let by = |config: &FleetConfig| config.mode != Mode::Quorum || has_majority(&config.voters, stored);
         by(old) && by(new)
@@ -143,7 +177,18 @@ impl Election {
     fn next_voters(&self) -> Result<Vec<MemberName>, String> {
         let (own, wanted) = (&self.record.config, &self.spec.proposal);
         match (own.mode, wanted.mode) {
-            (_, Mode::Availability) => Ok(Vec::new()),
+            (Mode::Availability, Mode::Availability) => Ok(Vec::new()),
+            (Mode::Quorum, Mode::Availability) => {
+                match has_majority(&own.voters, |voter| self.answers(voter)) {
+                    true => Ok(Vec::new()),
+                    false => {
+                        let missing = names_of(own.voters.iter().filter(|v| !self.answers(v)));
+                        Err(format!(
+                            "mode Quorum is left once a majority of its voters knows of it, and {missing} did not answer"
+                        ))
+                    }
+                }
+            }
             (Mode::Availability, Mode::Quorum) => {
                 // They promise before anybody goes by the new mode: else a cut at the wrong moment would leave a leader
                 // that no lease binds beside one that a majority elected.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Role, Term};
+use flagship_types::{ConfigVersion, FleetConfig, Health, Instant, MemberName, Mode, Role, Term};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
@@ -152,8 +152,10 @@ impl Election {
             Record::new(FleetConfig { version: ConfigVersion(0), ..spec.proposal.clone() })
         });
         record.version = 0;
-        // Only who leads replaces one.
-        record.replaced = record.replaced.filter(|_| record.held.is_some());
+        // Only who leads replaces one; but who left Quorum is bound by it, leading or not, until the voters know.
+        let leaves_quorum = record.config.mode != Mode::Quorum;
+        let binds = |old: &FleetConfig| leaves_quorum && old.mode == Mode::Quorum;
+        record.replaced = record.replaced.filter(|old| record.held.is_some() || binds(old));
         record.forgotten.truncate(MAX_FORGOTTEN);
         let is_vacant = record.held.or(record.stopping).is_none()
             && record.leader.as_ref().is_none_or(|leader| *leader == config.name);

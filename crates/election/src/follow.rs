@@ -190,7 +190,8 @@ impl Election {
 
     /// What this voter has granted and seen, and the configuration in force here.
     pub(crate) fn tell_record(&mut self, to: &MemberName) {
-        let (vote, term, config) = (self.record.vote.clone(), self.record.term, self.record.config.clone());
+        let (vote, term) = (self.record.vote.clone(), self.record.term);
+        let config = self.config_told_to(to).clone();
         self.send(to, Message::RecordReply { vote, term, config });
     }
 

@@ -362,19 +362,20 @@ impl Election {
 
     /// Tells everybody who does not show that it knows.
     fn announce(&mut self, term: Term) {
-        let config = self.stored_config.clone();
+        // What waits to be durable is not announced.
+        let told = |member: &MemberName| match self.leaving() {
+            Some(_) => self.config_told_to(member),
+            None => &self.stored_config,
+        };
         let me = &self.me;
         let knows = |p: &Peer| {
             let metadata = p.metadata().filter(|m| m.leader.as_ref() == Some(me) && m.term == term);
-            metadata.is_some_and(|m| m.config == config.version)
+            metadata.is_some_and(|m| m.config == told(p.name()).version)
         };
-        for peer in self.names(|p| p.is_linked() && !knows(p)) {
-            self.send_paced(
-                &peer,
-                Paced::Announce,
-                ANNOUNCE_EVERY,
-                Message::Announce { term, config: config.clone() },
-            );
+        let unaware = self.names(|p| p.is_linked() && !knows(p));
+        let unaware: Vec<_> = unaware.into_iter().map(|peer| (told(&peer).clone(), peer)).collect();
+        for (config, peer) in unaware {
+            self.send_paced(&peer, Paced::Announce, ANNOUNCE_EVERY, Message::Announce { term, config });
         }
     }
 

@@ -279,6 +279,13 @@ impl Election {
                 self.record.config = FleetConfig { version, voters, ..self.record.config.clone() };
                 self.store_config();
             }
+        } else if self.leaving().is_some() {
+            // Nobody whom the old voters elected is left, so nothing binds it any more.
+            self.record.replaced = None;
+            if let Some(version) = self.record.config.version.next_in(term) {
+                self.record.config.version = version;
+                self.store_config();
+            }
         }
         self.record.vote = Some(Vote { term, candidate: self.me.clone() });
         self.pledge_by_force();

@@ -62,7 +62,15 @@ impl Election {
     /// bound by it until the voters know.
     pub(crate) fn quorum(&self) -> Option<&FleetConfig> {
         let in_force = Some(&self.record.config).filter(|config| config.mode == Mode::Quorum);
-        in_force.or_else(|| self.record.replaced.as_deref().filter(|config| config.mode == Mode::Quorum))
+        in_force.or_else(|| self.leaving())
+    }
+
+    /// The Quorum that binds this member, though the configuration it has stored is in mode Availability: no majority of
+    /// its voters is known to have stored that. It claims under the old one, and others hear of the new one only as far
+    /// as the old one's voters go.
+    pub(crate) fn leaving(&self) -> Option<&FleetConfig> {
+        let replaced = self.record.replaced.as_deref().filter(|old| old.mode == Mode::Quorum);
+        replaced.filter(|_| self.record.config.mode != Mode::Quorum)
     }
 
     /// Whether Quorum's rules bind this member: the fleet's mode, or the one that this leader is about to replace.

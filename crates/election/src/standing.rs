@@ -186,7 +186,7 @@ impl Election {
                 Some("this member's own vote is not stored yet: its API server has to answer".to_owned())
             }
             Stage::Candidate(_) if self.quorum().is_some() => {
-                let voters = self.fleet_config().voters.len();
+                let voters = self.quorum().map_or(0, |config| config.voters.len());
                 let needed = flagship_types::quorum::majority(voters);
                 Some(format!(
                     "asking for the lead: {needed} of {voters} voters must grant it, and {names} did not yet"

@@ -198,3 +198,196 @@ fn a_release_that_nobody_heard_is_said_again_after_a_restart() {
         assert_eq!(stored.released, None, "a newer lead is known");
     }
 }
+
+/// {A, B, W}: a is cut off right when its object asks for Availability, writes that, and stops.
+fn half_left(seed: u64) -> Fleet {
+    let mut f = three(seed, &config(&["a", "b", "c"]));
+    f.isolate("a");
+    f.change_spec("a", |spec| spec.proposal = FleetConfig::default());
+    f.until(secs(20), "a stopped", |f| !f.running().contains(&"a"));
+    f.run(secs(1));
+    let stored = f.nodes[&name("a")].durable.clone().unwrap();
+    assert_eq!((stored.config.mode, stored.held), (Mode::Availability, None));
+    assert_eq!(stored.replaced.unwrap().mode, Mode::Quorum);
+    f
+}
+
+#[test]
+fn a_member_that_left_quorum_alone_is_bound_whenever_it_restarts() {
+    for seed in 0..10 {
+        let mut f = half_left(seed);
+        f.crash("a");
+        f.run(ms(500));
+        f.start("a");
+        run_alone(&mut f, secs(60));
+        assert_eq!(f.running(), ["b"], "a needs the voters of the Quorum that they know");
+        f.heal_all();
+        // What b has written since is not what a has: it says nothing of Quorum being left.
+        run_alone(&mut f, secs(60));
+        assert_eq!(f.nodes[&name("a")].durable.as_ref().unwrap().replaced, None);
+    }
+}
+
+#[test]
+fn a_member_that_left_quorum_alone_is_elected_by_those_who_know_the_old_one() {
+    for seed in 0..10 {
+        for restarts in [false, true] {
+            let mut f = three(seed, &config(&["a", "b", "c"]));
+            f.nodes.get_mut(&name("c")).unwrap().spec.witness = true;
+            f.change_spec("c", |spec| spec.witness = true);
+            f.crash("b");
+            f.run(secs(5));
+            f.isolate("a");
+            f.change_spec("a", |spec| spec.proposal = FleetConfig::default());
+            f.until(secs(20), "a stopped", |f| f.running().is_empty());
+            f.run(secs(1));
+            let stored = f.nodes[&name("a")].durable.clone().unwrap();
+            assert_eq!((stored.config.mode, stored.held), (Mode::Availability, None));
+            if restarts {
+                f.crash("a");
+                f.start("a");
+            }
+            run_alone(&mut f, secs(20));
+            assert!(f.running().is_empty(), "nobody granted it");
+            f.heal_all();
+            f.until(secs(40), "a leads by c's grant, and c learns of the new mode", |f| {
+                f.running() == ["a"] && !f.nodes[&name("a")].core.as_ref().unwrap().is_bound_by_quorum()
+            });
+            let stored = f.nodes[&name("c")].durable.clone().unwrap();
+            assert_eq!((stored.config.mode, stored.replaced), (Mode::Availability, None));
+        }
+    }
+}
+
+#[test]
+fn whoever_hears_that_quorum_is_left_goes_by_it_only_once_a_majority_does() {
+    // d has no vote; e has one of five.
+    for (voters, with) in [(&["a", "b", "c"][..], "d"), (&["a", "b", "c", "d", "e"][..], "e")] {
+        for after in (0..1500).step_by(50) {
+            let mut f = three(after, &config(&["a", "b", "c"]));
+            for n in ["d", "e"] {
+                f.add(n, Spec { proposal: config(voters), ..Fleet::spec(0, true) });
+            }
+            f.change_spec("a", |spec| spec.proposal = config(voters));
+            f.run(secs(10));
+            let in_force = f.nodes[&name("b")].durable.clone().unwrap().config;
+            assert_eq!(in_force.voters, config(voters).voters);
+            for n in ["b", "c", "d", "e"].iter().filter(|n| **n != with) {
+                f.cut("a", n);
+                f.cut(with, n);
+            }
+            f.run(ms(after));
+            f.change_spec("a", |spec| spec.proposal = FleetConfig::default());
+            run_alone(&mut f, secs(60));
+            assert_eq!(f.running(), ["b"], "{voters:?}, {with} with a, changed after {after} ms");
+        }
+    }
+}
+
+#[test]
+fn a_fleet_that_left_quorum_is_bound_by_nothing() {
+    for seed in 0..10 {
+        let mut f = three(seed, &config(&["a", "b", "c"]));
+        for n in ["a", "b", "c"] {
+            f.change_spec(n, |spec| spec.proposal = FleetConfig::default());
+        }
+        f.crash("c");
+        let unbound = |f: &Fleet, n: &str| {
+            let core = f.nodes[&name(n)].core.as_ref().unwrap();
+            core.config().mode == Mode::Availability && !core.is_bound_by_quorum()
+        };
+        f.until(secs(5), "those who are there go by Availability", |f| unbound(f, "a") && unbound(f, "b"));
+        f.start("c");
+        f.until(secs(10), "and who comes back later", |f| unbound(f, "c"));
+        f.run(secs(5));
+        f.crash("a");
+        f.crash("b");
+        f.until(secs(20), "c leads alone", |f| f.running().contains(&"c"));
+    }
+}
+
+#[test]
+fn quorum_is_not_left_without_its_majority() {
+    let mut f = three(7, &config(&["a", "b", "c"]));
+    f.isolate("a");
+    f.view_down("a", "b");
+    f.view_down("a", "c");
+    f.change_spec("a", |spec| spec.proposal = FleetConfig::default());
+    f.run(ms(100));
+    let core = f.nodes[&name("a")].core.as_ref().unwrap();
+    assert_eq!((core.role(), core.config().mode), (flagship_types::Role::Leader, Mode::Quorum));
+    let because = core.voters_refused().unwrap();
+    assert!(because.contains("b, c did not answer"), "{because}");
+}
+
+#[test]
+fn on_the_way_out_of_quorum_a_candidate_asks_as_the_voters_know_it() {
+    use flagship_election::{Config, Election, Message, Output, PeerView, Presence, Record, Restored};
+    use flagship_types::{ConfigVersion, Instant, Rank, Role};
+
+    let old = FleetConfig { version: ConfigVersion(256), ..config(&["a", "b", "c"]) };
+    let new = FleetConfig { version: ConfigVersion(257), ..FleetConfig::default() };
+    let record = Record {
+        term: Term(1),
+        leader: Some(name("b")),
+        replaced: Some(Box::new(old.clone())),
+        ..Record::new(new.clone())
+    };
+    let restored = Restored { record: Some(record), known_peers: vec![name("b")], ..Restored::default() };
+    let spec = Spec { proposal: new, ..Fleet::spec(9, true) };
+    let mut now = Instant::ZERO;
+    let mut a = Election::new(Config { name: name("a") }, spec, restored, 1, now);
+    let peer = |n: &str, presence, linked, config| {
+        let metadata = (n == "c").then(|| flagship_types::Metadata {
+            address: None,
+            rank: Rank(0),
+            candidate: false,
+            health: flagship_types::Health::default(),
+            role: Role::Witness,
+            term: Term(1),
+            leader: None,
+            config,
+            interrupted: false,
+            fences: false,
+        });
+        Input::Peer(PeerView { name: name(n), presence, metadata, exited: false, linked })
+    };
+    a.handle(peer("b", Presence::Down, false, old.version), now);
+    a.handle(peer("c", Presence::Present, false, ConfigVersion(512)), now);
+    assert!(a.is_bound_by_quorum(), "what another leader has written since says nothing of this one");
+    a.handle(peer("c", Presence::Present, true, old.version), now);
+    let mut waited = None;
+    for _ in 0..3_000 {
+        let outputs: Vec<_> = std::iter::from_fn(|| a.poll_output()).collect();
+        for output in outputs {
+            let (claim, pre) = match output {
+                Output::Persist(record) => {
+                    a.handle(Input::Persisted(record.version), now);
+                    continue;
+                }
+                Output::Send { message: Message::Renew { term, seq, .. }, .. } => {
+                    let message = Message::Renewed { term, seq, config: old.version };
+                    a.handle(Input::Message { from: name("c"), message }, now);
+                    continue;
+                }
+                Output::Send { message: Message::PreClaim(claim), .. } => (claim, true),
+                Output::Send { message: Message::Claim(claim), .. } => (claim, false),
+                _ => continue,
+            };
+            assert_eq!(claim.config, old);
+            waited = waited.or(a.waiting_for(now));
+            let owed = std::time::Duration::ZERO;
+            let message = Message::Grant { term: claim.term, pre, owed, config: old.version };
+            a.handle(Input::Message { from: name("c"), message }, now);
+        }
+        now = now + ms(10);
+        a.handle_timeout(now);
+    }
+    assert!(a.role() == Role::Leader && a.is_bound_by_quorum(), "{:?}", a.role());
+    let version = a.config().version;
+    assert_eq!((a.config().mode, version.term()), (Mode::Availability, a.term()), "newer than any before it");
+    let message = Message::ConfigStored { version };
+    a.handle(Input::Message { from: name("c"), message }, now);
+    assert!(!a.is_bound_by_quorum(), "a and c are a majority");
+    assert!(waited.as_ref().unwrap().contains("2 of 3 voters"), "{waited:?}");
+}

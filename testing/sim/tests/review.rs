@@ -217,11 +217,20 @@ fn mode_on_one_object() -> Vec<Case> {
         config.mode = Mode::Availability;
         config.voters.clear();
     });
-    let from_quorum =
-        vec![during(0, 30_000, Fault::Split { side: vec![A] }), at(100, Fault::Propose { host: A, config })];
+    let split = during(0, 60_000, Fault::Split { side: vec![A] });
+    let from_quorum = vec![split.clone(), at(100, Fault::Propose { host: A, config: config.clone() })];
+    // It restarts when it has stopped, and knows its lead no more; with d, which has no vote, on its side of the cut.
+    let restart = during(30_000, 2_000, Fault::Crash { host: A, reset: true, back: Some(Back::Whole) });
+    let restarted = from_quorum.iter().cloned().chain([restart]).collect();
+    let four = quorum_of(fleet(&[3, 2, 1, 1]), &["a", "b", "c"]);
+    let propose = at(100, Fault::Propose { host: A, config });
+    let with_d = vec![during(0, 60_000, Fault::Split { side: vec![A, 3] }), propose];
+    let shows = &["a directive Stop .. LeaseLost", "b object 0 of the payload created", "ends   a"];
     vec![
         case(hosts.clone(), to_quorum, &["mode: Quorum", "ends   a cut off"]),
-        case(bound, from_quorum, &["a directive Stop .. LeaseLost", "b object 0 of the payload created"]),
+        case(bound.clone(), from_quorum, shows),
+        case(bound, restarted, shows),
+        case(four, with_d, shows),
     ]
 }
 
@@ -432,7 +441,7 @@ mod planted {
     fn every_schedule_catches_what_it_is_there_for() {
         use By::{Invariant, Missing};
         type Schedule = fn() -> Vec<Case>;
-        let table: [(&str, Schedule, Record, By); 20] = [
+        let table: [(&str, Schedule, Record, By); 21] = [
             ("voters", half_changed_voters, of(Of::VotersAllAtOnce), Invariant(10)),
             ("voters", half_changed_voters, of(Of::VotersAllAtOnce), Invariant(3)),
             ("witness", restarted_witness, of(Of::GrantsForgotten), Invariant(1)),
@@ -440,6 +449,7 @@ mod planted {
             ("resumes", resuming_leader, of(Of::ResumesStopping), Invariant(6)),
             ("D", shorter_lease, of(Of::PromiseShortened), Invariant(3)),
             ("mode", mode_on_one_object, of(Of::ModeAtOnce), Missing("b object 0 of the payload created")),
+            ("mode", mode_on_one_object, of(Of::ModeAtOnce), Invariant(4)),
             ("claims", two_claims, of(Of::GrantsTwice), Invariant(1)),
             ("claims", two_claims, of(Of::GrantsTwice), Invariant(2)),
             ("heal", different_heal_rules, of(Of::OwnHealRule), Missing("b directive Stop .. Superseded")),

@@ -24,6 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flagship_node::{Directive, DurableRecord, ResignReason};
+use flagship_types::quorum::has_majority;
 use flagship_types::{FleetConfig, MemberName, Mode, Role, Term};
 
 use super::host::HostSpec;
@@ -273,7 +274,7 @@ impl World {
         }
     }
 
-    /// Whether the fleet began in Quorum. Plans that change the mode are held to what holds in Availability.
+    /// Whether the fleet began in Quorum and has not left it: then it is held to what holds in Availability.
     pub(crate) fn is_quorum(&self) -> bool {
         self.quorum
     }
@@ -389,6 +390,24 @@ impl World {
     pub(crate) fn check_stored(&mut self) {
         if self.quorum {
             self.check_voter_sets();
+            self.quorum = !self.has_left_quorum();
         }
+    }
+
+    /// Quorum is left once a majority of its voters has stored another mode, whatever one of them proposes or writes.
+    fn has_left_quorum(&self) -> bool {
+        let records = || {
+            self.hosts.iter().filter_map(|host| Some((host.spec.member(), &host.durable.as_ref()?.election)))
+        };
+        let known = records().flat_map(|(_, record)| [Some(&record.config), record.replaced.as_deref()]);
+        let quorum = known.flatten().filter(|config| config.mode == Mode::Quorum);
+        let Some(newest) = quorum.max_by_key(|config| config.version) else { return false };
+        let left: BTreeSet<_> = records()
+            .filter(|(_, record)| {
+                record.config.mode != Mode::Quorum && record.config.version > newest.version
+            })
+            .map(|(name, _)| name)
+            .collect();
+        has_majority(&newest.voters, |voter| left.contains(voter))
     }
 }

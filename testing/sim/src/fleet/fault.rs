@@ -330,13 +330,9 @@ impl Plan {
         self.faults.iter().map(|f| f.at + f.lasts).max().unwrap_or_default()
     }
 
-    /// The fleet is in Quorum from the start to the end.
+    /// The fleet begins in Quorum.
     pub fn is_quorum(&self) -> bool {
-        let changes = |timed: &Timed| match &timed.fault {
-            Fault::Propose { config, .. } => config.mode != Mode::Quorum,
-            _ => false,
-        };
-        self.hosts.iter().all(|host| host.config.mode == Mode::Quorum) && !self.faults.iter().any(changes)
+        self.hosts.iter().all(|host| host.config.mode == Mode::Quorum)
     }
 
     /// Who is not part of the fleet at first.
