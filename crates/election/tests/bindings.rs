@@ -349,6 +349,7 @@ fn on_the_way_out_of_quorum_a_candidate_asks_as_the_voters_know_it() {
             config,
             interrupted: false,
             fences: false,
+            quorum: false,
         });
         Input::Peer(PeerView { name: name(n), presence, metadata, exited: false, linked })
     };
