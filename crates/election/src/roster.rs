@@ -31,6 +31,7 @@ impl Election {
         }
         if let Some(metadata) = view.metadata.as_ref().filter(|_| view.presence != Presence::Left) {
             self.record.term = self.believable(metadata.term).unwrap_or(self.record.term);
+            self.note_promoted(metadata.promoted);
         }
         let linked = name.clone();
         let is_asking = match &self.stage {
@@ -72,7 +73,10 @@ impl Election {
         let is_voter = self.quorum().is_some_and(|config| config.voters.contains(&newcomer.name));
         let counts =
             is_voter || newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
-        let gone = of(Presence::Left).or_else(|| of(Presence::Down));
+        // Who may run the payload yet is forgotten last.
+        let harmless = |p: &&Peer| p.view.presence == Presence::Down && !self.has_unfenced_lead(p);
+        let harmless = || self.peers.values().find(harmless).map(|p| p.name().clone());
+        let gone = of(Presence::Left).or_else(harmless).or_else(|| of(Presence::Down));
         let gone = gone.or_else(|| counts.then(watcher).flatten());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }

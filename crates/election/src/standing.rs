@@ -123,8 +123,8 @@ impl Election {
         };
         let leader = self.leader.clone();
         let (term, config, interrupted) = (self.term(), self.stored_config.version, self.is_interrupted());
-        let failed = self.has_failed();
-        Standing { role, term, leader, config, interrupted, failed }
+        let (failed, promoted) = (self.has_failed(), self.told_promoted());
+        Standing { role, term, leader, config, interrupted, failed, promoted }
     }
 
     /// Who has to answer, or become Down, before the election goes on here.

@@ -39,6 +39,7 @@ fn meet(election: &mut Election, peer: &str, candidate: bool, rank: i64) {
         config: ConfigVersion(0),
         interrupted: false,
         fences: false,
+        promoted: Term::NONE,
     };
     let (name, presence, metadata) = (name(peer), Presence::Present, Some(metadata));
     election.handle(

@@ -216,6 +216,7 @@ pub(crate) fn placeholder(member: MemberName, epoch: Epoch, address: Option<Peer
         config: ConfigVersion(0),
         interrupted: false,
         fences: false,
+        promoted: Term::NONE,
     };
     let status = SelfState::Alive;
     Signed::unsigned(Record { member, epoch, incarnation: Incarnation(0), version: 0, status, metadata })

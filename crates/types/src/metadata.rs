@@ -87,6 +87,9 @@ pub struct Metadata {
     pub interrupted: bool,
     /// Whether it is promoted only after something outside the fleet has fenced an earlier leader's payload off.
     pub fences: bool,
+    /// The newest term whose promotion went through, as far as it knows and tells: what fences had succeeded, or the
+    /// payload ran. Payloads of older terms need no fence any more.
+    pub promoted: Term,
 }
 
 /// How the fleet trades availability against safety in a partition.

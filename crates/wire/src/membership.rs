@@ -290,6 +290,7 @@ impl From<&Metadata> for pb::Metadata {
             config_version: metadata.config.0,
             interrupted: metadata.interrupted,
             fences: metadata.fences,
+            promoted: metadata.promoted.0,
         }
     }
 }
@@ -323,6 +324,7 @@ impl TryFrom<pb::Metadata> for Metadata {
             config: ConfigVersion(metadata.config_version),
             interrupted: metadata.interrupted,
             fences: metadata.fences,
+            promoted: Term(metadata.promoted),
         })
     }
 }

@@ -40,6 +40,7 @@ fn metadata() -> Metadata {
         config: ConfigVersion(3),
         interrupted: true,
         fences: false,
+        promoted: Term::NONE,
     }
 }
 

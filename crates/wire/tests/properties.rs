@@ -62,14 +62,14 @@ fn metadata() -> impl Strategy<Value = Metadata> {
         Role::Stopping,
     ]);
     let flags = any::<[bool; 8]>();
-    let numbers = (any::<i64>(), any::<u64>(), any::<u64>());
+    let numbers = (any::<i64>(), any::<u64>(), any::<u64>(), any::<u64>());
     (option::of(address()), option::of(name()), role, flags, numbers).prop_map(
         |(
             address,
             leader,
             role,
             [candidate, api, payload_valid, payload_ready, gates, failed, interrupted, fences],
-            (rank, term, config),
+            (rank, term, config, promoted),
         )| {
             Metadata {
                 address,
@@ -82,6 +82,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
                 config: ConfigVersion(config),
                 interrupted,
                 fences,
+                promoted: Term(promoted),
             }
         },
     )

@@ -49,6 +49,7 @@ pub(crate) fn metadata(i: usize) -> Metadata {
         config: ConfigVersion(0),
         interrupted: false,
         fences: false,
+        promoted: Term::NONE,
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn metadata(rank: i64, address: Option<PeerAddress>) -> Metadata {
         config: ConfigVersion(1),
         interrupted: false,
         fences: false,
+        promoted: Term::NONE,
     }
 }
 

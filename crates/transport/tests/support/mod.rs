@@ -365,6 +365,7 @@ pub(crate) fn record_of(member: &str) -> Record {
             config: ConfigVersion(0),
             interrupted: false,
             fences: false,
+            promoted: Term::NONE,
         },
     }
 }

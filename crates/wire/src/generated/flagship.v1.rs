@@ -610,6 +610,9 @@ pub struct Metadata {
     /// An earlier leader is fenced off before this member is promoted. An older peer does not say so.
     #[prost(bool, tag = "10")]
     pub fences: bool,
+    /// The newest term whose promotion went through: its fence succeeded, or its payload ran. An older peer does not say so.
+    #[prost(uint64, tag = "11")]
+    pub promoted: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Health {

@@ -91,6 +91,7 @@ impl Fleet {
             config: ConfigVersion(0),
             interrupted: false,
             fences: false,
+            promoted: Term::NONE,
         }
     }
 }

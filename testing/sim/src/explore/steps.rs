@@ -246,6 +246,7 @@ impl State {
         metadata.leader = standing.leader;
         metadata.config = standing.config;
         metadata.interrupted = standing.interrupted;
+        metadata.promoted = standing.promoted;
         self.say(node);
     }
 

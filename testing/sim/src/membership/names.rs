@@ -107,6 +107,7 @@ pub(super) fn metadata(address: &PeerAddress, term: u64) -> Metadata {
         config: ConfigVersion(0),
         interrupted: false,
         fences: false,
+        promoted: Term::NONE,
     }
 }
 
