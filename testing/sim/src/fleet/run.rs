@@ -41,7 +41,8 @@ pub fn run(plan: &Plan, seed: u64, record: Record) -> Outcome {
     let missed = world.missed_faults();
     // In a mix one fault may keep another from striking; not all of them.
     let struck = plan.faults.len() - missed.len();
-    let asserted = if plan.name == plans::MIX { struck > 0 } else { missed.is_empty() };
+    // Of many cuts shorter than a beat one may fall into silence.
+    let asserted = if [plans::MIX, "flap"].contains(&plan.name) { struck > 0 } else { missed.is_empty() };
     if found.is_empty() && !asserted {
         found.push(harness(&world, format!("faults that never struck: {}", missed.join(", "))));
     }
