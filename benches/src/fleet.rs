@@ -96,6 +96,7 @@ fn record(member: usize, name: MemberName, leader: Option<&MemberName>) -> Recor
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     };
     Record {
         member: name,

@@ -127,6 +127,7 @@ pub(crate) fn snapshot() -> Snapshot {
         restart_grace: FleetConfig::default().restart_grace,
         silence_floor: std::time::Duration::from_secs(3),
         ascent: None,
+        may_run_at: Vec::new(),
         successor: None,
         lapse: None,
         config_conflict: None,

@@ -324,6 +324,7 @@ impl PayloadWorker {
     async fn look(&self, term: Term, target: &Target) -> Result<bool, String> {
         let summary = self.observe().await?;
         if summary.is_ready() {
+            self.promotion_is_through(term).await;
             self.after_promote(term, target);
         }
         Ok(summary.lost.is_empty())

@@ -69,6 +69,9 @@ pub struct Election {
     pub(crate) leader_met: bool,
     /// The last leader: an elector even when it no longer leads.
     pub(crate) former: Option<MemberName>,
+    /// The newest term whose promotion went through, as far as was heard: payloads of older ones were fenced off, or ran
+    /// out.
+    pub(crate) promoted: Term,
     gated: VecDeque<(u64, Gated)>,
     outputs: VecDeque<Output>,
     pub(crate) directive: Directive,
@@ -200,6 +203,7 @@ impl Election {
             leader_term: held.map_or(record.term, |h| h.term),
             leader_met: held.is_some(),
             former: leader.clone(),
+            promoted: Term::NONE,
             leader,
             record,
             durable: 0,
@@ -265,6 +269,7 @@ impl Election {
             Input::Spec(spec) => self.on_spec(spec),
             Input::Health(health) => self.health = health,
             Input::Paused => self.on_paused(),
+            Input::Promoted(term) => self.on_promoted(term),
             Input::DeletionBegan(term) => self.on_deletion_began(term),
             Input::PayloadStopped(term) => self.on_payload_stopped(term),
             Input::StopStuck { term, object } => self.on_stop_stuck(term, object),
@@ -484,5 +489,6 @@ impl Election {
 /// What others take a member for that has published nothing.
 fn unknown_standing() -> Standing {
     let (role, term, config) = (Role::Joining, Term::NONE, ConfigVersion(0));
-    Standing { role, term, leader: None, config, quorum: false, interrupted: false, failed: false }
+    let promoted = Term::NONE;
+    Standing { role, term, leader: None, config, quorum: false, interrupted: false, failed: false, promoted }
 }

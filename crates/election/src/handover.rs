@@ -59,6 +59,7 @@ impl Election {
                 || preference_of(p, p.rank()) < own
         };
         let automatic = self.fleet_config().failback == Failback::Automatic && self.pause().is_none();
+        let is_fit = is_fit && self.unfenced().is_none();
         let replaces = is_better && is_fit && automatic && self.peers.values().all(is_best);
         replaces.then(|| (leader.name().clone(), self.leader_term))
     }
@@ -122,6 +123,11 @@ impl Election {
         };
         if metadata.rank <= self.spec.rank && self.spec.candidate {
             return no("the asking member does not have the higher rank");
+        }
+        if self.peers.get(to).is_some_and(|to| self.unfenced_by(to).is_some()) {
+            return no(
+                "an earlier leader could not stop its payload, and the asking member has no hook that fences",
+            );
         }
         match self.handover_not_before {
             Some(until) if until > self.now => Err(("the last handover failed", until.since(self.now))),

@@ -46,6 +46,9 @@ pub enum Input {
     Health(Health),
     /// This process or its machine paused (clocks diverged, or a timer fired far too late).
     Paused,
+    /// The promotion under this term went through: what fences has succeeded, or the payload ran. Nothing of older terms
+    /// needs a fence any more.
+    Promoted(Term),
     /// The payload worker is about to delete the first object for the stop of this term: no way back by abort.
     DeletionBegan(Term),
     /// The payload of this term is gone, pods included.
@@ -254,6 +257,8 @@ pub struct Standing {
     pub interrupted: bool,
     /// For [`Health::failed`].
     pub failed: bool,
+    /// The newest term whose promotion went through, if this member tells of it.
+    pub promoted: Term,
 }
 
 /// What the core is made with.

@@ -10,6 +10,7 @@ mod campaign;
 mod config;
 mod core;
 mod electors;
+mod fencing;
 mod follow;
 mod handover;
 mod heal;

@@ -91,15 +91,6 @@ impl Election {
         (self.leader.as_ref() == Some(peer.name())).then_some(self.leader_term)
     }
 
-    /// Quorum: the former leader, which is gone without a release and had said last that it could not stop its payload
-    /// (its API server did not answer): nobody may be promoted beside that but after a fence or by an operator's word.
-    pub(crate) fn unfenced(&self) -> Option<&MemberName> {
-        self.quorum().filter(|_| !self.spec.fences)?;
-        let former = self.peers.get(self.former.as_ref()?)?;
-        let is_released = former.released >= self.leader_term;
-        (former.cannot_stop() && !is_released).then(|| former.name())
-    }
-
     /// The restart grace in force: longer while splits recur.
     pub fn restart_grace(&self) -> Duration {
         let grace = self.fleet_config().restart_grace;

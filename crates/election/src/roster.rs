@@ -31,6 +31,7 @@ impl Election {
         }
         if let Some(metadata) = view.metadata.as_ref().filter(|_| view.presence != Presence::Left) {
             self.record.term = self.believable(metadata.term).unwrap_or(self.record.term);
+            self.note_promoted(metadata.promoted);
         }
         let linked = name.clone();
         let is_asking = match &self.stage {
@@ -73,7 +74,13 @@ impl Election {
         let is_voter = self.quorum().is_some_and(|config| config.voters.contains(&newcomer.name));
         let counts =
             is_voter || newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
-        let gone = left().or_else(down).or_else(|| counts.then(watcher).flatten()).map(|p| p.name().clone());
+        // Who may run the payload yet is forgotten last.
+        let harmless = || {
+            let is_spare = |p: &&Peer| is_spare(p) && p.view.presence == Presence::Down;
+            self.peers.values().filter(is_spare).find(|p| !self.has_unfenced_lead(p))
+        };
+        let gone = left().or_else(harmless).or_else(down).or_else(|| counts.then(watcher).flatten());
+        let gone = gone.map(|p| p.name().clone());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }
 

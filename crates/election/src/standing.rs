@@ -123,9 +123,9 @@ impl Election {
         };
         let leader = self.leader.clone();
         let (term, config, interrupted) = (self.term(), self.stored_config.version, self.is_interrupted());
-        let failed = self.has_failed();
+        let (failed, promoted) = (self.has_failed(), self.told_promoted());
         let quorum = self.stored_config.mode == Mode::Quorum;
-        Standing { role, term, leader, config, quorum, interrupted, failed }
+        Standing { role, term, leader, config, quorum, interrupted, failed, promoted }
     }
 
     /// Who has to answer, or become Down, before the election goes on here.

@@ -76,9 +76,19 @@ impl Election {
             return Err(format!("{to} leads already"));
         }
         match self.peers.get(to) {
-            Some(peer) => unfit(peer, reason).or_else(|| self.lags(peer, reason)).map_or(Ok(()), Err),
+            Some(peer) => self.unready(peer, reason).map_or(Ok(()), Err),
             None => Err(format!("no member of this fleet is called {to}")),
         }
+    }
+
+    /// Why that peer does not get the lead now, as a sentence; `None`: it can.
+    fn unready(&self, peer: &Peer, reason: ResignReason) -> Option<String> {
+        unfit(peer, reason).or_else(|| self.lags(peer, reason)).or_else(|| {
+            let (name, may_run_at) = (peer.name(), self.unfenced_by(peer)?);
+            Some(format!(
+                "{name} has no beforePromote hook that fences, and {may_run_at} could not stop its payload when it was last heard"
+            ))
+        })
     }
 
     /// An operator waits until the target knows what the fleet agreed on: it would lead under what was in force before.
@@ -91,14 +101,13 @@ impl Election {
     }
 
     fn best_target(&self, reason: ResignReason) -> Result<MemberName, String> {
-        let fit = self.peers.values().filter(|p| unfit(p, reason).or_else(|| self.lags(p, reason)).is_none());
+        let fit = self.peers.values().filter(|p| self.unready(p, reason).is_none());
         if let Some(best) = fit.max_by(|a, b| preference_of(a, a.rank()).cmp(&preference_of(b, b.rank()))) {
             return Ok(best.name().clone());
         }
         let candidates =
             self.peers.values().filter(|p| p.view.presence != Presence::Left && p.is_candidate());
-        let why = |p| unfit(p, reason).or_else(|| self.lags(p, reason));
-        let unfit: Vec<_> = candidates.filter_map(why).take(MAX_NAMED).collect();
+        let unfit: Vec<_> = candidates.filter_map(|p| self.unready(p, reason)).take(MAX_NAMED).collect();
         Err(match unfit.is_empty() {
             true => "there is no other candidate".to_owned(),
             false => format!("there is no healthy standby: {}", unfit.join("; ")),

@@ -350,6 +350,7 @@ fn on_the_way_out_of_quorum_a_candidate_asks_as_the_voters_know_it() {
             interrupted: false,
             fences: false,
             quorum: false,
+            promoted: Term::NONE,
         });
         Input::Peer(PeerView { name: name(n), presence, metadata, exited: false, linked })
     };

@@ -40,6 +40,7 @@ fn meet(election: &mut Election, peer: &str, candidate: bool, rank: i64) {
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     };
     let (name, presence, metadata) = (name(peer), Presence::Present, Some(metadata));
     election.handle(

@@ -23,6 +23,7 @@ fn told(f: &mut Fleet, who: &str, presence: Presence, role: Role, (leader, term)
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     };
     let view = PeerView { name: name(who), presence, metadata: Some(metadata), exited: false, linked: false };
     f.input(&name("sheffield"), Input::Peer(view));

@@ -217,6 +217,7 @@ pub(crate) fn placeholder(member: MemberName, epoch: Epoch, address: Option<Peer
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     };
     let status = SelfState::Alive;
     Signed::unsigned(Record { member, epoch, incarnation: Incarnation(0), version: 0, status, metadata })

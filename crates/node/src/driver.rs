@@ -148,6 +148,7 @@ impl Driver {
         match command {
             Command::Spec(spec) => machine.spec(spec, now),
             Command::Health(health) => machine.health(health, now),
+            Command::Promoted(term) => machine.promoted(term, now),
             Command::DeletionBegan(term) => machine.deletion_began(term, now),
             Command::PayloadStopped(term) => machine.payload_stopped(term, now),
             Command::StopStuck { term, object } => machine.stop_stuck(term, object, now),

@@ -29,6 +29,8 @@ pub enum Command {
     Spec(NodeSpec),
     /// The fitness to lead changed.
     Health(Health),
+    /// The promotion under this term went through: what fences has succeeded, or the payload runs.
+    Promoted(Term),
     /// The first object of this term's stop is about to be deleted.
     DeletionBegan(Term),
     /// The payload of this term is gone, pods included.

@@ -138,6 +138,7 @@ impl Machine {
             interrupted: false,
             fences: config.spec.election.fences,
             quorum: false,
+            promoted: Term::NONE,
         };
         let core = membership::Config {
             beat_interval: config.beat_interval,
@@ -251,6 +252,11 @@ impl Machine {
     pub fn paused(&mut self, missed: Duration, now: Instant) {
         self.emit(NodeEvent::Paused(missed));
         self.tell_election(election::Input::Paused, now);
+    }
+
+    /// The promotion under that term went through: nothing of older ones needs a fence any more.
+    pub fn promoted(&mut self, term: Term, now: Instant) {
+        self.tell_election(election::Input::Promoted(term), now);
     }
 
     /// The worker is about to delete the first object.

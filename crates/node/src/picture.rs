@@ -32,6 +32,7 @@ impl Machine {
             leader: leader.map(|(name, _)| name),
             ascent: self.election.ascent().cloned(),
             successor: self.election.successor().cloned(),
+            may_run_at: self.election.may_run_at(),
             lapse: self.election.lapse(),
             directive: self.effective_directive(),
             config: self.election.config().clone(),

@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub ascent: Option<Ascent>,
     /// Who gets the lead, or has it already, while this member gives it up.
     pub successor: Option<MemberName>,
+    /// Whose payload may run as far as is known here, this member aside: what a fence has to fence off before this
+    /// member is promoted.
+    pub may_run_at: Vec<MemberName>,
     /// That this member's payload failed under its lead, for the next process.
     pub lapse: Option<Lapse>,
     /// What the payload worker has to do.

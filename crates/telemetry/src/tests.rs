@@ -69,6 +69,7 @@ fn snapshot(role: Role) -> Snapshot {
         silence_floor: Duration::from_secs(3),
         ascent: None,
         successor: None,
+        may_run_at: Vec::new(),
         lapse: None,
         config_conflict: None,
         voters_refused: None,

@@ -89,6 +89,9 @@ pub struct Metadata {
     pub fences: bool,
     /// Whether it has stored that the fleet is in mode Quorum: before that it may lead without being granted it.
     pub quorum: bool,
+    /// The newest term whose promotion went through, as far as it knows and tells: what fences had succeeded, or the
+    /// payload ran. Payloads of older terms need no fence any more.
+    pub promoted: Term,
 }
 
 /// How the fleet trades availability against safety in a partition.

@@ -291,6 +291,7 @@ impl From<&Metadata> for pb::Metadata {
             interrupted: metadata.interrupted,
             fences: metadata.fences,
             quorum: metadata.quorum,
+            promoted: metadata.promoted.0,
         }
     }
 }
@@ -325,6 +326,7 @@ impl TryFrom<pb::Metadata> for Metadata {
             interrupted: metadata.interrupted,
             fences: metadata.fences,
             quorum: metadata.quorum,
+            promoted: Term(metadata.promoted),
         })
     }
 }

@@ -41,6 +41,7 @@ fn metadata() -> Metadata {
         interrupted: true,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     }
 }
 

@@ -62,14 +62,14 @@ fn metadata() -> impl Strategy<Value = Metadata> {
         Role::Stopping,
     ]);
     let flags = any::<[bool; 9]>();
-    let numbers = (any::<i64>(), any::<u64>(), any::<u64>());
+    let numbers = (any::<i64>(), any::<u64>(), any::<u64>(), any::<u64>());
     (option::of(address()), option::of(name()), role, flags, numbers).prop_map(
         |(
             address,
             leader,
             role,
             [candidate, api, payload_valid, payload_ready, gates, failed, interrupted, fences, quorum],
-            (rank, term, config),
+            (rank, term, config, promoted),
         )| {
             Metadata {
                 address,
@@ -83,6 +83,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
                 interrupted,
                 fences,
                 quorum,
+                promoted: Term(promoted),
             }
         },
     )

@@ -23,6 +23,9 @@ pub(crate) struct Occasion {
     /// Promotion: who led before, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<String>,
+    /// beforePromote: whose payload may run yet, as far as is known here. What fences fences all of them off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub may_run_at: Option<Vec<String>>,
     /// Demotion: who takes over or leads already, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub successor: Option<String>,
@@ -84,6 +87,7 @@ mod tests {
             term: 8,
             reason: "Failover",
             predecessor: Some("sheffield".into()),
+            may_run_at: Some(vec!["sheffield".into()]),
             successor: None,
             namespace: "default".into(),
             name: "newyork".into(),
@@ -98,6 +102,7 @@ mod tests {
             "term",
             "reason",
             "predecessor",
+            "mayRunAt",
             "namespace",
             "name",
             "timestamp",

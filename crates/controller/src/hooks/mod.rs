@@ -35,6 +35,10 @@ pub(crate) struct Told {
     promoting: bool,
     /// afterPromote was sent, or there is nothing to tell.
     promoted: bool,
+    /// The node knows that the promotion went through.
+    through: bool,
+    /// beforePromote failed: what is here is no payload that was asked for, whatever it is.
+    blocked: bool,
     /// Which stop beforeDemote was called for.
     demoting: Option<Term>,
 }
@@ -108,6 +112,7 @@ impl PayloadWorker {
             term: term.0,
             reason,
             predecessor: None,
+            may_run_at: None,
             successor: None,
             namespace: self.owner.namespace.clone(),
             name: self.owner.name.clone(),
@@ -119,7 +124,9 @@ impl PayloadWorker {
         let ascent = snapshot.ascent.as_ref();
         let reason = ascent.map_or("Resumed", |ascent| ascent.reason.as_str());
         let predecessor = ascent.and_then(|ascent| ascent.predecessor.as_ref()).map(ToString::to_string);
-        let occasion = Occasion { predecessor, ..self.occasion(point, term, reason, target) };
+        let may_run_at = (point == HookPoint::BeforePromote)
+            .then(|| snapshot.may_run_at.iter().map(ToString::to_string).collect());
+        let occasion = Occasion { predecessor, may_run_at, ..self.occasion(point, term, reason, target) };
         Delivery::new(point, &occasion)
     }
 
@@ -147,29 +154,43 @@ impl PayloadWorker {
         resumed: bool,
         target: &Target,
     ) -> Result<(), String> {
-        if self.told().promoting {
+        let told = self.told();
+        if told.promoting {
             return Ok(());
         }
-        let runs_already = resumed && !self.tracker.borrow().inventory.is_empty();
+        let runs_already = resumed && !told.blocked && !self.tracker.borrow().inventory.is_empty();
         if runs_already {
-            self.note_told(|told| *told = Told { promoting: true, promoted: true, demoting: None });
+            self.note_told(|told| *told = Told { promoting: true, promoted: true, ..Told::default() });
             return Ok(());
         }
         let point = HookPoint::BeforePromote;
         if let Some(hook) = target.settings.hooks.at(point) {
             let result = self.call_hook(hook, &self.promotion(point, term, target), term).await;
-            if let (Err(error), true) = (result, hook.must_succeed) {
-                self.report(|progress| {
-                    progress.hooks.insert(point, error.clone());
-                });
-                return Err(error);
+            match result {
+                Err(error) if hook.must_succeed => {
+                    self.report(|progress| {
+                        progress.hooks.insert(point, error.clone());
+                    });
+                    self.note_told(|told| told.blocked = true);
+                    return Err(error);
+                }
+                Ok(()) if hook.must_succeed => self.promotion_is_through(term).await,
+                Ok(()) | Err(_) => {}
             }
         }
         self.report(|progress| {
             progress.hooks.remove(&point);
         });
-        self.note_told(|told| *told = Told { promoting: true, promoted: false, demoting: None });
+        self.note_told(|told| *told = Told { promoting: true, through: told.through, ..Told::default() });
         Ok(())
+    }
+
+    /// What fences has succeeded, or the payload runs: payloads of older terms need no fence any more. Said once.
+    pub(crate) async fn promotion_is_through(&self, term: Term) {
+        if !self.told().through {
+            self.node.tell(Command::Promoted(term)).await;
+            self.note_told(|told| told.through = true);
+        }
     }
 
     /// The payload is ready: sends afterPromote, once for each promotion, beside everything else.
@@ -202,7 +223,7 @@ impl PayloadWorker {
         let Some(hook) = target.settings.hooks.at(point) else { return true };
         let delivery = self.demotion(point, term, reason, target);
         // If this stop is called off, who was told of it is told that the lead stays.
-        self.note_told(|told| *told = Told { promoting: false, promoted: false, demoting: Some(term) });
+        self.note_told(|told| *told = Told { demoting: Some(term), ..Told::default() });
         let waits = reason.is_handover() || matches!(reason, ResignReason::Removal | ResignReason::Operator);
         if !waits {
             let hook = Hook { must_succeed: false, ..hook.clone() };

@@ -14,6 +14,7 @@ fn delivery() -> Delivery {
         reason: "Failover",
         predecessor: Some("sheffield".into()),
         successor: None,
+        may_run_at: None,
         namespace: "default".into(),
         name: "newyork".into(),
     };

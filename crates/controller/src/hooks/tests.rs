@@ -77,6 +77,7 @@ async fn a_before_promote_that_fails_blocks_every_write_and_says_so() {
     assert_eq!((&body["event"], &body["term"]), (&json!("beforePromote"), &json!(term(&bench).0)));
     assert_eq!((&body["callsign"], &body["member"]), (&json!("federation"), &json!("newyork")));
     assert_eq!((&body["namespace"], &body["name"]), (&json!("default"), &json!("newyork")));
+    assert_eq!(body["mayRunAt"], json!([]), "nobody else is known");
     assert_ne!(received[2].json()["deliveryId"], body["deliveryId"], "each round is a delivery");
 }
 
@@ -145,6 +146,38 @@ async fn a_payload_that_runs_already_is_not_promoted_again() {
     bench.worker.tracker.send_modify(|progress| progress.inventory = flagship_payload::Inventory::default());
     run(&bench, true, &target, || !receiver.events().is_empty()).await;
     assert_eq!(receiver.received()[0].json()["event"], "beforePromote");
+}
+
+#[tokio::test]
+async fn what_an_earlier_lead_left_here_is_no_promotion() {
+    let bench = bench(true).await;
+    run(&bench, false, &target(GOOD), || ready(&bench)).await;
+    // As in a later lead with some of that still here; the hook fails, and then the term is raised.
+    bench.worker.note_told(|told| *told = Told::default());
+    let receiver = Receiver::start().await;
+    receiver.answers([Answer::Code(503), Answer::Code(503)]);
+    let target = hooks(|point| (point == HookPoint::BeforePromote).then(|| receiver.hook()));
+    let over = CancellationToken::new();
+    for resumed in [false, true] {
+        let next = bench.worker.be_running(term(&bench), resumed, &target, &over, &mut None).await;
+        assert_eq!(next, Next::Retry, "resumed: {resumed}");
+        assert!(!bench.worker.told().through);
+    }
+    run(&bench, true, &target, || bench.worker.told().through).await;
+    assert_eq!(receiver.events(), ["beforePromote"; 3]);
+}
+
+#[tokio::test]
+async fn a_promotion_is_through_once_its_fence_succeeded_or_its_payload_runs() {
+    let receiver = Receiver::start().await;
+    for must_succeed in [true, false] {
+        let bench = bench(true).await;
+        let hook = Hook { must_succeed, ..receiver.hook() };
+        let target = hooks(|point| (point == HookPoint::BeforePromote).then(|| hook.clone()));
+        bench.worker.before_promote(term(&bench), false, &target).await.unwrap();
+        assert_eq!(bench.worker.told().through, must_succeed, "what may fail fences nobody off");
+        run(&bench, false, &target, || bench.worker.told().through).await;
+    }
 }
 
 /// A leader whose node gives the lead away, as nobody else is there, for the object's removal.

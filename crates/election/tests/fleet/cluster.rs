@@ -34,6 +34,8 @@ pub struct Node {
     pub pending: VecDeque<Record>,
     pub payload: Payload,
     pub stuck: bool,
+    /// Its beforePromote hook fails.
+    pub blocked: bool,
     /// Its pods do not get ready.
     pub broken: bool,
     /// How long a delete takes.
@@ -67,6 +69,7 @@ impl Node {
             pending: VecDeque::new(),
             payload: Payload::default(),
             stuck: false,
+            blocked: false,
             broken: false,
             delete_ms: 300,
             started: Instant::ZERO,
@@ -153,8 +156,9 @@ impl Node {
             leader: standing.leader.clone(),
             config: standing.config,
             interrupted: standing.interrupted,
-            fences: false,
+            fences: self.spec.fences,
             quorum: standing.quorum,
+            promoted: standing.promoted,
         })
     }
 }
@@ -212,14 +216,18 @@ impl Fleet {
         if me.frozen || !me.api {
             return self.after(ms(200), retry);
         }
+        let is_new = me.payload.exists.is_none();
         match (directive, step) {
+            (Directive::Run { .. }, Step::Begin) if is_new && me.blocked => self.after(ms(200), retry),
             (Directive::Run { term, .. }, Step::Begin) => {
                 if permit != Some(Permit::Apply { term }) {
                     return self.after(ms(200), retry);
                 }
+                if me.spec.fences && is_new {
+                    self.input(node, Input::Promoted(term));
+                }
                 self.check_write(node, term);
                 let me = self.nodes.get_mut(node).unwrap();
-                let is_new = me.payload.exists.is_none();
                 me.payload.created += u32::from(is_new);
                 me.payload.exists = Some(term);
                 if is_new {
@@ -228,9 +236,13 @@ impl Fleet {
                 let delay = self.between(200, 800);
                 self.after(delay, Ev::Work { node: node.clone(), life, order, step: Step::Ready });
             }
-            (Directive::Run { .. }, Step::Ready) if !me.payload.ready => {
-                me.payload.ready = true;
-                self.health(node);
+            (Directive::Run { term, .. }, Step::Ready) => {
+                if !std::mem::replace(&mut me.payload.ready, true) {
+                    self.health(node);
+                }
+                if self.nodes[node].is_ready() {
+                    self.input(node, Input::Promoted(term));
+                }
             }
             (Directive::Stop { term, .. }, Step::Begin) => {
                 if permit != Some(Permit::Delete { term }) {

@@ -50,6 +50,7 @@ pub(crate) fn metadata(i: usize) -> Metadata {
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     }
 }
 

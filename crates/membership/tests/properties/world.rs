@@ -52,6 +52,7 @@ pub(crate) fn metadata(rank: i64, address: Option<PeerAddress>) -> Metadata {
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     }
 }
 

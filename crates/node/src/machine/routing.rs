@@ -146,6 +146,7 @@ impl Machine {
                 self.metadata.quorum = standing.quorum;
                 self.metadata.interrupted = standing.interrupted;
                 self.metadata.health.failed = standing.failed;
+                self.metadata.promoted = standing.promoted;
                 self.publish_in_turn(waits, now);
             }
             Output::Event(event) => self.emit(NodeEvent::Election(event)),

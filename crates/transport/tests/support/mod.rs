@@ -366,6 +366,7 @@ pub(crate) fn record_of(member: &str) -> Record {
             interrupted: false,
             fences: false,
             quorum: false,
+            promoted: Term::NONE,
         },
     }
 }

@@ -613,6 +613,9 @@ pub struct Metadata {
     /// It has stored that the fleet is in mode Quorum. An older peer does not say so.
     #[prost(bool, tag = "11")]
     pub quorum: bool,
+    /// The newest term whose promotion went through: its fence succeeded, or its payload ran. An older peer does not say so.
+    #[prost(uint64, tag = "12")]
+    pub promoted: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Health {

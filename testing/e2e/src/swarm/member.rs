@@ -167,6 +167,9 @@ async fn lead(node: NodeHandle) {
     let mut directive = node.directive();
     loop {
         let now = directive.borrow_and_update().clone();
+        if let Directive::Run { term, .. } = now {
+            node.tell(Command::Promoted(term)).await;
+        }
         if let Directive::Stop { term, .. } = now {
             node.tell(Command::DeletionBegan(term)).await;
             node.tell(Command::PayloadStopped(term)).await;

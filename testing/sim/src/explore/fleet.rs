@@ -92,6 +92,7 @@ impl Fleet {
             interrupted: false,
             fences: false,
             quorum: false,
+            promoted: Term::NONE,
         }
     }
 }

@@ -247,6 +247,7 @@ impl State {
         metadata.config = standing.config;
         metadata.quorum = standing.quorum;
         metadata.interrupted = standing.interrupted;
+        metadata.promoted = standing.promoted;
         self.say(node);
     }
 

@@ -40,7 +40,9 @@ pub fn run(plan: &Plan, seed: u64, record: Record) -> Outcome {
     found.extend(world.violations().iter().cloned());
     let missed = world.missed_faults();
     let struck = plan.faults.len() - missed.len();
-    let asserted = if plans::TANGLED.contains(&plan.name) { struck > 0 } else { missed.is_empty() };
+    // Of many cuts shorter than a beat one may fall into silence.
+    let may_miss = plans::TANGLED.contains(&plan.name) || plan.name == "flap";
+    let asserted = if may_miss { struck > 0 } else { missed.is_empty() };
     if found.is_empty() && !asserted {
         found.push(harness(&world, format!("faults that never struck: {}", missed.join(", "))));
     }

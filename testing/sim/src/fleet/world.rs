@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::time::Duration;
 
-use flagship_node::{DurableRecord, Machine, MachineOutput, NodeEvent};
+use flagship_node::{Directive, DurableRecord, Machine, MachineOutput, NodeEvent};
 use flagship_types::{Health, Instant, Role};
 use flagship_wire::PeerMessage;
 use rand::{Rng, SeedableRng};
@@ -354,7 +354,13 @@ impl World {
             gates: true,
             failed: false,
         };
-        self.with_machine(id, |machine, now| machine.health(health, now));
+        self.with_machine(id, |machine, now| {
+            machine.health(health, now);
+            // No plan has a hook that fences.
+            if let (true, Directive::Run { term, .. }) = (health.payload_ready, machine.directive().clone()) {
+                machine.promoted(term, now);
+            }
+        });
     }
 
     pub(crate) fn wake(&mut self, id: Host) {

@@ -108,6 +108,7 @@ pub(super) fn metadata(address: &PeerAddress, term: u64) -> Metadata {
         interrupted: false,
         fences: false,
         quorum: false,
+        promoted: Term::NONE,
     }
 }
 
