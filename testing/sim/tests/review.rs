@@ -441,7 +441,7 @@ mod planted {
     fn every_schedule_catches_what_it_is_there_for() {
         use By::{Invariant, Missing};
         type Schedule = fn() -> Vec<Case>;
-        let table: [(&str, Schedule, Record, By); 21] = [
+        let table: [(&str, Schedule, Record, By); 20] = [
             ("voters", half_changed_voters, of(Of::VotersAllAtOnce), Invariant(10)),
             ("voters", half_changed_voters, of(Of::VotersAllAtOnce), Invariant(3)),
             ("witness", restarted_witness, of(Of::GrantsForgotten), Invariant(1)),
@@ -449,7 +449,6 @@ mod planted {
             ("resumes", resuming_leader, of(Of::ResumesStopping), Invariant(6)),
             ("D", shorter_lease, of(Of::PromiseShortened), Invariant(3)),
             ("mode", mode_on_one_object, of(Of::ModeAtOnce), Missing("b object 0 of the payload created")),
-            ("mode", mode_on_one_object, of(Of::ModeAtOnce), Invariant(4)),
             ("claims", two_claims, of(Of::GrantsTwice), Invariant(1)),
             ("claims", two_claims, of(Of::GrantsTwice), Invariant(2)),
             ("heal", different_heal_rules, of(Of::OwnHealRule), Missing("b directive Stop .. Superseded")),
