@@ -235,7 +235,7 @@ impl Worker {
         let own = &self.context.options.holder;
         let is_another = |holder: &Option<Holder>| holder.as_ref().is_some_and(|holder| holder.name != *own);
         if elsewhere.wait_for(is_another).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
