@@ -10,7 +10,8 @@ use crate::spec::{DURATION, OPTIONAL_DNS_LABEL};
 
 /// The most gates: each is a request to the API server every few seconds.
 pub const MAX_GATES: usize = 16;
-const DEFAULT_PROMOTE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longer than Kubernetes takes to move pods off a node that is lost: some 45 s to notice, and 300 s that pods tolerate it.
+const DEFAULT_PROMOTE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// When a member is well enough to lead.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,7 +24,7 @@ pub struct HealthSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub gates: Vec<GateRef>,
     /// How long the payload may be not ready here, after this member took the lead or later, before the lead goes to a
-    /// healthy standby. Default 5m; 0: it stays for ever.
+    /// healthy standby. Default 10m; 0: it stays for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     #[x_kube(validation = Rule::new("duration(self) == duration('0s') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))").message("0, or from 1s to 24h"))]
@@ -147,7 +148,7 @@ mod tests {
         let seen: Vec<_> = settings.gates.iter().map(|g| (g.group.as_str(), g.version.as_str())).collect();
         assert_eq!(seen, [("", "v1"), ("apps", "v1")]);
         assert_eq!(settings.gates[1].path, "spec.health.gates[1]");
-        assert_eq!(settings.promote_timeout, Some(Duration::from_secs(300)));
+        assert_eq!(settings.promote_timeout, Some(Duration::from_secs(600)));
     }
 
     #[test]
