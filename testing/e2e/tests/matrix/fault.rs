@@ -27,6 +27,8 @@ const FINALIZER: &str = "example.com/blocked";
 /// every step of a handover.
 const FLAPS: usize = 8;
 const FLAP: Duration = Duration::from_millis(700);
+/// In this time the leader knows how the standby does, whatever was cut before.
+const NEWS: Duration = Duration::from_secs(5);
 
 /// A row of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,14 +306,14 @@ impl Fault {
                     tokio::time::sleep(FLAP).await;
                     fleet.heal().await?;
                     if flap == 0 {
-                        switchover(world, standby, &["--wait=false"])?;
+                        switchover(world, standby, &["--wait=false"]).await?;
                     }
                     tokio::time::sleep(FLAP).await;
                 }
             }
             DeleteBlocked => {
                 set_finalizers(world.member(leader), json!([FINALIZER])).await?;
-                switchover(world, standby, &["--wait=false"])?;
+                switchover(world, standby, &["--wait=false"]).await?;
             }
             Everything => {
                 fleet.cut_off(leader).await?;
@@ -345,12 +347,12 @@ impl Fault {
             // An operator's choice outweighs rank, so an operator has to undo it.
             SwitchoverFlapping => {
                 crate::run::one_leads(world).await?;
-                give_back(world, leader)
+                give_back(world, leader).await
             }
             DeleteBlocked => {
                 set_finalizers(world.member(leader), json!(null)).await?;
                 world.member(standby).wait_leading(TERMINATE).await?;
-                give_back(world, leader)
+                give_back(world, leader).await
             }
             Everything => {
                 let others = world.fleet.members.iter().filter(|member| member.name() != leader);
@@ -405,22 +407,36 @@ async fn start_all(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// `flagship switchover --to MEMBER`.
-fn switchover(world: &World, to: &str, more: &[&str]) -> Result<()> {
+/// `flagship switchover --to MEMBER`, again as long as the leader refuses it: that the target is fit after the row before
+/// may be on its way to the leader yet.
+async fn switchover(world: &World, to: &str, more: &[&str]) -> Result<()> {
     let kubeconfig = world.kubeconfig().display().to_string();
     let mut args = vec!["switchover", "--to", to, "--kubeconfig", &kubeconfig];
     for member in &world.fleet.members {
         args.extend(["--context", member.name()]);
     }
     args.extend(more);
-    world.fleet.flagship.run(&args).map(drop)
+    let deadline = Instant::now() + NEWS;
+    loop {
+        match world.fleet.flagship.run(&args) {
+            Err(refused) if is_refusal(&refused) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            result => return result.map(drop),
+        }
+    }
 }
 
-fn give_back(world: &World, leader: &str) -> Result<()> {
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let said = error.to_string();
+    said.contains("refused the switchover") && said.contains("Nothing was changed")
+}
+
+async fn give_back(world: &World, leader: &str) -> Result<()> {
     if clusters::fleet::leads(&world.member(leader).state(), leader) {
         return Ok(());
     }
-    switchover(world, leader, &["--timeout", "1m"])
+    switchover(world, leader, &["--timeout", "1m"]).await
 }
 
 /// Sets the finalizers of the payload's Deployment.
