@@ -142,7 +142,9 @@ fn unfit(peer: &Peer, reason: ResignReason) -> Option<String> {
     let why = match (metadata.candidate, metadata.health) {
         (false, _) => "is no candidate (spec.candidate or spec.suspend of its object)",
         (_, health) if !health.api => "cannot reach its API server",
-        (_, health) if !health.payload_valid => "has a payload that its API server refuses",
+        (_, health) if !health.payload_valid => {
+            "has a payload that its API server refuses or has not tried yet"
+        }
         (_, health) if !health.gates => "has a gate in spec.health.gates that does not hold",
         (_, health) if health.failed => "led lately, and its payload did not get ready",
         _ => "is not healthy",
