@@ -29,8 +29,7 @@ pub(crate) fn split_brain_protected(view: &View<'_>) -> Judgement {
                        number of spec.election.voters (a witness may be one), and two replicas of the daemon";
         return judgement(which, false, "Availability", message);
     }
-    let unbound: Vec<&MemberName> =
-        others_that_may_lead(snapshot).filter(|name| !is_bound(snapshot, name)).collect();
+    let unbound = others_without(snapshot, |member| member.quorum);
     if !unbound.is_empty() {
         let message = format!(
             "not known to have stored that the fleet is in mode Quorum: {}. Until then a lead there may need no majority, \
@@ -108,27 +107,28 @@ fn remedy(snapshot: &Snapshot) -> String {
 
 /// Who may be promoted while the payload goes on here, not knowing of it.
 fn unfenced(snapshot: &Snapshot) -> Vec<&MemberName> {
-    let fences =
-        |name: &MemberName| snapshot.members.iter().any(|member| member.name == *name && member.fences);
-    others_that_may_lead(snapshot).filter(|name| !fences(name)).collect()
+    others_without(snapshot, |member| member.fences)
 }
 
-fn is_bound(snapshot: &Snapshot, name: &MemberName) -> bool {
-    snapshot.members.iter().any(|member| member.name == *name && member.quorum)
+/// Those others that may lead and are not known to be so.
+fn others_without(snapshot: &Snapshot, is_so: impl Fn(&MemberSnapshot) -> bool) -> Vec<&MemberName> {
+    let others = others_that_may_lead(snapshot);
+    others.filter(|(_, member)| !member.is_some_and(&is_so)).map(|(name, _)| name).collect()
 }
 
-/// Who may lead beside or after this member. One that is not alive may come back other than it went, and of one that was
-/// not heard yet nothing is known: both may. A witness never does.
-fn others_that_may_lead(snapshot: &Snapshot) -> impl Iterator<Item = &MemberName> {
+/// Who may lead beside or after this member, and what is known of it. One that is not alive may come back other than it
+/// went, and of one that was not heard yet nothing is known: both may. A witness never does.
+fn others_that_may_lead(snapshot: &Snapshot) -> impl Iterator<Item = (&MemberName, Option<&MemberSnapshot>)> {
     let is_listed = |name: &MemberName| snapshot.members.iter().any(|member| member.name == *name);
     let may_lead = |member: &&MemberSnapshot| match (member.state, member.role) {
         (State::Left, _) | (_, Some(Role::Witness)) => false,
         (State::Alive, Some(role)) => member.candidate || role == Role::Leader,
         _ => true,
     };
-    let members = snapshot.members.iter().filter(may_lead).map(|member| &member.name);
+    let members = snapshot.members.iter().filter(may_lead).map(|member| (&member.name, Some(member)));
     let unheard = snapshot.config.voters.iter().filter(move |voter| !is_listed(voter));
-    members.chain(unheard).filter(|name| **name != snapshot.member)
+    let all = members.chain(unheard.map(|voter| (voter, None)));
+    all.filter(|(name, _)| **name != snapshot.member)
 }
 
 /// Only if it is asked for.

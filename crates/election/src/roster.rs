@@ -69,18 +69,16 @@ impl Election {
         let watches =
             |p: &&Peer| is_spare(p) && p.metadata().is_some() && !p.is_candidate() && !p.says_it_holds();
         let left = || self.peers.values().find(|p| p.view.presence == Presence::Left);
-        let down = || self.peers.values().filter(is_spare).find(|p| p.view.presence == Presence::Down);
+        // Who may run the payload yet is forgotten last.
+        let down = || {
+            let down = self.peers.values().filter(is_spare).filter(|p| p.view.presence == Presence::Down);
+            down.min_by_key(|p| self.has_unfenced_lead(p))
+        };
         let watcher = || self.peers.values().find(watches);
         let is_voter = self.quorum().is_some_and(|config| config.voters.contains(&newcomer.name));
         let counts =
             is_voter || newcomer.metadata.as_ref().is_some_and(|m| m.candidate || m.role == Role::Leader);
-        // Who may run the payload yet is forgotten last.
-        let harmless = || {
-            let is_spare = |p: &&Peer| is_spare(p) && p.view.presence == Presence::Down;
-            self.peers.values().filter(is_spare).find(|p| !self.has_unfenced_lead(p))
-        };
-        let gone = left().or_else(harmless).or_else(down).or_else(|| counts.then(watcher).flatten());
-        let gone = gone.map(|p| p.name().clone());
+        let gone = left().or_else(down).or_else(|| counts.then(watcher).flatten()).map(|p| p.name().clone());
         gone.is_some_and(|gone| self.peers.remove(&gone).is_some())
     }
 
